@@ -1,0 +1,60 @@
+# alphagrid: `make demo` runs the main job, `make test` passes the tests. Both make their environment first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-slurm lint format pictures schema bench clean
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## train the quickstart grid on this machine and print its budget table
+	$(BIN)/alphagrid submit specs/quickstart.yaml --wait
+	$(BIN)/alphagrid report quickstart
+
+test: $(INSTALLED) ## the fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(INSTALLED) ## the tests that take more than a few seconds each
+	$(BIN)/python -m pytest -m slow
+
+test-slurm: $(INSTALLED) ## the tests on a real Slurm, which is installed if it is missing
+	tests/slurm/install
+	ALPHAGRID_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
+
+lint: $(INSTALLED) .typecheck/alphagrid ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.typecheck $(BIN)/mypy -p alphagrid.analysis -p alphagrid.cluster_profiles -p alphagrid.jobs \
+	  -p alphagrid.store -p alphagrid.trainer -m alphagrid.cli -m alphagrid.documents -m alphagrid.errors
+	MYPYPATH=.typecheck $(BIN)/mypy tests benchmarks docs
+	$(BIN)/lint-imports
+
+# The root of the repository is the package, whatever the clone is called: mypy finds it under its name.
+.typecheck/alphagrid:
+	mkdir -p .typecheck
+	ln -sfn .. $@
+
+format: $(INSTALLED) ## let ruff format and sort
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pictures: $(INSTALLED) ## make the README's pictures anew (trains the quickstart grid)
+	$(BIN)/python docs/pictures.py
+
+bench: $(INSTALLED) ## print the benchmarks' ratios
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/dry_run.py
+	$(BIN)/python benchmarks/journal.py
+
+clean: ## remove the environment and what tools cached
+	rm -rf $(VENV) .typecheck build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
