@@ -1,0 +1,94 @@
+"""NAdamW follows AlgoPerf's formula, and knows its direction before it steps."""
+
+import copy
+import math
+
+import pytest
+import torch
+from alphagrid.trainer.optimizers.nadamw import NAdamW, build
+from alphagrid.trainer.optimizers.options import NAdamWOptions
+
+SETTINGS = {
+    "beta1": 0.93266073836,
+    "beta2": 0.9955159689799007,
+    "eps": 1e-8,
+    "weight_decay": 0.08121616522670176,
+}
+
+
+def reference_step(theta, gradient, m, v, t, lr, beta1, beta2, eps, weight_decay):
+    """One step for one scalar, written as in the paper, in Python's float64."""
+    theta = theta * (1 - lr * weight_decay)
+    m = beta1 * m + (1 - beta1) * gradient
+    v = beta2 * v + (1 - beta2) * gradient**2
+    nesterov = beta1 * m + (1 - beta1) * gradient
+    theta -= lr / (1 - beta1**t) * nesterov / (math.sqrt(v) / math.sqrt(1 - beta2**t) + eps)
+    return theta, m, v
+
+
+def gradient_at(theta, t):
+    return math.sin(3 * theta + t)
+
+
+def test_twenty_steps_equal_the_formula_written_out():
+    parameter = torch.tensor([0.7, -1.3], dtype=torch.float64, requires_grad=True)
+    optimizer = NAdamW([parameter], lr=0.05, **SETTINGS)
+    expected = [(0.7, 0.0, 0.0), (-1.3, 0.0, 0.0)]
+    for t in range(1, 21):
+        parameter.grad = torch.tensor(
+            [gradient_at(theta, t) for theta in parameter.tolist()], dtype=torch.float64
+        )
+        expected = [
+            reference_step(theta, gradient_at(theta, t), m, v, t, 0.05, **SETTINGS)
+            for theta, m, v in expected
+        ]
+        optimizer.step()
+        assert parameter.tolist() == pytest.approx([theta for theta, _, _ in expected], rel=1e-12, abs=1e-14)
+
+
+def stepper_with_gradient(lr):
+    torch.manual_seed(0)
+    parameter = torch.randn(50, requires_grad=True)
+    stepper = build(NAdamWOptions(name="nadamw", lr=lr), [parameter])
+    parameter.grad = torch.randn(50)
+    return stepper, parameter
+
+
+def test_looking_at_the_direction_first_changes_no_bit_of_the_step():
+    plain, plain_parameter = stepper_with_gradient(1e-3)
+    looked, looked_parameter = stepper_with_gradient(1e-3)
+    plain.step()
+    before = looked_parameter.detach().clone()
+    direction = looked.direction()
+    assert torch.equal(looked_parameter, before)
+    looked.take(direction)
+    assert torch.equal(plain_parameter, looked_parameter)
+
+
+def test_direction_does_not_depend_on_the_learning_rate():
+    tiny, _ = stepper_with_gradient(2e-14)
+    large, _ = stepper_with_gradient(2e-4)
+    assert torch.equal(tiny.direction().vector[0], large.direction().vector[0])
+
+
+def test_parameter_without_gradient_stays_where_it_is():
+    used, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
+    stepper = build(NAdamWOptions(name="nadamw"), [used, unused])
+    used.grad = torch.ones(3)
+    stepper.step()
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(3))
+
+
+def test_state_survives_a_round_trip():
+    stepper, parameter = stepper_with_gradient(1e-3)
+    stepper.step()
+    state, at = copy.deepcopy(stepper.state_dict()), parameter.detach().clone()
+    stepper.step()
+    expected = parameter.detach().clone()
+    other = at.clone().requires_grad_()
+    resumed = build(NAdamWOptions(name="nadamw", lr=1e-3), [other])
+    resumed.load_state_dict(state)
+    other.grad = parameter.grad.clone()
+    resumed.step()
+    assert torch.equal(other, expected)

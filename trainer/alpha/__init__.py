@@ -1,0 +1,1 @@
+"""The step size α*: how it is estimated, and what is done with it."""

@@ -1,0 +1,14 @@
+"""What is done with α*. One file per policy, all of the same shape (`base.Policy`)."""
+
+from ...registry import Entry, Registry
+from ..options import ApplyOptions, MedianOptions, ObserveOptions
+
+POLICIES = Registry(
+    "alpha policy",
+    {
+        "observe": Entry("alphagrid.trainer.alpha.policies.observe:Observe", ObserveOptions),
+        "apply": Entry("alphagrid.trainer.alpha.policies.apply:Apply", ApplyOptions),
+        "median": Entry("alphagrid.trainer.alpha.policies.median:Median", MedianOptions),
+    },
+    tag="policy",
+)

@@ -1,0 +1,64 @@
+"""The thesis' policy: the median of N consecutive α*, every I steps, is the learning rate (figure 4.8)."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from ..measurement import Measurement
+from ..options import MedianOptions
+from .base import Policy, PolicyEvent
+
+
+class Median(Policy):
+    """Before `start_step` the schedule acts; from there on it is the rate of `start_step` or of a median.
+
+    η is constant within a window. After the window's last update the (midpoint) median of its usable
+    α*_abs becomes η, times `scale`, if it is positive and rests on at least half of the window.
+    """
+
+    def __init__(self, options: MedianOptions) -> None:
+        self.options = options
+        self._rate: float | None = None
+        self._window: list[float] = []
+        self._rejected = 0
+
+    def learning_rate(self, index: int, scheduled: float) -> float:
+        """Return the schedule's η before `start_step`, then the one held."""
+        if index < self.options.start_step:
+            return scheduled
+        if self._rate is None:
+            self._rate = scheduled
+        return self._rate
+
+    def after_step(self, measurement: Measurement | None) -> list[PolicyEvent]:
+        """Collect a window's values; at its end, set η or keep it."""
+        if measurement is None:
+            return []
+        value = measurement.value
+        if value.usable:
+            self._window.append(value.alpha_abs)
+        return [self._close(measurement.index)] if self.options.ends_window(measurement.index) else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rate held, the window in progress, and the count of rejections."""
+        return {"rate": self._rate, "window": list(self._window), "rejected": self._rejected}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self._rate, self._window, self._rejected = state["rate"], list(state["window"]), state["rejected"]
+
+    def _close(self, index: int) -> PolicyEvent:
+        values, self._window = self._window, []
+        count = self.options.count
+        details: dict[str, Any] = {"used": len(values), "of": count, "window_start": index - count + 1}
+        middle = median(values) if values else None
+        if middle is not None and 2 * len(values) >= count and middle > 0:
+            self._rate = self.options.scale * middle
+            return PolicyEvent("learning_rate", {"value": self._rate, "median": middle, **details})
+        self._rejected += 1
+        too_few = middle is None or 2 * len(values) < count
+        reason = "fewer than half of the values are defined" if too_few else "the median is not positive"
+        return PolicyEvent(
+            "rejected", {"reason": reason, "median": middle, **details, "rejected": self._rejected}
+        )

@@ -1,0 +1,123 @@
+"""Checkpoints: written whole or not at all, checked when read, two kept.
+
+A file is called checkpoint-<step>-<attempt>-<crc32>.pt. It is written under a temporary name, synced and
+renamed; its name then vouches for its content. It holds tensors and plain Python values only.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ..store.layout import RunFiles
+
+CHUNK = 1 << 20
+FORMAT = 1
+
+
+class CheckpointDamaged(Exception):
+    """A checkpoint that cannot be used: its content is not what its name vouches for, say."""
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointFile:
+    """One checkpoint on disk; the later in order, the further the run."""
+
+    step: int
+    attempt: int
+    path: Path
+    checksum: int
+
+    @classmethod
+    def from_path(cls, path: Path) -> CheckpointFile:
+        """Read step, attempt and checksum off a checkpoint's name."""
+        _, step, attempt, checksum = path.stem.split("-")
+        return cls(int(step), int(attempt), path, int(checksum, 16))
+
+
+class _Checksum:
+    """A file that is written through, summing up what passes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.value = 0
+
+    def write(self, data: bytes) -> int:
+        self.value = zlib.crc32(data, self.value)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write(run: RunFiles, step: int, attempt: int, state: Mapping[str, Any], keep: int) -> Path:
+    """Write a checkpoint durably, then delete all but the newest `keep`; return its path.
+
+    Raises:
+        OSError: the disk is full or the directory cannot be written; older checkpoints are untouched.
+    """
+    temporary = run.path / f".checkpoint-{step:010d}-{attempt:04d}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            summed = _Checksum(file)
+            torch.save({"format": FORMAT, **state}, summed)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        path = run.path / f"checkpoint-{step:010d}-{attempt:04d}-{summed.value:08x}.pt"
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(run.path)
+    for old in _outdated(available(run), path, keep):
+        old.path.unlink(missing_ok=True)
+    return path
+
+
+def _outdated(files: list[CheckpointFile], newest: Path, keep: int) -> list[CheckpointFile]:
+    """Return all but the newest `keep` steps' checkpoints, and what `newest` takes the place of."""
+    step = CheckpointFile.from_path(newest).step
+    replaced = [file for file in files if file.step == step and file.path != newest]
+    others = [file for file in files if file not in replaced]
+    return replaced + others[:-keep]
+
+
+def available(run: RunFiles, after_attempt: int = 0) -> list[CheckpointFile]:
+    """Return the checkpoints of attempts later than `after_attempt`, oldest first."""
+    files = map(CheckpointFile.from_path, run.checkpoints())
+    return sorted(file for file in files if file.attempt > after_attempt)
+
+
+def read(file: CheckpointFile) -> dict[str, Any]:
+    """Check the content against the name, and load the state onto the CPU.
+
+    Raises:
+        CheckpointDamaged: it does not match, cannot be read, or is of another format.
+    """
+    value = 0
+    try:
+        with file.path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                value = zlib.crc32(chunk, value)
+    except OSError as error:
+        raise CheckpointDamaged(str(error)) from error
+    if value != file.checksum:
+        raise CheckpointDamaged("its checksum does not match")
+    state: dict[str, Any] = torch.load(file.path, map_location="cpu", weights_only=True)
+    if state.get("format") != FORMAT:
+        raise CheckpointDamaged(f"it is of format {state.get('format')}, this version reads {FORMAT}")
+    return state
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

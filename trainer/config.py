@@ -1,0 +1,113 @@
+"""The configuration of one run, as strict models that import no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .alpha.options import AlphaOptions
+from .alpha.policies import POLICIES
+from .optimizers import OPTIMIZERS
+from .optimizers.options import OptimizerOptions
+from .registry import Section
+from .schedules import SCHEDULES
+from .workloads import WORKLOADS
+from .workloads.options import WorkloadOptions
+
+Seconds = Annotated[float, Field(gt=0)]
+Steps = Annotated[int, Field(ge=1)]
+Split = Literal["train", "validation", "test"]
+
+OUTSIDE_ID = ("stop", "checkpoint")
+"""Sections that say how long and how safely, not what: they do not belong to a run's identity."""
+
+
+class EvalOptions(Section):
+    """When the model is evaluated: after step 1, then every so often, and at the stop."""
+
+    every_steps: Steps | None = None
+    """After steps 1, 1 + k, 1 + 2k, …"""
+    every_seconds: Seconds | None = None
+    """Whenever train_seconds passes a multiple of this."""
+    splits: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.every_steps is not None and self.every_seconds is not None:
+            raise ValueError("give every_steps or every_seconds, not both")
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError("splits names one split twice")
+        return self
+
+
+class CheckpointOptions(Section):
+    """When checkpoints are written (also at every stop request, and at the end) and how many are kept."""
+
+    every_seconds: Seconds = 600.0
+    keep: Steps = 2
+
+
+class StopOptions(Section):
+    """When a run is finished: after so many steps or so many train_seconds, whichever comes first."""
+
+    steps: Steps | None = None
+    train_seconds: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.steps is None and self.train_seconds is None:
+            raise ValueError("needs steps or train_seconds (or both)")
+        return self
+
+
+class LogOptions(Section):
+    """How often a window of steps is written to the journal."""
+
+    every_steps: Steps = 100
+    """Length of a window; windows end at multiples of it."""
+
+
+class TrainingConfig(Section):
+    """Everything that determines one run."""
+
+    workload: Annotated[WorkloadOptions, WORKLOADS]
+    optimizer: Annotated[OptimizerOptions, OPTIMIZERS]
+    schedule: Annotated[Section, SCHEDULES] | None = None
+    alpha: Annotated[AlphaOptions, POLICIES] | None = None
+    eval: EvalOptions = EvalOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    stop: StopOptions
+    log: LogOptions = LogOptions()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA if torch sees it, else the CPU with a warning."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of torch; results are exact for one number of threads only."""
+    deterministic: bool = True
+    """Ask torch for deterministic algorithms (on a GPU this can cost time)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        alpha = self.alpha
+        if alpha is not None and alpha.acts_on != "nothing" and not self.optimizer.linear_in_lr:
+            raise ValueError(
+                f"alpha.policy '{alpha.policy}' sets the step size, which {self.optimizer.name} "
+                "does not allow; use policy 'observe', or another optimizer"
+            )
+        return self
+
+    def run_id(self) -> str:
+        """Return the identity of the run: a hash of all that changes its numbers.
+
+        `stop` and `checkpoint` are left out, fields at their defaults too, and `${VAR}` is unexpanded.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude=set(OUTSIDE_ID))
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the config with every default written out, as JSON values."""
+        return self.model_dump(mode="json")

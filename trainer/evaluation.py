@@ -1,0 +1,63 @@
+"""The loss on whole splits, leaving no trace in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from .losses import Loss
+from .optimizers.stepper import Stepper
+from .randomness import preserved
+from .stopping import StopRequest
+from .streams import Batch, to_device
+from .workloads.base import Workload
+
+Losses = dict[str, dict[str, float]]
+"""Per split its mean `loss` and the number of `examples` (elements the loss averages over)."""
+
+
+class EvaluationAborted(Exception):
+    """A stop was requested while an evaluation went on; it is redone when the run resumes."""
+
+
+def evaluate(
+    workload: Workload,
+    model: nn.Module,
+    loss: Loss,
+    stepper: Stepper,
+    splits: Iterable[str],
+    device: torch.device,
+    stop_request: StopRequest,
+) -> Losses:
+    """Evaluate each split where the optimizer wants it evaluated; parameters, mode and RNG are put back.
+
+    Raises:
+        EvaluationAborted: a stop was requested.
+    """
+    with preserved(), stepper.evaluation(), torch.no_grad():
+        model.eval()
+        try:
+            return {
+                name: _mean_loss(workload.split(name), model, loss, device, stop_request) for name in splits
+            }
+        finally:
+            model.train()
+
+
+def _mean_loss(
+    batches: Iterable[Batch], model: nn.Module, loss: Loss, device: torch.device, stop_request: StopRequest
+) -> dict[str, float]:
+    """Return Σwℓ / Σw over all batches, summed in float64."""
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    weight = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in batches:
+        if stop_request:
+            raise EvaluationAborted
+        batch = to_device(batch, device)
+        values = loss.values(model(batch["inputs"]), batch["targets"]).double()
+        weights = batch.get("weights", torch.ones_like(values)).double()
+        total += (weights * values).sum()
+        weight += weights.sum()
+    return {"loss": float(total / weight), "examples": float(weight)}

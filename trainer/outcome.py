@@ -1,0 +1,18 @@
+"""How an attempt ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["completed", "diverged", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended; an interrupted run goes on from its last checkpoint."""
+
+    status: Status
+    reason: str | None
+    step: int
+    train_seconds: float

@@ -1,0 +1,77 @@
+"""The states of the random number generators: saved, restored, and kept out of the way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+State = dict[str, Any]
+
+
+def snapshot() -> State:
+    """Return the states of Python's, numpy's and torch's generators as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": _plain_numpy(numpy),
+        "torch": torch_snapshot(),
+    }
+
+
+def _plain_numpy(state: dict[str, Any]) -> list[Any]:
+    keys, position = state["state"]["key"], state["state"]["pos"]
+    cached = int(state["has_gauss"]), float(state["gauss"])
+    return [torch.from_numpy(keys.astype(np.int64)), int(position), *cached]
+
+
+def restore(state: State) -> None:
+    """Put the generators back into `state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch_restore(state["torch"])
+
+
+def torch_snapshot() -> list[Tensor]:
+    """Return the states of torch's generators: the CPU's, then every CUDA device's."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def torch_restore(state: list[Tensor]) -> None:
+    """Put torch's generators back into `state`."""
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Leave every generator as it was found, whatever happens inside."""
+    state = snapshot()
+    try:
+        yield
+    finally:
+        restore(state)
+
+
+@contextmanager
+def replayed(start: int | list[Tensor]) -> Iterator[None]:
+    """Draw torch's random numbers from a seed, or from where they once stood; then go on as before."""
+    state = torch_snapshot()
+    try:
+        if isinstance(start, int):
+            torch.manual_seed(start)
+        else:
+            torch_restore(start)
+        yield
+    finally:
+        torch_restore(state)

@@ -1,0 +1,131 @@
+"""What happens around the steps: records in the journal, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..store.journal import Journal
+from ..store.layout import RunFiles
+from . import checkpoint
+from .alpha.measurement import Measurement
+from .alpha.policies.base import PolicyEvent
+from .evaluation import EvaluationAborted, evaluate
+from .outcome import Outcome, Status
+from .session import Session
+from .stopping import StopRequest
+
+
+class Recorder:
+    """Writes the journal, evaluates, and keeps checkpoints, each when it is due."""
+
+    def __init__(
+        self,
+        session: Session,
+        run: RunFiles,
+        journal: Journal,
+        attempt: int,
+        stop_request: StopRequest,
+        now: Callable[[], float],
+    ) -> None:
+        self._session = session
+        self._run = run
+        self._journal = journal
+        self._attempt = attempt
+        self._stop_request = stop_request
+        self._now = now
+        self._last_checkpoint = now()
+        self._measurements: list[Measurement] = []
+        self.diverged = False
+
+    def event(self, name: str, **details: Any) -> None:
+        """Write an event."""
+        self._append("event", event=name, **details)
+
+    def after_step(self, measurement: Measurement | None, events: list[PolicyEvent]) -> None:
+        """Log, evaluate and write a checkpoint where each is due."""
+        session = self._session
+        if measurement is not None:
+            self._measurements.append(measurement)
+        for event in events:
+            self.event(event.name, **event.details)
+        if session.step % session.config.log.every_steps == 0:
+            self._log_window()
+        session.evaluation_pending = session.evaluations.due(session.step, session.clock.train_seconds)
+        self.evaluate_if_pending()
+        if self._now() - self._last_checkpoint >= session.config.checkpoint.every_seconds:
+            self._checkpoint()
+
+    def evaluate_if_pending(self, at_stop: bool = False) -> None:
+        """Evaluate if that is due; a stop request leaves it pending for the next attempt."""
+        session = self._session
+        if not session.evaluation_pending:
+            return
+        start = self._now()
+        try:
+            with session.clock.charge("evaluation"):
+                losses = evaluate(
+                    session.workload, session.model, session.loss, session.stepper,
+                    session.config.eval.splits, session.device, self._stop_request,
+                )  # fmt: skip
+        except EvaluationAborted:
+            return
+        session.evaluation_pending = False
+        session.last_evaluated = session.step
+        self._append("evaluation", splits=losses, seconds=self._now() - start, at_stop=at_stop)
+
+    def finish(self) -> Outcome:
+        """Bring the attempt to its end, whichever it is."""
+        session = self._session
+        if not self.diverged and not self._stop_request:
+            self._evaluate_at_stop()
+        if not self._stop_request:
+            self._log_window()
+        if self.diverged:
+            return self._outcome("diverged", f"the training loss is not finite at step {session.step}")
+        self._checkpoint()
+        if self._stop_request:
+            return self._outcome("interrupted", self._stop_request.reason)
+        return self._outcome("completed", None)
+
+    def _evaluate_at_stop(self) -> None:
+        session = self._session
+        if session.last_evaluated != session.step:
+            session.evaluation_pending = True
+            self.evaluate_if_pending(at_stop=True)
+            session.evaluation_pending = False  # if it was aborted, the next attempt comes here again
+
+    def _outcome(self, status: Status, reason: str | None) -> Outcome:
+        return Outcome(status, reason, self._session.step, self._session.clock.train_seconds)
+
+    def _log_window(self) -> None:
+        """Write the window and the α* measured in it; a loss that is not finite ends the run."""
+        self._log_measurements()
+        if self._session.window.steps == 0:
+            return
+        record = self._session.window.take()
+        self._append("window", **record, seconds=self._session.clock.take_window())
+        self.diverged = not math.isfinite(record["loss"])
+
+    def _log_measurements(self) -> None:
+        for measurement in self._measurements:
+            self._journal.append(
+                "alpha", measurement.index, measurement.train_seconds, **measurement.record()
+            )
+        self._measurements.clear()
+
+    def _checkpoint(self) -> None:
+        session = self._session
+        self._log_measurements()
+        start = self._now()
+        with session.clock.charge("checkpoint"):
+            path = checkpoint.write(
+                self._run, session.step, self._attempt, session.state_dict(), session.config.checkpoint.keep
+            )
+        self._last_checkpoint = self._now()
+        seconds = self._last_checkpoint - start
+        self._append("checkpoint", file=path.name, bytes=path.stat().st_size, seconds=seconds)
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        self._journal.append(kind, self._session.step, self._session.clock.train_seconds, **fields)

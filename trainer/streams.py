@@ -1,0 +1,68 @@
+"""Data as a function: a batch depends on a name, a seed and an index, and on nothing that was read before.
+
+Resuming therefore needs no more than the index, and is exact by construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Batch = Mapping[str, Any]
+"""`inputs` and `targets`, optionally `weights` (one per element of the loss)."""
+
+
+class Stream(Protocol):
+    """An endless sequence of batches that can be read at any index."""
+
+    def batch(self, index: int) -> Batch:
+        """Return the batch with the 0-based `index`."""
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """Return a seed of 63 bits for a purpose, so that no two purposes share random numbers."""
+    text = ":".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class ShuffledStream:
+    """Rows of tensors in memory, in a new order each epoch; what fills no whole batch waits for another."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
+        self._tensors = tensors
+        self._rows = len(next(iter(tensors.values())))
+        self._batch_size = min(batch_size, self._rows)
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._order_of)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Return how many whole batches one pass over the rows gives."""
+        return self._rows // self._batch_size
+
+    def batch(self, index: int) -> Batch:
+        """Return the rows of batch `index`, counted over all epochs."""
+        epoch, position = divmod(index, self.batches_per_epoch)
+        start = position * self._batch_size
+        rows = self._order(epoch)[start : start + self._batch_size]
+        return {name: tensor[rows] for name, tensor in self._tensors.items()}
+
+    def _order_of(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
+        return torch.randperm(self._rows, generator=generator)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch (nested mappings, lists and tuples included) to `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    return value

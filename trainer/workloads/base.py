@@ -1,0 +1,58 @@
+"""What a workload is, and the short way to one whose data fit in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..streams import Batch, ShuffledStream, Stream, derive
+from .options import WorkloadOptions
+
+EVALUATION_BATCH = 8192
+
+
+class Workload(ABC):
+    """A model, a loss, streams of training batches, and evaluation splits.
+
+    `loss` is `cross_entropy`, `bce_with_logits` or `mse`, or a function of (outputs, targets) that
+    returns one loss per example. The model takes a batch's `inputs`.
+    """
+
+    Options: ClassVar[type[WorkloadOptions]] = WorkloadOptions
+    loss: ClassVar[str | Callable[[Tensor, Tensor], Tensor]]
+
+    def __init__(self, options: WorkloadOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """Return a newly initialised model; torch's random numbers are seeded by the run."""
+
+    @abstractmethod
+    def stream(self, name: str, seed: int) -> Stream:
+        """Return the training batches: `train` feeds the steps, `probe` the second batch of α*."""
+
+    @abstractmethod
+    def split(self, name: str) -> Iterable[Batch]:
+        """Return all batches of `train`, `validation` or `test`, in a fixed order."""
+
+
+class InMemoryWorkload(Workload):
+    """A workload whose examples are a few tensors: give `data` and `model`, and it is whole."""
+
+    @abstractmethod
+    def data(self, split: str) -> dict[str, Tensor]:
+        """Return the tensors of a split, with one row an example: `inputs`, `targets`, maybe `weights`."""
+
+    def stream(self, name: str, seed: int) -> Stream:
+        """Return batches of the training split in an order of the stream's own."""
+        return ShuffledStream(self.data("train"), self.options.batch_size, derive(seed, name))
+
+    def split(self, name: str) -> Iterable[Batch]:
+        """Yield the rows of a split in order."""
+        data = self.data(name)
+        for start in range(0, len(data["targets"]), EVALUATION_BATCH):
+            yield {key: tensor[start : start + EVALUATION_BATCH] for key, tensor in data.items()}
