@@ -50,17 +50,23 @@ class Registry:
         """Return the entry called `name`.
 
         Raises:
-            PydanticCustomError: there is none; its context holds the known names as `candidates`.
+            PydanticCustomError: there is none; its context holds the `candidates` and the `key` at fault.
         """
         if name in self.entries:
             return self.entries[name]
         if self.imports and ":" in name:
-            return _imported(self.kind, name)
+            return _imported(self.kind, self.tag, name)
         known = ", ".join(self.entries) + (", or an import path package.module:Class" if self.imports else "")
         raise PydanticCustomError(
             "unknown_name",
             "unknown {kind} '{name}' (known: {known})",
-            {"kind": self.kind, "name": name, "known": known, "candidates": list(self.entries)},
+            {
+                "kind": self.kind,
+                "name": name,
+                "known": known,
+                "candidates": list(self.entries),
+                "key": self.tag,
+            },
         )
 
     def validate(self, section: Any) -> Section:
@@ -104,17 +110,19 @@ def _alternative(options: type[Section], tag: str, name: dict[str, Any]) -> dict
     return schema
 
 
-def _imported(kind: str, path: str) -> Entry:
+def _imported(kind: str, tag: str, path: str) -> Entry:
     try:
         options = getattr(Entry(path, Section).load(), "Options", None)
     except Exception as error:  # a user's module may raise anything
         raise PydanticCustomError(
             "import",
             "cannot import the {kind} '{path}': {error}",
-            {"kind": kind, "path": path, "error": f"{type(error).__name__}: {error}"},
+            {"kind": kind, "path": path, "error": f"{type(error).__name__}: {error}", "key": tag},
         ) from error
     if not (isinstance(options, type) and issubclass(options, Section)):
         raise PydanticCustomError(
-            "import", "'{path}' needs a class attribute Options, its pydantic model", {"path": path}
+            "import",
+            "'{path}' needs a class attribute Options, its pydantic model",
+            {"path": path, "key": tag},
         )
     return Entry(path, options)

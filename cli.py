@@ -1,0 +1,484 @@
+"""The command line: parses, calls, prints.
+
+Nothing heavy is imported here; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .jobs.status import RunStatus
+    from .jobs.submission import Submitted
+    from .store.database import Store
+    from .store.layout import Root
+
+RUN_FAILED = 1
+CHECK_FAILED = 1
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Prints a user's mistake without a traceback, and exits with the code that belongs to it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            from .terminal import show_error
+
+            show_error(error)
+            raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+
+
+class Format(StrEnum):
+    """How tables are printed."""
+
+    table = "table"
+    csv = "csv"
+    markdown = "markdown"
+
+
+settings: dict[str, Any] = {"cls": Commands, "no_args_is_help": True, "pretty_exceptions_enable": False}
+app = typer.Typer(
+    **settings,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Grids of training runs on Slurm, and the best of them within a time budget.",
+    epilog="Start with: alphagrid submit specs/quickstart.yaml --wait",
+)
+profiles_app = typer.Typer(**settings, help="Cluster profiles: how a job asks for what it needs.")
+store_app = typer.Typer(
+    **settings, help="The index of an experiment's journals (it can be rebuilt any time)."
+)
+app.add_typer(profiles_app, name="profiles")
+app.add_typer(store_app, name="store")
+
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of all experiments. [default: $ALPHAGRID_ROOT, else ./runs]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="Where runs go: a profile's name or file (alphagrid profiles list)."),
+]
+ExperimentArgument = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="The experiment's name.")]
+SelectorsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN | STATE | KEY=VALUE]...",
+        help="Runs by name or id, by state, or by a key (alpha.interval=1000).",
+    ),
+]
+FailedOption = Annotated[bool, typer.Option("--failed", help="All failed runs.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All runs of the experiment.")]
+
+
+@app.command(epilog="Example: alphagrid submit specs/quickstart.yaml --set base.stop.steps=500 --wait")
+def submit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Grid specification (YAML).")],
+    profile: ProfileOption = None,
+    set_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of the file, or a config key of every run. Repeatable.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the runs to their end; exit 1 if one failed.")
+    ] = False,
+    as_json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Send the runs of a grid that are not yet done; sending again sends only what is missing."""
+    from . import terminal
+    from .jobs.grid import expand
+    from .jobs.plan import choose_profile
+    from .jobs.spec import read_spec
+    from .jobs.submission import submit as send
+
+    experiment = expand(read_spec(spec, set_options or []))
+    chosen = choose_profile(experiment, profile)
+    if dry_run:
+        _print_plan(experiment, chosen, as_json)
+        return
+    under = _root(root)
+    for warning in experiment.warnings:
+        terminal.say(f"warning: {warning}")
+    submitted = send(experiment, chosen, under)
+    if as_json:
+        _print_json(vars(submitted))
+    _say_submitted(submitted, under)
+    if wait:
+        _wait(under, experiment.name)
+
+
+@app.command(epilog="Example: alphagrid status quickstart --watch")
+def status(
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="[EXPERIMENT]", help="The experiment's name; without it, all.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until every run has ended.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every run, however many.")] = False,
+    as_json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Show how runs are doing; looking changes nothing."""
+    from . import terminal
+    from .jobs.status import status as look
+
+    under = _root(root)
+    if experiment is None:
+        found = [look(under, files.name) for files in under.experiments()]
+        if as_json:
+            summary = [{"experiment": one.experiment, "counts": one.counts} for one in found]
+            _print_json({"experiments": summary})
+        else:
+            terminal.show(terminal.experiments_table(found, under.path))
+    elif as_json:
+        _print_json(look(under, experiment).as_dict())
+    elif watch:
+        terminal.watch(lambda: look(under, experiment), everything)
+    else:
+        terminal.show(terminal.status_view(look(under, experiment), everything))
+
+
+@app.command(epilog="Example: alphagrid report quickstart --budget until:nadamw --budget 50%")
+def report(
+    experiment: ExperimentArgument,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="BUDGET",
+            help="Training seconds: 3600, 50%, all, until:BASELINE, 4.5*until:BASELINE. Repeatable.",
+        ),
+    ] = None,
+    budget_steps: Annotated[
+        list[str] | None,
+        typer.Option("--budget-steps", metavar="BUDGET", help="The same in steps. Repeatable."),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How tables are printed.")] = Format.table,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where files go. [default: ROOT/EXPERIMENT/report]"),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every table, not the budgets' alone (files have all).")
+    ] = False,
+    as_json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Compare runs by their best validation loss within a budget; write tables and figures.
+
+    With --json, and with the formats csv and markdown, files are written only where --out says so.
+    """
+    from .analysis import report as reporting
+    from .analysis.comparison import compare
+    from .analysis.data import load
+
+    under = _root(root)
+    with _open_store(under, [experiment]) as store:
+        data = compare(load(store.db, experiment), budget or [], budget_steps or [])
+    if as_json:
+        _print_json(reporting.report_json(data))
+    elif format_ is Format.csv:
+        typer.echo(reporting.report_csv(data), nl=False)
+    elif format_ is Format.markdown:
+        typer.echo(reporting.report_markdown(data), nl=False)
+    else:
+        from . import terminal
+
+        for warning in reporting.warnings(data):
+            terminal.say(f"warning: {warning}")
+        tables = reporting.report_tables(data) if everything else reporting.budget_tables(data)
+        terminal.show(*map(terminal.report_table, tables))
+    if out is not None or (format_ is Format.table and not as_json):
+        _write_report(data, out, under.experiment(experiment).path / "report")
+
+
+@app.command(epilog="Example: alphagrid logs quickstart interval100-count5 -f")
+def logs(
+    experiment: ExperimentArgument,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name or id.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+    root: RootOption = None,
+) -> None:
+    """Print what a run wrote to its log, over all its attempts."""
+    from .jobs import logs as log_files
+    from .jobs.states import ACTIVE
+
+    under = _root(root)
+    chosen = _select(under, experiment, [run])
+    if len(chosen) != 1:
+        raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {', '.join(r.name for r in chosen)}")
+    run_id = chosen[0].id
+    files = under.experiment(experiment)
+
+    def is_over() -> bool:
+        return _select(under, experiment, [run_id])[0].state not in ACTIVE
+
+    texts = log_files.follow(files, run_id, is_over) if follow else log_files.read(files, run_id)
+    for text in texts:
+        typer.echo(text, nl=False)
+
+
+@app.command(epilog="Example: alphagrid cancel quickstart alpha.interval=100")
+def cancel(
+    experiment: ExperimentArgument,
+    selectors: SelectorsArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
+    root: RootOption = None,
+) -> None:
+    """Stop runs, with a checkpoint; they stay stopped until `retry` or `submit` sends them again."""
+    from .jobs.cancellation import cancel as stop
+    from .terminal import say
+
+    under = _root(root)
+    chosen = _select(under, experiment, selectors or [], failed, everything)
+    done = stop(under, experiment, [run.id for run in chosen])
+    ended = f"; {len(done.ended)} had ended before" if done.ended else ""
+    say(f"cancelled {_runs(len(done.cancelled))} of {experiment}{ended}")
+
+
+@app.command(epilog="Example: alphagrid retry quickstart --failed")
+def retry(
+    experiment: ExperimentArgument,
+    selectors: SelectorsArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the runs to their end.")] = False,
+    profile: ProfileOption = None,
+    root: RootOption = None,
+) -> None:
+    """Send failed, cancelled or lost runs once more."""
+    from .cluster_profiles.loader import load_profile
+    from .jobs.submission import retry as send_again
+
+    under = _root(root)
+    chosen = _select(under, experiment, selectors or [], failed, everything)
+    other = load_profile(profile) if profile else None
+    submitted = send_again(under, experiment, [run.id for run in chosen], fresh=fresh, profile=other)
+    _say_submitted(submitted, under)
+    if wait:
+        _wait(under, experiment)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a grid specification, for editors and checkers."""
+    from .jobs.schema import spec_schema
+
+    _print_json(spec_schema(), indent=2)
+
+
+@profiles_app.command("list")
+def profiles_list(as_json: JsonOption = False) -> None:
+    """List the profiles that are shipped."""
+    from .cluster_profiles.loader import load_profile, profile_names
+
+    found = [load_profile(name) for name in profile_names()]
+    if as_json:
+        _print_json([profile.model_dump(mode="json", exclude_none=True) for profile in found])
+        return
+    from . import terminal
+
+    terminal.show(terminal.profiles_table(found))
+
+
+@profiles_app.command("show")
+def profiles_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile's name or file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a profile's settings, and where each of them comes from."""
+    from . import terminal
+    from .cluster_profiles.loader import describe, load_profile
+
+    if as_json:
+        _print_json(load_profile(name).model_dump(mode="json", exclude_none=True))
+    else:
+        terminal.show(terminal.profile_table(name, describe(name)))
+
+
+@store_app.command("path")
+def store_path(root: RootOption = None) -> None:
+    """Print where the index lies."""
+    from .store.location import database_path
+
+    typer.echo(database_path(_root(root), os.environ))
+
+
+@store_app.command("sync")
+def store_sync(root: RootOption = None) -> None:
+    """Read what journals have gained since the last time."""
+    with _open_store(_root(root)) as store:
+        _say_index(store)
+
+
+@store_app.command("rebuild")
+def store_rebuild(root: RootOption = None) -> None:
+    """Delete the index and read every journal anew."""
+    with _open_store(_root(root), []) as store:
+        store.rebuild()
+        _say_index(store)
+
+
+@store_app.command("check")
+def store_check(as_json: JsonOption = False, root: RootOption = None) -> None:
+    """Report damaged journal lines, gaps, and differences between journals and index; exit 1 if any."""
+    with _open_store(_root(root)) as store:
+        findings = store.check()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            at = "" if finding.offset is None else f", byte {finding.offset}"
+            typer.echo(f"{finding.experiment}/{finding.file}{at}: {finding.reason}")
+        from .terminal import say
+
+        say(f"{len(findings)} findings" if findings else "journals and index agree; nothing is damaged")
+    if findings:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@store_app.command("export")
+def store_export(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; it must not exist yet.")],
+    root: RootOption = None,
+) -> None:
+    """Write a consistent copy of the index, to share or to query."""
+    from .terminal import say
+
+    with _open_store(_root(root)) as store:
+        store.export(path)
+    say(f"wrote {path}")
+
+
+def _root(option: Path | None) -> Root:
+    from .store.layout import root_from
+
+    return root_from(option, os.environ)
+
+
+def _open_store(root: Root, experiments: list[str] | None = None) -> Store:
+    """Open the index, brought up to date for the experiments named (None: all)."""
+    from .store.database import open_store
+
+    store = open_store(root)
+    store.sync(experiments)
+    return store
+
+
+def _select(
+    root: Root, experiment: str, selectors: list[str], failed: bool = False, everything: bool = False
+) -> list[RunStatus]:
+    from .jobs.selection import select
+    from .jobs.status import status as look
+
+    return select(look(root, experiment).runs, selectors, failed=failed, everything=everything)
+
+
+def _print_json(value: Any, indent: int | None = None) -> None:
+    sys.stdout.write(json.dumps(value, allow_nan=False, ensure_ascii=False, indent=indent) + "\n")
+
+
+def _print_plan(experiment: Any, profile: Any, as_json: bool) -> None:
+    from . import terminal
+    from .jobs.plan import dry_run, dry_run_warnings
+
+    for warning in dry_run_warnings(experiment, {**os.environ, **profile.env}):
+        terminal.say(f"warning: {warning}")
+    plan = dry_run(experiment, profile)
+    if as_json:
+        _print_json(plan)
+    else:
+        terminal.show(terminal.plan_view(plan, profile.name))
+
+
+def _say_submitted(submitted: Submitted, root: Root) -> None:
+    from .terminal import say
+
+    for warning in submitted.warnings:
+        say(f"warning: {warning}")
+    kept = "".join(f"; {len(ids)} {why}" for why, ids in submitted.kept.items() if ids)
+    where = root.experiment(submitted.experiment).path
+    say(f"sent {_runs(len(submitted.sent))} of {submitted.experiment} to {where}{kept}")
+    if submitted.no_longer_named:
+        names = ", ".join(submitted.no_longer_named)
+        say(f"no longer in the spec, left alone: {names}")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
+
+
+def _wait(root: Root, experiment: str) -> None:
+    """Follow an experiment to its end; Ctrl-C leaves the runs going.
+
+    Raises:
+        typer.Exit: a run failed.
+    """
+    from . import terminal
+    from .jobs.status import status as look
+
+    try:
+        final = terminal.follow(lambda: look(root, experiment))
+    except KeyboardInterrupt:
+        terminal.say(f"the runs go on; see `alphagrid status {experiment}`")
+        raise
+    counts = final.counts
+    terminal.say(f"{experiment}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    if counts.get("failed") or counts.get("unknown"):
+        for run in final.runs:
+            if run.state in ("failed", "unknown"):
+                terminal.say(f"{run.name}: {run.state}: {run.reason}")
+        raise typer.Exit(RUN_FAILED)
+
+
+def _write_report(data: Any, out: Path | None, default: Path) -> None:
+    """Write the report's files; where nobody asked for them and the root is read-only, only say so."""
+    from .analysis.report import write_report
+    from .errors import SystemRefused
+    from .terminal import say
+
+    try:
+        paths = write_report(data, out or default)
+    except SystemRefused as error:
+        if out is not None:
+            raise
+        say(f"no files written: {error.message}")
+        return
+    say(f"wrote {paths[0]} ({len(paths)} files)")
+    for path in paths:
+        if path.suffix == ".svg":
+            say(f"  {path}")
+
+
+def _say_index(store: Store) -> None:
+    from .terminal import say
+
+    say(f"index: {store.path}")

@@ -1,0 +1,235 @@
+"""What people see: tables, progress, errors.
+
+Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .analysis.tables import Table as ReportTable
+    from .cluster_profiles.loader import Setting
+    from .jobs.status import ExperimentStatus, RunStatus
+
+WIDTH_IN_A_PIPE = 400
+PERIOD = 1.0
+MOST_RUNS = 40
+"""Runs shown before the rest is only counted."""
+MOST_PLANNED = 20
+
+STYLES = {
+    "pending": "dim",
+    "running": "bold cyan",
+    "requeued": "yellow",
+    "interrupted": "yellow",
+    "completed": "green",
+    "diverged": "magenta",
+    "failed": "bold red",
+    "cancelled": "dim",
+    "unknown": "bold yellow",
+}
+URGENCY = (
+    "failed",
+    "unknown",
+    "running",
+    "requeued",
+    "interrupted",
+    "diverged",
+    "pending",
+    "completed",
+    "cancelled",
+)
+
+
+def say(line: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(line + "\n")
+
+
+def show_error(error: UserError) -> None:
+    """Write what was wrong, and what to do about it."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(Text("error: ", style="bold red") + Text(error.message))
+    if error.hint:
+        console.print(Text("hint: ", style="bold") + Text(error.hint))
+
+
+def show(*views: RenderableType) -> None:
+    """Print to standard output; a pipe gets plain text that is not cut."""
+    console = _console(sys.stdout.isatty())
+    for view in views:
+        console.print(view)
+
+
+def experiments_table(found: Sequence[ExperimentStatus], root: Path) -> RenderableType:
+    """Return one line an experiment."""
+    if not found:
+        return Text(f"no experiments under {root}")
+    table = _table("", ["experiment", "runs", "states"], right=(1,))
+    for one in found:
+        table.add_row(one.experiment, str(len(one.runs)), _counts(one.counts))
+    return table
+
+
+def status_view(
+    found: ExperimentStatus, everything: bool = False, now: float | None = None
+) -> RenderableType:
+    """Return an experiment's runs, the most urgent first where there are too many to show."""
+    now = time.time() if now is None else now
+    columns = ["run", "state", "step", "done", "best loss", "learning rate", "seen", "ETA", "attempts", "why"]
+    table = _table(found.experiment, columns, right=(2, 3, 4, 5, 6, 7, 8))
+    runs = list(found.runs)
+    if not everything and len(runs) > MOST_RUNS:
+        runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[:MOST_RUNS]
+    for run in runs:
+        table.add_row(*_status_row(run, now))
+    hidden = len(found.runs) - len(runs)
+    more = [Text(f"and {hidden} more (--all shows them)", style="dim")] if hidden else []
+    return Group(table, *more, _counts(found.counts))
+
+
+def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
+    """Show an experiment until nothing of it will go on by itself; in a pipe, once at its end."""
+    _follow(look, lambda found: status_view(found, everything), transient=False)
+
+
+def follow(look: Callable[[], ExperimentStatus]) -> ExperimentStatus:
+    """Show progress until nothing will go on by itself; quiet in a pipe. Return the last look."""
+    return _follow(look, status_view, transient=True)
+
+
+def report_table(table: ReportTable) -> RenderableType:
+    """Return a table of the report."""
+    right = tuple(index for index, flag in enumerate(table.right) if flag)
+    view = _table(table.title, table.columns, right)
+    for row in table.shown:
+        view.add_row(*map(Text, row))
+    return Group(view, *(Text(note, style="dim") for note in table.notes), Text(""))
+
+
+def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
+    """Return what `submit` would send."""
+    table = _table(f"{plan['experiment']} (nothing was sent)", ["id", "run", "baseline", "params"])
+    for run in plan["runs"][:MOST_PLANNED]:
+        params = ", ".join(f"{key}={value}" for key, value in run["params"].items())
+        table.add_row(run["id"], run["name"], run["baseline"] or "", Text(params))
+    hidden = len(plan["runs"]) - MOST_PLANNED
+    more = [Text(f"and {hidden} more (--json lists them)", style="dim")] if hidden > 0 else []
+    hours = "no limit" if plan["gpu_hours"] is None else f"{plan['gpu_hours']:g}"
+    total = (
+        f"{len(plan['runs'])} runs with profile {profile}; "
+        f"sbatch calls: {plan['sbatch_calls']}; GPU-hours at most: {hours}"
+    )
+    return Group(table, *more, Text(total))
+
+
+def profiles_table(profiles: Iterable[Any]) -> RenderableType:
+    """Return one line a profile."""
+    table = _table("", ["profile", "cluster", "asks for"])
+    for profile in profiles:
+        settings = profile.model_dump(exclude_defaults=True, exclude={"name", "cluster"})
+        table.add_row(profile.name, profile.cluster, _settings(settings))
+    return table
+
+
+def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
+    """Return a profile's settings with the place each of them comes from."""
+    table = _table(name, ["key", "value", "from"])
+    for setting in described:
+        value = "" if setting.value is None else str(setting.value)
+        origin = "default" if setting.place is None else str(setting.place)
+        table.add_row(setting.key, Text(value), Text(origin, style="dim"))
+    return table
+
+
+def _follow(
+    look: Callable[[], ExperimentStatus],
+    view: Callable[[ExperimentStatus], RenderableType],
+    transient: bool,
+) -> ExperimentStatus:
+    console = Console(stderr=transient)
+    if not console.is_terminal:
+        found = _until_quiet(look, lambda _: None)
+        if not transient:
+            show(view(found))
+        return found
+    with Live(console=console, transient=transient, auto_refresh=False) as live:
+        return _until_quiet(look, lambda found: live.update(view(found), refresh=True))
+
+
+def _until_quiet(
+    look: Callable[[], ExperimentStatus], seen: Callable[[ExperimentStatus], None]
+) -> ExperimentStatus:
+    from .jobs.states import ACTIVE
+
+    while True:
+        found = look()
+        seen(found)
+        if not ACTIVE & set(found.counts):
+            return found
+        time.sleep(PERIOD)
+
+
+def _console(terminal: bool) -> Console:
+    return Console(highlight=False) if terminal else Console(highlight=False, width=WIDTH_IN_A_PIPE)
+
+
+def _table(title: str, columns: Sequence[str], right: Sequence[int] = ()) -> Table:
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(
+            column, justify="right" if index in right else "left", header_style="dim", overflow="fold"
+        )
+    return table
+
+
+def _status_row(run: RunStatus, now: float) -> list[RenderableType]:
+    return [
+        Text(run.name),
+        Text(run.state, style=STYLES[run.state]),
+        f"{run.step:,}",
+        f"{run.percent_done:.0f} %",
+        _number(run.best_validation_loss, "{:.4f}"),
+        _number(run.learning_rate, "{:.3g}"),
+        "" if run.last_seen is None else _duration(max(0.0, now - run.last_seen)) + " ago",
+        "" if run.eta_seconds is None else _duration(run.eta_seconds),
+        str(run.attempts),
+        Text(run.reason or "", style="dim"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as 7s, 3m07s, 2h05m or 4d03h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def _counts(counts: Mapping[Any, int]) -> Text:
+    parts = [Text(f"{count} {state}", style=STYLES[state]) for state, count in counts.items()]
+    return Text(", ").join(parts)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items() if value not in ([], {}))
