@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-slurm lint format pictures schema bench clean
+.PHONY: help demo test test-slow test-slurm lint format docs pictures bench clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ lint: $(INSTALLED) .typecheck/alphagrid ## style, types, and the direction of im
 format: $(INSTALLED) ## let ruff format and sort
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## write docs/reference/ from the code
+	$(BIN)/python docs/reference.py
 
 pictures: $(INSTALLED) ## make the README's pictures anew (trains the quickstart grid)
 	$(BIN)/python docs/pictures.py

@@ -197,7 +197,8 @@ def report(
     from .analysis.data import load
 
     under = _root(root)
-    with _open_store(under, [experiment]) as store:
+    named = [experiment] if under.experiment(experiment).path.is_dir() else None
+    with _open_store(under, named) as store:
         data = compare(load(store.db, experiment), budget or [], budget_steps or [])
     if as_json:
         _print_json(reporting.report_json(data))
@@ -385,7 +386,7 @@ def _root(option: Path | None) -> Root:
 
 
 def _open_store(root: Root, experiments: list[str] | None = None) -> Store:
-    """Open the index, brought up to date for the experiments named (None: all)."""
+    """Open the index, brought up to date for the experiments named (None: all, to tell what there is)."""
     from .store.database import open_store
 
     store = open_store(root)

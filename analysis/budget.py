@@ -1,0 +1,179 @@
+"""The definitions of a comparison within a budget, each said once.
+
+* **Best loss within budget b**: the least validation loss over the evaluations with train_seconds ≤ b
+  (or step ≤ b), the earlier on ties. A non-finite evaluation is never best. A run that diverges later
+  keeps its earlier best.
+* **Test loss**: the one of that same evaluation.
+* **Steps reached**: the step of the last window end within b. Where no window has ended yet, the step of
+  the last evaluation within b: at least so many steps were done.
+* **Complete**: the run reached b, or it finished earlier.
+* **Left out**: an evaluation that took place only because of a stop which was later raised; otherwise a
+  run that was continued would have more chances under its minimum than one that ran through.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, Literal, TypeVar
+
+from ..store.queries import EvaluationRow, WindowRow
+
+Kind = Literal["seconds", "steps"]
+"""What a budget counts: train_seconds, or steps done."""
+KINDS: tuple[Kind, ...] = ("seconds", "steps")
+
+Row = TypeVar("Row", EvaluationRow, WindowRow)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run had reached within a budget; None where there is nothing to say."""
+
+    best_validation_loss: float | None = None
+    test_loss_at_best: float | None = None
+    step_at_best: int | None = None
+    train_seconds_at_best: float | None = None
+    steps_reached: int | None = None
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run as budgets see it: its evaluations, window ends, position, and whether it has finished.
+
+    `step` and `train_seconds` say how far the run got; `finished` that it will not go further by itself.
+    """
+
+    evaluations: tuple[EvaluationRow, ...]
+    windows: tuple[WindowRow, ...]
+    step: int
+    train_seconds: float
+    finished: bool
+
+    @classmethod
+    def of(
+        cls,
+        evaluations: Iterable[EvaluationRow],
+        windows: Iterable[WindowRow],
+        *,
+        finished: bool,
+        step: int = 0,
+        train_seconds: float = 0.0,
+    ) -> Curve:
+        """Return the curve, without evaluations at stops that were later raised."""
+        evaluated, ended = tuple(evaluations), tuple(windows)
+        records: list[EvaluationRow | WindowRow] = [*evaluated, *ended]
+        points = [(row.step, row.train_seconds) for row in records]
+        last_step = max([step, *(point[0] for point in points)])
+        last_seconds = max([train_seconds, *(point[1] for point in points)])
+        kept = tuple(row for row in evaluated if not (row.at_stop and row.step < last_step))
+        return cls(kept, ended, last_step, last_seconds, finished)
+
+    def outcome(self, limit: float | None, kind: Kind) -> Outcome:
+        """Return what was reached within `limit` seconds or steps; nothing at all for None."""
+        if limit is None:
+            return Outcome()
+        best = self._best[kind].within(limit)
+        return Outcome(
+            best_validation_loss=None if best is None else best.losses["validation"],
+            test_loss_at_best=None if best is None else _finite(best.losses.get("test")),
+            step_at_best=None if best is None else best.step,
+            train_seconds_at_best=None if best is None else best.train_seconds,
+            steps_reached=self.steps_reached(limit, kind),
+            complete=self.finished or position(self, kind) >= limit,
+        )
+
+    def steps_reached(self, limit: float, kind: Kind) -> int | None:
+        """Return the step of the last window end (else of the last evaluation) within `limit`."""
+        windows, evaluations = self._reached[kind]
+        reached = windows.within(limit)
+        return evaluations.within(limit) if reached is None else reached
+
+    def seconds_at(self, step: int) -> float | None:
+        """Return the train_seconds at which `step` steps were done; None while they are not.
+
+        Between two records the time is interpolated linearly; before the first it counts from 0.
+        """
+        before = (0, 0.0)
+        for point in self._points:
+            if point[0] >= step:
+                share = (step - before[0]) / max(point[0] - before[0], 1)
+                return point[1] if point[0] == step else before[1] + share * (point[1] - before[1])
+            before = point
+        return None
+
+    def seconds_within(self, limit: float, kind: Kind) -> float:
+        """Return the train_seconds spent within `limit`."""
+        if kind == "seconds":
+            return min(limit, self.train_seconds)
+        reached = self.seconds_at(math.floor(limit)) if limit <= self.step else None
+        return self.train_seconds if reached is None else reached
+
+    @cached_property
+    def _points(self) -> list[tuple[int, float]]:
+        """Every known (step, train_seconds), in order, one per step."""
+        rows: list[EvaluationRow | WindowRow] = [*self.evaluations, *self.windows]
+        known = {row.step: row.train_seconds for row in rows} | {self.step: self.train_seconds}
+        return sorted(known.items())
+
+    @cached_property
+    def _best(self) -> dict[Kind, Running[EvaluationRow | None]]:
+        return {kind: _running(self.evaluations, kind, _better, None) for kind in KINDS}
+
+    @cached_property
+    def _reached(self) -> dict[Kind, tuple[Running[int], Running[int]]]:
+        return {
+            kind: (_running(self.windows, kind, _later, 0), _running(self.evaluations, kind, _later, 0))
+            for kind in KINDS
+        }
+
+
+@dataclass(frozen=True)
+class Running(Generic[Value]):
+    """What holds after each record along an axis: twenty budgets then cost twenty bisections."""
+
+    positions: Sequence[float]
+    values: Sequence[Value]
+
+    def within(self, limit: float) -> Value | None:
+        """Return what holds after the records at positions ≤ `limit`; None before the first."""
+        count = bisect_right(self.positions, limit)
+        return self.values[count - 1] if count else None
+
+
+def _running(
+    rows: Iterable[Row], kind: Kind, fold: Callable[[Value, Row], Value], start: Value
+) -> Running[Value]:
+    """Fold the rows in the order of `kind`, the earlier step first on ties, and keep every stage."""
+    ordered = sorted(rows, key=lambda row: (position(row, kind), row.step))
+    stages, stage = [], start
+    for row in ordered:
+        stage = fold(stage, row)
+        stages.append(stage)
+    return Running([position(row, kind) for row in ordered], stages)
+
+
+def position(row: EvaluationRow | WindowRow | Curve, kind: Kind) -> float:
+    """Return where `row` lies on the axis that the budget counts."""
+    return row.train_seconds if kind == "seconds" else row.step
+
+
+def _better(best: EvaluationRow | None, row: EvaluationRow) -> EvaluationRow | None:
+    """Return `row` if its validation loss is finite and less than that of `best`."""
+    loss = _finite(row.losses.get("validation"))
+    if loss is None:
+        return best
+    return row if best is None or loss < best.losses["validation"] else best
+
+
+def _later(step: int, row: EvaluationRow | WindowRow) -> int:
+    return max(step, row.step)
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None

@@ -1,0 +1,174 @@
+"""Configurations side by side within one budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .budget import Kind, Outcome
+from .configurations import Axis, Configuration, configurations, varying_axes
+from .data import ExperimentData, RunData
+from .figures import duration
+from .request import Budget, budgets
+from .statistics import Summary
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configuration within a budget: one outcome for each of its runs, and their summaries."""
+
+    configuration: Configuration
+    outcomes: tuple[Outcome, ...]
+
+    @cached_property
+    def best(self) -> Summary | None:
+        """Over seeds, the best validation loss within the budget."""
+        return Summary.of(outcome.best_validation_loss for outcome in self.outcomes)
+
+    @cached_property
+    def test(self) -> Summary | None:
+        """Over seeds, the test loss at the evaluation that was best."""
+        return Summary.of(outcome.test_loss_at_best for outcome in self.outcomes)
+
+    @cached_property
+    def step_at_best(self) -> Summary | None:
+        """Over seeds, the step of that evaluation."""
+        return Summary.of(outcome.step_at_best for outcome in self.outcomes)
+
+    @cached_property
+    def seconds_at_best(self) -> Summary | None:
+        """Over seeds, its train_seconds."""
+        return Summary.of(outcome.train_seconds_at_best for outcome in self.outcomes)
+
+    @cached_property
+    def steps_reached(self) -> Summary | None:
+        """Over seeds, the steps done within the budget."""
+        return Summary.of(outcome.steps_reached for outcome in self.outcomes)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run reached the budget, or finished."""
+        return all(outcome.complete for outcome in self.outcomes)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a run of it diverged, be it within the budget or later."""
+        return any(run.diverged for run in self.configuration.runs)
+
+    @cached_property
+    def share_done(self) -> float | None:
+        """Mean share of the schedule (else of `stop.steps`) that was done within the budget."""
+        shares = [_share(run, out) for run, out in zip(self.configuration.runs, self.outcomes, strict=True)]
+        summary = Summary.of(shares)
+        return None if summary is None else summary.mean
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know: seeds without a value, incomplete, diverged, no longer named."""
+        runs, n = self.configuration.runs, len(self.outcomes)
+        found = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
+        incomplete = sum(not outcome.complete for outcome in self.outcomes)
+        marks = [
+            ("nothing within the budget" if n == 1 else f"nothing in {n - found} of {n}", found < n),
+            ("incomplete" if n == 1 else f"{incomplete} of {n} incomplete", incomplete > 0),
+            (_divergence(runs), self.diverged),
+            ("no longer in the spec", not all(run.row.named for run in runs)),
+        ]
+        return [text for text, applies in marks if applies]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All configurations within one budget."""
+
+    budget: Budget
+    entries: tuple[Entry, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What the budget counts."""
+        return self.budget.kind
+
+    @cached_property
+    def ranked(self) -> list[Entry]:
+        """The entries by mean best loss, those without one last; equal ones in the order of the spec."""
+        return sorted(self.entries, key=lambda entry: entry.best.mean if entry.best else math.inf)
+
+    @property
+    def cells(self) -> list[Entry]:
+        """The entries of the grid."""
+        return [entry for entry in self.entries if entry.configuration.baseline is None]
+
+    @property
+    def baselines(self) -> list[Entry]:
+        """The entries of the baselines."""
+        return [entry for entry in self.entries if entry.configuration.baseline is not None]
+
+    @property
+    def title(self) -> str:
+        """The budget in words: `2.3 h (until:nadamw)`."""
+        label, value = self.budget.label, self.budget.value
+        name = f"{label} of each run's stop" if label.endswith("%") else label
+        if value is None:
+            return name if label.endswith("%") else f"{name} (not reached yet)"
+        if not _is_number(label):
+            return f"{self._amount(value)} ({name})"
+        long = self.kind == "seconds" and value >= 300
+        return self._amount(value) + (f" ({value:,.10g} s)" if long else "")
+
+    @property
+    def slug(self) -> str:
+        """The budget as part of a file name."""
+        text = "".join(char if char.isalnum() or char in ".-" else "-" for char in self.budget.label)
+        return f"{self.kind}-{text.strip('-.')}" + ("pct" if self.budget.label.endswith("%") else "")
+
+    def _amount(self, value: float) -> str:
+        return duration(value) if self.kind == "seconds" else f"{value:,.10g} steps"
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What every section works from: the experiment, its configurations and axes, and the comparisons."""
+
+    experiment: ExperimentData
+    configurations: tuple[Configuration, ...]
+    axes: tuple[Axis, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of runs of one configuration."""
+        return max((len(configuration.runs) for configuration in self.configurations), default=0)
+
+
+def compare(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> ReportData:
+    """Compare the runs of `data` within the budgets asked for (or the default ones)."""
+    groups = configurations(data.runs)
+    comparisons = [_comparison(budget, groups) for budget in budgets(data, seconds, steps)]
+    return ReportData(data, tuple(groups), tuple(varying_axes(data.runs)), tuple(comparisons))
+
+
+def _comparison(budget: Budget, groups: Sequence[Configuration]) -> Comparison:
+    return Comparison(budget, tuple(_entry(budget, group) for group in groups))
+
+
+def _entry(budget: Budget, group: Configuration) -> Entry:
+    return Entry(group, tuple(run.curve.outcome(budget.limit(run), budget.kind) for run in group.runs))
+
+
+def _share(run: RunData, outcome: Outcome) -> float | None:
+    total = run.schedule_steps or run.stop.get("steps")
+    return None if outcome.steps_reached is None or not total else outcome.steps_reached / total
+
+
+def _divergence(runs: Sequence[RunData]) -> str:
+    steps = [run.curve.step for run in runs if run.diverged]
+    if len(runs) == 1:
+        return "".join(f"diverged at step {step:,}" for step in steps)
+    return f"{len(steps)} of {len(runs)} diverged"
+
+
+def _is_number(label: str) -> bool:
+    return not label.endswith("%") and label != "all" and "until:" not in label

@@ -1,0 +1,75 @@
+"""Configurations as dots along their loss, the best on top: for grids that make no heatmap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .comparison import Comparison, Entry
+from .figures import COLOURS, new_canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+MOST = 40
+"""So many configurations are drawn: the baselines, and the best of the others."""
+
+
+def draw_dots(comparison: Comparison) -> Canvas:
+    """Draw mean and SD of every configuration, and each seed as a small dot."""
+    drawn = _drawn(comparison)
+    canvas = new_canvas(7.5, 0.27 * len(drawn) + 1.5)
+    axes = canvas.subplots()
+    for place, entry in enumerate(drawn):
+        _dot(axes, place, entry)
+    labels = [entry.configuration.label + ("" if entry.complete else " …") for entry in drawn]
+    axes.set_yticks(range(len(drawn)), labels)
+    for tick, entry in zip(axes.get_yticklabels(), drawn, strict=True):
+        tick.set_fontweight("bold" if entry.configuration.baseline is not None else "normal")
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("best validation loss")
+    axes.ticklabel_format(axis="x", useOffset=False)
+    canvas.suptitle(
+        f"Best validation loss within {comparison.title}", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
+    )
+    canvas.supxlabel(_key(comparison, drawn), x=0.01, ha="left", fontsize=8.5, color="#444444")
+    return canvas
+
+
+def _drawn(comparison: Comparison) -> list[Entry]:
+    found = [entry for entry in comparison.ranked if entry.best is not None]
+    room = MOST - len(comparison.baselines)
+    best = {id(entry) for entry in [e for e in found if e.configuration.baseline is None][: max(room, 1)]}
+    return [entry for entry in found if entry.configuration.baseline is not None or id(entry) in best]
+
+
+def _dot(axes: Axes, place: int, entry: Entry) -> None:
+    assert entry.best is not None
+    colour = COLOURS[1] if entry.configuration.baseline is not None else COLOURS[0]
+    losses = [out.best_validation_loss for out in entry.outcomes if out.best_validation_loss is not None]
+    if len(losses) > 1:
+        axes.plot(
+            losses, [place] * len(losses), "o", markersize=3, color=colour, alpha=0.45, markeredgewidth=0
+        )
+    axes.errorbar(
+        entry.best.mean,
+        place,
+        xerr=entry.best.deviation,
+        fmt="o",
+        markersize=6.5,
+        markerfacecolor=colour if entry.complete else "white",
+        color=colour,
+        elinewidth=1.5,
+    )
+
+
+def _key(comparison: Comparison, drawn: list[Entry]) -> str:
+    parts = ["bold, orange: baselines"] if comparison.baselines else []
+    if any(len(entry.outcomes) > 1 for entry in drawn):
+        parts.append("bar: SD over seeds")
+    if any(not entry.complete for entry in drawn):
+        parts.append("hollow, …: incomplete")
+    if hidden := len(comparison.entries) - len(drawn):
+        parts.append(f"{hidden} more not drawn")
+    return "   ".join(parts)

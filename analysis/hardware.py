@@ -1,0 +1,30 @@
+"""What makes runs hard to compare: different GPUs, nodes or devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .data import ExperimentData
+
+SHOWN = 5
+"""So many names of a kind are listed; of the rest the number is said."""
+
+
+def hardware_warnings(data: ExperimentData) -> list[str]:
+    """Return one sentence for each kind of hardware that differs between the attempts."""
+    attempts = [attempt for run in data.runs for attempt in run.attempts]
+    kinds = [
+        ("devices", "seconds are not comparable", [attempt.device for attempt in attempts]),
+        ("GPU models", "seconds are not comparable", [attempt.gpu for attempt in attempts]),
+        ("nodes", "their speed may differ", [attempt.host for attempt in attempts]),
+    ]
+    return [warning for kind, why, names in kinds if (warning := _warning(kind, why, names))]
+
+
+def _warning(kind: str, why: str, names: Iterable[Any]) -> str | None:
+    different = sorted({str(name) for name in names if name is not None})
+    if len(different) < 2:
+        return None
+    more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+    return f"Runs used {len(different)} {kind} ({', '.join(different[:SHOWN])}{more}): {why}."

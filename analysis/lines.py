@@ -1,0 +1,140 @@
+"""Lines over steps or time, one for each configuration, with colours and dashes that follow the axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .comparison import ReportData
+from .configurations import Configuration
+from .data import RunData
+from .figures import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside
+from .statistics import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = Sequence[tuple[float, float]]
+MOST = 12
+"""Beyond so many configurations of the grid, the others are drawn grey, without a name."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The mean over seeds at the k-th record of each, and the span of the seeds around it."""
+
+    xs: list[float]
+    means: list[float]
+    lows: list[float]
+    highs: list[float]
+
+    @classmethod
+    def of(cls, seeds: Sequence[Points]) -> Line:
+        """Join the k-th points of all seeds, as long as all have one; non-finite values break the line."""
+        line = cls([], [], [], [])
+        for present in zip(*seeds, strict=False):
+            values = [value for _, value in present]
+            whole = all(math.isfinite(value) for value in values)
+            line.xs.append(sum(x for x, _ in present) / len(present))
+            line.means.append(sum(values) / len(values) if whole else math.nan)
+            line.lows.append(min(values) if whole else math.nan)
+            line.highs.append(max(values) if whole else math.nan)
+        return line
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a configuration is drawn."""
+
+    colour: str
+    dash: Any
+    width: float
+    named: bool
+    order: int
+
+
+def draw_lines(
+    axes: Axes, data: ReportData, points: Callable[[RunData], Points], *, steps: bool = False
+) -> None:
+    """Draw every configuration; with `steps`, values hold until the next point."""
+    for configuration, style in styles(data):
+        seeds = [found for run in configuration.runs if (found := points(run))]
+        if seeds:
+            _draw(axes, Line.of(seeds), configuration, style, "steps-pre" if steps else "default")
+
+
+def with_legend(axes: Axes) -> None:
+    """Add the legend beside the axes, if anything was drawn under a name."""
+    if axes.get_legend_handles_labels()[1]:
+        legend_beside(axes, columns=1)
+
+
+def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
+    """Return the configurations with their style: the first axis sets the colour, the second the dash."""
+    baselines = [c for c in data.configurations if c.baseline is not None]
+    cells = [c for c in data.configurations if c.baseline is None]
+    named = _named(data, cells)
+    styled = [(cell, _cell_style(data, cell, index, named)) for index, cell in enumerate(cells)]
+    return styled + [(baseline, _baseline_style(index)) for index, baseline in enumerate(baselines)]
+
+
+def _draw(axes: Axes, line: Line, configuration: Configuration, style: Style, drawstyle: Any) -> None:
+    look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
+    label = configuration.label if style.named else None
+    axes.plot(
+        line.xs,
+        line.means,
+        label=label,
+        linestyle=style.dash,
+        linewidth=style.width,
+        drawstyle=drawstyle,
+        **look,
+    )
+    if style.named and len(configuration.runs) > 1:
+        step: Any = "pre" if drawstyle == "steps-pre" else None
+        axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **look)
+
+
+def _named(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
+    """Return the ids of the cells that get a name: all, or the best of the last comparison."""
+    if len(cells) <= MOST or not data.comparisons:
+        return {id(cell) for cell in cells[:MOST]}
+    ranked = [entry.configuration for entry in data.comparisons[-1].ranked]
+    return {id(cell) for cell in [c for c in ranked if c.baseline is None][: len(COLOURS)]}
+
+
+def _cell_style(data: ReportData, cell: Configuration, index: int, named: set[int]) -> Style:
+    if id(cell) not in named:
+        return Style(QUIET, "-", 0.7, False, 1)
+    colour, dash = _by_axes(data, cell) if _fits(data) else (index % len(COLOURS), index // len(COLOURS))
+    return Style(COLOURS[colour % len(COLOURS)], DASHES[dash % len(DASHES)], 1.5, True, 3)
+
+
+def _fits(data: ReportData) -> bool:
+    """Tell whether colours and dashes suffice for one value each."""
+    sizes = [len(axis.values) for axis in data.axes]
+    return len(sizes) == 2 and sizes[0] <= len(COLOURS) and sizes[1] <= len(DASHES)
+
+
+def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
+    places = [axis.index(cell.params.get(axis.key)) or 0 for axis in data.axes]
+    return places[0], places[1]
+
+
+def _baseline_style(index: int) -> Style:
+    return Style(BASELINE_COLOURS[index % len(BASELINE_COLOURS)], DASHES[index % 2], 2.4, True, 4)
+
+
+def final_losses(data: ReportData) -> list[float]:
+    """Return the last finite mean of every configuration's runs: what the end of a figure must show."""
+    found: Iterable[Summary | None] = (
+        Summary.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
+    )
+    return [summary.mean for summary in found if summary is not None]
+
+
+def _last_loss(run: RunData) -> float | None:
+    losses = [row.losses.get("validation") for row in run.curve.evaluations]
+    return next((loss for loss in reversed(losses) if loss is not None and math.isfinite(loss)), None)

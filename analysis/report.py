@@ -1,0 +1,200 @@
+"""The report of an experiment: tables for people, JSON for programs, files for keeping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import SystemRefused
+from .budget import Outcome
+from .comparison import Comparison, ReportData
+from .data import RunData
+from .figures import Figure
+from .hardware import hardware_warnings
+from .sections import applying, budget
+from .tables import Cell, Table, as_csv, as_markdown
+
+RUN_COLUMNS = ("budget", "kind", "value", "id", "name", "baseline", "seed")
+
+
+def report_json(data: ReportData) -> dict[str, Any]:
+    """Return the report as JSON values; what JSON cannot say is None."""
+    return {
+        "experiment": data.experiment.experiment,
+        "budgets": [_budget_json(comparison) for comparison in data.comparisons],
+        "warnings": warnings(data),
+    }
+
+
+def report_tables(data: ReportData) -> list[Table]:
+    """Return the tables of all sections that apply."""
+    return [table for section in applying(data) for table in section.tables(data)]
+
+
+def budget_tables(data: ReportData) -> list[Table]:
+    """Return the tables that the report is about: one for each budget."""
+    return budget.tables(data)
+
+
+def warnings(data: ReportData) -> list[str]:
+    """Return what makes the comparison less than fair, one sentence each."""
+    unnamed = sum(not run.row.named for run in data.experiment.runs)
+    stale = (
+        [f"{unnamed} of {len(data.experiment.runs)} runs are no longer named by the spec."] if unnamed else []
+    )
+    return hardware_warnings(data.experiment) + stale
+
+
+def report_csv(data: ReportData) -> str:
+    """Return the budget tables as one CSV: a row for each budget and configuration."""
+    first, *others = budget.tables(data)
+    rows = first.rows + tuple(row for table in others for row in table.rows)
+    return as_csv(Table("", "", first.columns, (), first.raw_columns, rows, first.right))
+
+
+def report_markdown(data: ReportData) -> str:
+    """Return the whole report as Markdown, without figures."""
+    return _markdown(data, [replace(part, figures=[]) for part in _parts(data)])
+
+
+def write_report(data: ReportData, folder: Path) -> list[Path]:
+    """Write report.md, tables/*.csv and figures/*.svg, *.png; return the paths, report.md first.
+
+    Raises:
+        SystemRefused: the folder cannot be made or written.
+    """
+    try:
+        return _write(data, _parts(data), folder)
+    except OSError as error:
+        raise SystemRefused(
+            f"cannot write the report to {folder}: {error.strerror or error}",
+            "choose another folder with --out DIR",
+        ) from error
+
+
+def runs_table(data: ReportData) -> Table:
+    """Return every run within every budget, not summarised over seeds."""
+    keys = list(dict.fromkeys(key for run in data.experiment.runs for key in run.row.params if key != "seed"))
+    columns = (*RUN_COLUMNS, *keys, *Outcome.__dataclass_fields__, "diverged")
+    rows = [row for comparison in data.comparisons for row in _run_rows(comparison, keys)]
+    return Table.of("runs", "Runs", columns, rows)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a section has to say, worked out once."""
+
+    title: str
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+
+
+def _parts(data: ReportData) -> list[_Part]:
+    return [_Part(section.TITLE, section.tables(data), section.figures(data)) for section in applying(data)]
+
+
+def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "report.md"]
+    paths[0].write_text(_markdown(data, parts), encoding="utf-8")
+    for table in (*(table for part in parts for table in part.tables), runs_table(data)):
+        paths.append(_write_csv(table, folder / "tables"))
+    for figure in (figure for part in parts for figure in part.figures):
+        paths += figure.save(folder / "figures")
+    return paths
+
+
+def _write_csv(table: Table, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{table.name}.csv"
+    path.write_text(as_csv(table), encoding="utf-8")
+    return path
+
+
+def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
+    blocks = [f"# {data.experiment.experiment}\n", *(f"> {warning}\n" for warning in warnings(data))]
+    for part in parts:
+        blocks += [f"## {part.title}\n", *_part_markdown(part)]
+    return "\n".join(blocks)
+
+
+def _part_markdown(part: _Part) -> list[str]:
+    """Return figures and tables; a figure of a table's name stands under its heading, the others first."""
+    images = {figure.name: _picture(figure) for figure in part.figures}
+    blocks = []
+    for table in part.tables:
+        heading = [] if table.title == part.title else [f"### {table.title}\n"]
+        blocks += [*heading, *filter(None, [images.pop(table.name, None)]), as_markdown(table, level=0)]
+    return [*images.values(), *blocks]
+
+
+def _picture(figure: Figure) -> str:
+    return f"![{figure.title}](figures/{figure.name}.svg)\n\n{figure.caption}\n"
+
+
+def _budget_json(comparison: Comparison) -> dict[str, Any]:
+    budget = comparison.budget
+    return {
+        "kind": budget.kind,
+        "label": budget.label,
+        "value": budget.value,
+        "runs": [_run_json(comparison, run, outcome) for run, outcome in _outcomes(comparison)],
+    }
+
+
+def _run_json(comparison: Comparison, run: RunData, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": run.row.id,
+        "name": run.row.name,
+        "baseline": run.row.baseline,
+        "params": _sayable(run.row.params),
+        "seed": run.row.config.get("seed"),
+        "budget": comparison.budget.limit(run),
+        **{name: _sayable(getattr(outcome, name)) for name in Outcome.__dataclass_fields__},
+        "diverged": run.diverged,
+        "named": run.row.named,
+    }
+
+
+def _run_rows(comparison: Comparison, keys: Sequence[str]) -> list[tuple[Cell, ...]]:
+    label, kind = comparison.budget.label, comparison.budget.kind
+    return [
+        (
+            label,
+            kind,
+            comparison.budget.limit(run),
+            run.row.id,
+            run.row.name,
+            run.row.baseline,
+            run.row.config.get("seed"),
+            *(_plain(run.row.params.get(key)) for key in keys),
+            *(getattr(outcome, name) for name in Outcome.__dataclass_fields__),
+            run.diverged,
+        )
+        for run, outcome in _outcomes(comparison)
+    ]
+
+
+def _outcomes(comparison: Comparison) -> list[tuple[RunData, Outcome]]:
+    """Return every run with its outcome, in the order of the spec."""
+    return [
+        (run, outcome)
+        for entry in comparison.entries
+        for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True)
+    ]
+
+
+def _plain(value: Any) -> Cell:
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _sayable(value: Any) -> Any:
+    """Replace what JSON cannot say by None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _sayable(item) for key, item in value.items()}
+    return [_sayable(item) for item in value] if isinstance(value, list) else value

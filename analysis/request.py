@@ -1,0 +1,137 @@
+"""Budgets as people ask for them: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .budget import Kind, position
+from .data import ExperimentData, RunData
+from .statistics import median
+
+HINT = "a budget is a number, a share like 50%, all, until:BASELINE or 4.5*until:BASELINE"
+UNTIL = re.compile(r"(?:(?P<factor>[^*]+)\*)?until:(?P<baseline>.+)")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget that was resolved: the limit of every run, by its store key.
+
+    `label` is what was asked; `value` is the limit where it is the same for every run, else None.
+    """
+
+    kind: Kind
+    label: str
+    value: float | None
+    limits: Mapping[int, float | None]
+
+    def limit(self, run: RunData) -> float | None:
+        """Return the limit of `run` in seconds or steps; None while it is not known."""
+        return self.limits[run.row.key]
+
+
+def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
+    """Resolve what was asked for; raises UserError where it means nothing here."""
+    text = label.strip()
+    if text.endswith("%"):
+        return _of_stop(data, text, kind)
+    if text == "all":
+        return _common(data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None))
+    if match := UNTIL.fullmatch(text):
+        factor = 1.0 if match["factor"] is None else _number(match["factor"], text, above_zero=True)
+        reached = _until(data, match["baseline"], kind)
+        return _common(data, text, kind, None if reached is None else factor * reached)
+    return _common(data, text, kind, _number(text, text))
+
+
+def budgets(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> list[Budget]:
+    """Resolve the budgets asked for, times first; without any, the default ones."""
+    if not seconds and not steps:
+        seconds = default_labels(data)
+    return [resolve(data, label, "seconds") for label in seconds] + [
+        resolve(data, label, "steps") for label in steps
+    ]
+
+
+def default_labels(data: ExperimentData) -> list[str]:
+    """Return `until:` the first baseline, if that one has a schedule with an end, and `all`."""
+    first = next((run for run in data.runs if run.baseline is not None), None)
+    until = [f"until:{first.baseline}"] if first is not None and first.schedule_steps is not None else []
+    return [*until, "all"]
+
+
+def _common(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:
+    return Budget(kind, label, value, {run.row.key: value for run in data.runs})
+
+
+def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
+    """Resolve a share of each run's own stop."""
+    share = _number(label[:-1], label) / 100
+    limits = {run.row.key: share * _stop(run, label, kind) for run in data.runs}
+    values = set(limits.values())
+    return Budget(kind, label, values.pop() if len(values) == 1 else None, limits)
+
+
+def _stop(run: RunData, label: str, kind: Kind) -> float:
+    key = "train_seconds" if kind == "seconds" else "steps"
+    stop = run.stop.get(key)
+    if stop is None:
+        other = "--budget-steps" if kind == "seconds" else "--budget"
+        raise UserError(
+            f"budget {label}: run {run.row.name} has no stop.{key} to take a share of",
+            f"set stop.{key} for every run, or ask with {other}, a number or all",
+        )
+    return float(stop)
+
+
+def _until(data: ExperimentData, name: str, kind: Kind) -> float | None:
+    """Return the median over seeds of what baseline `name` needed for its schedule.
+
+    None while a seed is still on its way, and where none can arrive any more. Seeds that ended before
+    the end of the schedule (diverged, or stopped earlier) are left out of the median.
+    """
+    seeds = [run for run in data.runs if run.baseline == name]
+    if not seeds:
+        raise _no_such_baseline(data, name)
+    needed = [_schedule_end(run, kind) for run in seeds]
+    if any(value is None and not run.curve.finished for run, value in zip(seeds, needed, strict=True)):
+        return None
+    arrived = [value for value in needed if value is not None]
+    return median(arrived) if arrived else None
+
+
+def _schedule_end(run: RunData, kind: Kind) -> float | None:
+    """Return what `run` needed for `schedule.total_steps`; None while it has not got there."""
+    steps = run.schedule_steps
+    if steps is None:
+        raise UserError(
+            f"budget until:{run.baseline}: this baseline has no schedule.total_steps that it could reach",
+            "name a baseline with a schedule, or give the budget as a number",
+        )
+    seconds = run.curve.seconds_at(steps)
+    return None if seconds is None else seconds if kind == "seconds" else float(steps)
+
+
+def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
+    names = sorted({run.baseline for run in data.runs if run.baseline is not None})
+    near = difflib.get_close_matches(name, names, 1)
+    if near:
+        hint = f"did you mean until:{near[0]}?"
+    else:
+        hint = f"baselines here: {', '.join(names)}" if names else "this experiment has no baselines"
+    return UserError(f"budget until:{name}: experiment {data.experiment} has no baseline '{name}'", hint)
+
+
+def _number(text: str, label: str, *, above_zero: bool = False) -> float:
+    """Read a finite number that is not negative; Python's own extras (1_000) are refused."""
+    try:
+        value = float(text) if "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        raise UserError(f"budget '{label}' makes no sense", HINT)
+    return value

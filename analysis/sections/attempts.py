@@ -1,0 +1,57 @@
+"""Preemptions, crashes and restarts: how often runs were interrupted, and what had to be done again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..comparison import ReportData
+from ..data import RunData
+from ..figures import Figure
+from ..tables import Cell, Table
+
+TITLE = "Attempts and interruptions"
+COLUMNS = (
+    "run",
+    "attempts",
+    "interrupted",
+    "crashed",
+    "damaged checkpoints",
+    "superseded records",
+    "nodes",
+    "last",
+)
+TROUBLE = ("interrupted", "crash", "checkpoint_damaged")
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether any run was restarted or interrupted."""
+    return any(_troubled(run) for run in data.experiment.runs)
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each run that was restarted or interrupted."""
+    rows = [_row(run) for run in data.experiment.runs if _troubled(run)]
+    note = "Superseded: records of steps that were done again after a restart; they count for nothing here."
+    return [Table.of("attempts", TITLE, COLUMNS, rows, [note])]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none."""
+    return []
+
+
+def _troubled(run: RunData) -> bool:
+    return run.row.attempts > 1 or any(event.event in TROUBLE for event in run.events)
+
+
+def _row(run: RunData) -> tuple[Cell, ...]:
+    counts = Counter(event.event for event in run.events)
+    nodes = dict.fromkeys(str(attempt.host) for attempt in run.attempts if attempt.host is not None)
+    return (
+        run.row.name,
+        run.row.attempts,
+        *(counts[name] for name in TROUBLE),
+        run.row.superseded,
+        ", ".join(nodes),
+        run.row.last_event_reason or "",
+    )

@@ -1,0 +1,72 @@
+"""What a search over k of the configurations may expect, and what it costs."""
+
+from __future__ import annotations
+
+from ..comparison import Comparison, Entry, ReportData
+from ..figures import Figure, duration
+from ..statistics import expected_best
+from ..tables import Table, decimals_to_differ, fixed
+
+TITLE = "Expected best of k configurations"
+COLUMNS = ("budget", "searched", "expected best validation loss", "training time of the search")
+RAW_COLUMNS = ("budget", "kind", "searched", "k", "expected_best_validation_loss", "train_seconds")
+NOTE = "Expected: the mean over all choices of k configurations. Every seed of a configuration is paid for."
+
+Line = tuple[str, int | None, float, float]
+"""What was searched, k, the loss, and the train_seconds spent."""
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether there is a choice: at least two configurations of the grid with a loss."""
+    return any(len(_found(comparison)) > 1 for comparison in data.comparisons)
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one table over all budgets."""
+    found = [(c, lines) for c in data.comparisons if len(_found(c)) > 1 for lines in [_lines(c)]]
+    decimals = {id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in found}
+    shown = [
+        (comparison.title, name, fixed(loss, decimals[id(comparison)]), duration(cost))
+        for comparison, lines in found
+        for name, _, loss, cost in lines
+    ]
+    rows = [(c.budget.label, c.kind, *line) for c, lines in found for line in lines]
+    right = (False, False, True, True)
+    return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE,))]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none."""
+    return []
+
+
+def _lines(comparison: Comparison) -> list[Line]:
+    """Return k = 1, 2, 5, … of the grid, and each baseline."""
+    found = _found(comparison)
+    losses = [entry.best.mean for entry in found if entry.best is not None]
+    mean_cost = sum(_cost(comparison, entry) for entry in found) / len(found)
+    lines: list[Line] = [
+        (f"{k} of {len(losses)}", k, expected_best(losses, k), k * mean_cost) for k in _sizes(len(losses))
+    ]
+    for entry in comparison.baselines:
+        if entry.best is not None:
+            lines.append(
+                (f"{entry.configuration.label} (baseline)", None, entry.best.mean, _cost(comparison, entry))
+            )
+    return lines
+
+
+def _found(comparison: Comparison) -> list[Entry]:
+    return [entry for entry in comparison.cells if entry.best is not None]
+
+
+def _sizes(count: int) -> list[int]:
+    """Return 1, 2, 5, 10, … and all."""
+    steps = [factor * 10**power for power in range(len(str(count))) for factor in (1, 2, 5)]
+    return [k for k in steps if k < count] + [count]
+
+
+def _cost(comparison: Comparison, entry: Entry) -> float:
+    """Return the train_seconds that the runs of `entry` spent within the budget."""
+    limits = [(run.curve, comparison.budget.limit(run)) for run in entry.configuration.runs]
+    return sum(curve.seconds_within(limit, comparison.kind) for curve, limit in limits if limit is not None)
