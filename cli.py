@@ -251,7 +251,7 @@ def cancel(
     everything: AllOption = False,
     root: RootOption = None,
 ) -> None:
-    """Stop runs, with a checkpoint; they stay stopped until `retry` or `submit` sends them again."""
+    """Stop runs, with a checkpoint; they stay stopped until `retry` sends them again."""
     from .jobs.cancellation import cancel as stop
     from .terminal import say
 
@@ -426,6 +426,8 @@ def _say_submitted(submitted: Submitted, root: Root) -> None:
     for warning in submitted.warnings:
         say(f"warning: {warning}")
     kept = "".join(f"; {len(ids)} {why}" for why, ids in submitted.kept.items() if ids)
+    if submitted.kept.get("cancelled"):
+        kept += f" (alphagrid retry {submitted.experiment} cancelled)"
     where = root.experiment(submitted.experiment).path
     say(f"sent {_runs(len(submitted.sent))} of {submitted.experiment} to {where}{kept}")
     if submitted.no_longer_named:

@@ -78,7 +78,9 @@ class Recorder:
     def finish(self) -> Outcome:
         """Bring the attempt to its end, whichever it is."""
         session = self._session
-        if not self.diverged and not self._stop_request:
+        if self._stop_request:
+            self.event("stop_requested", reason=self._stop_request.reason)
+        elif not self.diverged:
             self._evaluate_at_stop()
         if not self._stop_request:
             self._log_window()

@@ -1,0 +1,184 @@
+"""Profiles by name or path: read, extended, overridden, validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..documents import read_document
+from ..errors import UserError
+from ..problems import KeyPath, Place, Problem, nearest, problems_of, refuse, suggestion
+from .profile import Profile
+
+__all__ = ["Profile", "Setting", "describe", "load_profile", "profile_names"]
+
+SHIPPED = Path(__file__).parent
+"""The folder whose YAML files are profiles by name."""
+
+NOT_IN_RESOURCES = {
+    "cluster": "choose another profile instead: --profile NAME",
+    "extends": "choose another profile instead: --profile NAME",
+    "setup": "its lines are shell, and a specification must not bring shell with it: put them into a profile",
+}
+
+Places = Callable[[KeyPath], Place]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of a resolved profile, its value, and where it was written (None: it is the default)."""
+
+    key: str
+    value: Any
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A value and the way to the places of its parts."""
+
+    value: Any
+    place: Places
+
+
+def profile_names(folder: Path = SHIPPED) -> list[str]:
+    """Return the names of the profiles in `cluster_profiles/`."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_profile(
+    profile: str,
+    resources: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    place: Places | None = None,
+    asked_at: Place | None = None,
+) -> Profile:
+    """Return the profile with that name or path, `resources` overriding its keys.
+
+    A path (it holds a slash or ends in .yaml or .yml) is relative to `folder`, the working directory if
+    none is given. `place` tells where a path of `resources` was written, `asked_at` where the profile was
+    asked for.
+
+    Raises:
+        UserError: there is no such profile, it extends itself, or a value is wrong.
+    """
+    return _validated(profile, _written(profile, resources, folder, place, asked_at))
+
+
+def describe(
+    profile: str,
+    resources: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    place: Places | None = None,
+) -> list[Setting]:
+    """Return every key of a resolved profile with where its value comes from; arguments as above."""
+    written = _written(profile, resources, folder, place)
+    values = _validated(profile, written).model_dump()
+    return [
+        Setting(key, value, written[key].place((key,)) if key in written else None)
+        for key, value in values.items()
+        if key != "name"
+    ]
+
+
+def _written(
+    profile: str,
+    resources: Mapping[str, Any] | None,
+    folder: Path | None,
+    place: Places | None,
+    asked_at: Place | None = None,
+) -> dict[str, _Written]:
+    layers = _file_layers(_path(profile, folder, asked_at), ())
+    where = place or (lambda path: Place("resources"))
+    return {**layers, **_resource_layer(resources or {}, where)}
+
+
+def _path(profile: str, folder: Path | None, mentioned: Place | None) -> Path:
+    """Return the file of a profile; `mentioned` is where a file asks for it."""
+    if "/" in profile or profile.endswith((".yaml", ".yml")):
+        return (folder or Path()) / Path(profile).expanduser()
+    if profile in profile_names():
+        return SHIPPED / f"{profile}.yaml"
+    before = f"{mentioned}: " if mentioned else ""
+    known = ", ".join(profile_names())
+    guess = nearest(profile, profile_names())
+    raise UserError(
+        f"{before}there is no profile '{profile}'" + (f"; did you mean '{guess}'?" if guess else ""),
+        f"there are {known} (see `alphagrid profiles list`); a path such as ./my-site.yaml is a profile too",
+    )
+
+
+def _file_layers(path: Path, below: tuple[Path, ...]) -> dict[str, _Written]:
+    """Return the keys that a file sets, those of what it extends beneath them."""
+    document = read_document(path)
+    if not isinstance(document.value, dict):
+        raise UserError(f"{document.place()}: a profile is a mapping with the key 'cluster' or 'extends'")
+    own = {
+        key: _Written(value, lambda at: document.place(*at))
+        for key, value in document.value.items()
+        if key != "extends"
+    }
+    if "extends" not in document.value:
+        return own
+    return {**_extended(document.value["extends"], document.place("extends"), (*below, path)), **own}
+
+
+def _extended(base: Any, place: Place, chain: tuple[Path, ...]) -> dict[str, _Written]:
+    if not isinstance(base, str):
+        refuse([Problem(place, "extends", "should be the name or path of one profile")])
+    path = _path(base, chain[-1].parent, place)
+    if path.resolve() in [each.resolve() for each in chain]:
+        circle = " extends ".join(each.stem for each in (*chain, path))
+        refuse([Problem(place, "extends", f"goes in a circle: {circle}")])
+    return _file_layers(path, chain)
+
+
+def _resource_layer(resources: Mapping[str, Any], place: Places) -> dict[str, _Written]:
+    known = [key for key in Profile.model_fields if key != "name" and key not in NOT_IN_RESOURCES]
+    problems = [
+        Problem(
+            place((key,)),
+            f"resources.{key}",
+            f"cannot be set here; {NOT_IN_RESOURCES[key]}"
+            if key in NOT_IN_RESOURCES
+            else f"unknown key{suggestion(key, known)}",
+        )
+        for key in resources
+        if key not in known
+    ]
+    if problems:
+        refuse(problems)
+    return {key: _Written(value, place) for key, value in resources.items()}
+
+
+def _validated(profile: str, written: Mapping[str, _Written]) -> Profile:
+    """Validate the merged keys; null gives a key its default back."""
+    unnamed = {key: each for key, each in written.items() if key != "name"}
+    data = {key: each.value for key, each in unnamed.items() if each.value is not None}
+    problems = [
+        Problem(written["name"].place(("name",)), "name", "unknown key; the file's name is the profile's")
+        for key in written
+        if key == "name"
+    ]
+    try:
+        loaded = Profile.model_validate({**data, "name": Path(profile).stem})
+    except ValidationError as error:
+        problems += problems_of(error, data, lambda at: _place(at, written, profile), _known)
+    if problems:
+        refuse(problems)
+    return loaded
+
+
+def _place(at: KeyPath, written: Mapping[str, _Written], profile: str) -> Place:
+    found = written.get(str(at[0]))
+    return found.place(at) if found else Place(f"profile '{profile}'")
+
+
+def _known(section: KeyPath) -> list[str]:
+    return [] if section else ["extends", *(key for key in Profile.model_fields if key != "name")]

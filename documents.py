@@ -1,0 +1,273 @@
+"""YAML documents that remember where everything was written.
+
+Scalars are read by the core schema of YAML 1.2 (`1e-3` is a float, `12:00:00` and `no` are text); duplicate
+keys, tags, merge keys (`<<`) and further documents are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+from .problems import KeyPath, Place, dotted, nearest, shown
+
+LARGEST_FILE = 16 * 2**20
+MOST_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Document:
+    """The value of a YAML document (plain dicts, lists and scalars) and the place of each of its parts."""
+
+    source: str
+    value: Any
+    places: Mapping[KeyPath, Place]
+
+    def place(self, *path: str | int) -> Place:
+        """Return where `path` was written; for what was not written, the place of what should hold it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return Place(self.source)
+
+    def replaced(self, path: KeyPath, value: Any, place: Place) -> Document:
+        """Return a copy in which `path` (made where it is missing) holds `value`, written at `place`.
+
+        Raises:
+            UserError: the path leads through something that is neither a mapping nor a list.
+        """
+        kept = {other: at for other, at in self.places.items() if other[: len(path)] != path}
+        return Document(self.source, _put(self.value, path, value, place), {**kept, path: place})
+
+
+def read_document(path: Path) -> Document:
+    """Read the file at `path`, which must hold exactly one YAML document.
+
+    Raises:
+        UserError: there is no such file, it is no UTF-8 text, it is empty, or it is no valid YAML.
+    """
+    return parse_document(_text(path), str(path))
+
+
+def parse_document(text: str, source: str) -> Document:
+    """Read `text`; `source` is how errors call it."""
+    node = _composed(text, source)
+    if node is None:
+        raise UserError(f"{source}: is empty", "a YAML document with at least one key is needed here")
+    _check_aliases(node, source)
+    places: dict[KeyPath, Place] = {(): Place(source, node.start_mark.line + 1)}
+    return Document(source, _value(node, (), places, source), places)
+
+
+def parse_value(text: str, source: str) -> Any:
+    """Read one value as it would stand behind a key."""
+    return parse_document(text, source).value
+
+
+# Reading files
+
+
+def _text(path: Path) -> str:
+    data = _bytes(path)
+    if len(data) > LARGEST_FILE:
+        raise UserError(f"{path}: is larger than 16 MiB", "give the YAML file, not data or a checkpoint")
+    if b"\0" in data:
+        raise UserError(f"{path}: is a binary file", "give a YAML file, which is text in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: is not UTF-8 text", "save the file as UTF-8") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_FILE + 1)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: does not exist", _neighbour(path)) from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a directory", "give a YAML file in it") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{path}: cannot be read ({reason})", "give a readable YAML file") from error
+
+
+def _neighbour(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} does not exist either"
+    guess = nearest(path.name, (other.name for other in path.parent.iterdir()))
+    return f"did you mean {path.parent / guess}?" if guess else "give the path of a YAML file"
+
+
+# Reading YAML
+
+
+_CORE: dict[str, re.Pattern[str]] = {
+    "null": re.compile(r"null|Null|NULL|~|"),
+    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    "int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+    "float": re.compile(
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader without implicit types, tags or merge keys: it composes marked nodes, nothing else."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise _TagRefused(problem=f"the tag '{event.tag}' is not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+class _TagRefused(yaml.MarkedYAMLError):
+    pass
+
+
+def _composed(text: str, source: str) -> yaml.Node | None:
+    try:
+        return _Loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message, hint = _syntax(error)
+        raise UserError(f"{Place(source, mark.line + 1 if mark else None)}: {message}", hint) from error
+    except yaml.reader.ReaderError as error:
+        place = Place(source, text[: error.position].count("\n") + 1)
+        raise UserError(f"{place}: holds a character that is not allowed in YAML", "remove it") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: is nested too deeply", "flatten it") from error
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+    if isinstance(error, _TagRefused):
+        return str(error.problem), "write a plain value"
+    if error.problem == "but found another document":
+        return "a second document begins here, only one is allowed", "remove the line '---' and what follows"
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"not valid YAML: {said}", "look for a missing quote, bracket or colon, or a wrong indentation"
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+
+
+def _check_aliases(root: yaml.Node, source: str) -> None:
+    """Refuse aliases that hold themselves or that blow up, at a cost linear in what was written."""
+    sizes: dict[int, int] = {}
+    _expanded_size(root, sizes, set(), source)
+    if sizes[id(root)] > MOST_VALUES:
+        raise UserError(
+            f"{source}: its aliases expand to more than {MOST_VALUES:,} values", "use fewer aliases"
+        )
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int], source: str) -> int:
+    if id(node) in open_nodes:
+        place = Place(source, node.start_mark.line + 1)
+        raise UserError(f"{place}: an alias stands inside what it names", "write the value out")
+    if id(node) not in sizes:
+        open_nodes.add(id(node))
+        sizes[id(node)] = 1 + sum(_expanded_size(each, sizes, open_nodes, source) for each in _children(node))
+        open_nodes.remove(id(node))
+    return sizes[id(node)]
+
+
+def _value(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Place], source: str) -> Any:
+    """Return the plain value of `node` and note the place of everything in it."""
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, places, source)
+    if isinstance(node, yaml.SequenceNode):
+        items = []
+        for index, item in enumerate(node.value):
+            places[(*path, index)] = Place(source, item.start_mark.line + 1)
+            items.append(_value(item, (*path, index), places, source))
+        return items
+    assert isinstance(node, yaml.ScalarNode)
+    return _scalar(node, source)
+
+
+def _mapping(
+    node: yaml.MappingNode, path: KeyPath, places: dict[KeyPath, Place], source: str
+) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        place = Place(source, key_node.start_mark.line + 1)
+        key = _key(key_node, place)
+        if key in mapping:
+            first = places[(*path, key)].line
+            raise UserError(
+                f"{place}: {dotted((*path, key))}: duplicate key (first in line {first})", "keep one"
+            )
+        places[(*path, key)] = place
+        mapping[key] = _value(value_node, (*path, key), places, source)
+    return mapping
+
+
+def _key(node: yaml.Node, place: Place) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise UserError(
+            f"{place}: a list or mapping cannot be a key", "put a string literal in quotes if meant"
+        )
+    if node.value == "<<" and node.style is None:
+        raise UserError(f"{place}: the merge key '<<' is not allowed", "write the keys out")
+    key = _scalar(node, place.source)
+    if not isinstance(key, str):
+        raise UserError(
+            f"{place}: a key should be text, not {shown(key)}", f'put it in quotes: "{node.value}"'
+        )
+    return key
+
+
+def _scalar(node: yaml.ScalarNode, source: str) -> Any:
+    text: str = node.value
+    if node.style is not None:  # quoted, literal or folded
+        return text
+    kind = next((kind for kind, pattern in _CORE.items() if pattern.fullmatch(text)), None)
+    try:
+        return _READ[kind](text) if kind else text
+    except ValueError as error:  # Python refuses to read integers of thousands of digits
+        raise UserError(
+            f"{Place(source, node.start_mark.line + 1)}: the number is too long", "shorten it"
+        ) from error
+
+
+def _int(text: str) -> int:
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": _int,
+    "float": _float,
+}
+
+
+def _put(value: Any, path: KeyPath, new: Any, place: Place) -> Any:
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+        return [_put(item, rest, new, place) if at == key else item for at, item in enumerate(value)]
+    if isinstance(value, Mapping) and isinstance(key, str):
+        return {**value, key: _put(value.get(key, {} if rest else None), rest, new, place)}
+    raise UserError(f"{place}: there is no '{key}' in {shown(value)}", "set the whole of it instead")

@@ -1,0 +1,163 @@
+"""What the journals say of a run's attempts: enough to decide whether and from where it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..store import journal
+from ..store.layout import RunFiles
+
+TAIL_BYTES = 1 << 16
+"""How much of a journal's end is read to learn how the attempt ended."""
+
+MAX_FRUITLESS = 2
+"""Attempts in a row that may crash without a new checkpoint before the run counts as failed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt: what its `start` record says, and how it ended as far as its journal knows."""
+
+    number: int
+    journal: Path
+    submission: str | None = None
+    """The submission that started it; None if it died before its first record."""
+    fresh: bool = False
+    """Whether it started anew although there were checkpoints."""
+    resume_step: int = 0
+    job: dict[str, Any] | None = None
+    stop: dict[str, Any] | None = None
+    end: str | None = None
+    """completed, diverged, failed or cancelled."""
+    event: str | None = None
+    """`interrupted` or `crash`, if that was the last thing it wrote of itself."""
+    reason: str | None = None
+    """Why it ended, was interrupted or crashed."""
+    asked_to_stop: bool = False
+    step: int = 0
+    """Steps done when it wrote its last record."""
+    train_seconds: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came to its end, or was stopped cleanly, rather than died."""
+        return self.end is not None or self.event == "interrupted"
+
+
+def read(run: RunFiles) -> list[Attempt]:
+    """Return the attempts of a run, oldest first."""
+    return [_read_one(number, path) for number, path in run.journals()]
+
+
+def latest(run: RunFiles) -> Attempt | None:
+    """Return the newest attempt of a run, reading its journal alone."""
+    journals = run.journals()
+    return _read_one(*journals[-1]) if journals else None
+
+
+def starts_anew(attempts: Sequence[Attempt], submission: str, asked: bool) -> bool:
+    """Tell whether the next attempt has to ignore all checkpoints.
+
+    `--fresh` does so once: later attempts of the same submission go on from what the first one reached.
+    """
+    return asked and not any(attempt.fresh and attempt.submission == submission for attempt in attempts)
+
+
+def ignored_until(attempts: Sequence[Attempt]) -> int:
+    """Return the last attempt whose checkpoints do not count any more, 0 if all do."""
+    return max((attempt.number - 1 for attempt in attempts if attempt.fresh), default=0)
+
+
+def fruitless(
+    attempts: Sequence[Attempt],
+    submission: str,
+    next_job: str | None = None,
+    made_checkpoint: Callable[[Attempt], bool] | None = None,
+) -> list[Attempt]:
+    """Return the newest attempts in a row that died or crashed under `submission` without a new checkpoint.
+
+    On Slurm, preemption and node failure are not the run's fault: an attempt that was asked to stop does
+    not count, nor one that vanished without a word and whose job (`next_job` for the newest) came back.
+    """
+    made = made_checkpoint or has_new_checkpoint
+    found: list[Attempt] = []
+    follower = next_job
+    for attempt in reversed(attempts):
+        if attempt.submission not in (submission, None) or attempt.settled:
+            break
+        if not _blameless(attempt, follower):
+            if made(attempt):
+                break
+            found.append(attempt)
+        follower = _job_id(attempt)
+    return found[::-1]
+
+
+def has_new_checkpoint(attempt: Attempt) -> bool:
+    """Tell whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
+    records = journal.read(attempt.journal).records
+    return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in records)
+
+
+def failures(attempts: Sequence[Attempt]) -> int:
+    """Return how often the run failed since it last completed."""
+    count = 0
+    for attempt in attempts:
+        count = 0 if attempt.end == "completed" else count + (attempt.end == "failed")
+    return count
+
+
+def _blameless(attempt: Attempt, next_job: str | None) -> bool:
+    if attempt.job is None or attempt.job["cluster"] != "slurm":
+        return False
+    came_back = attempt.event is None and _job_id(attempt) == next_job
+    return attempt.asked_to_stop or came_back
+
+
+def _job_id(attempt: Attempt) -> str | None:
+    return None if attempt.job is None else str(attempt.job["job_id"])
+
+
+def _read_one(number: int, path: Path) -> Attempt:
+    start = _first_record(path)
+    size = path.stat().st_size
+    ending = _ending(journal.read(path, max(0, size - TAIL_BYTES)).records)
+    if start is None:
+        return Attempt(number, path, **ending)
+    return Attempt(
+        number=number,
+        journal=path,
+        submission=start.get("submission"),
+        fresh=bool(start.get("fresh")),
+        resume_step=start.get("resume_step", 0),
+        job=start.get("job"),
+        stop=start.get("stop"),
+        **ending,
+    )
+
+
+def _first_record(path: Path) -> dict[str, Any] | None:
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        record = json.loads(line)
+    except ValueError:  # nothing whole has been written yet
+        return None
+    return record if isinstance(record, dict) and record.get("kind") == "start" else None
+
+
+def _ending(records: Sequence[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for record in records:
+        found.update(step=record["step"], train_seconds=record["train_seconds"])
+        if record["kind"] == "end":
+            found.update(end=record["status"], reason=record.get("reason"))
+        elif record["kind"] == "event" and record["event"] in ("interrupted", "crash"):
+            found.update(event=record["event"], reason=record.get("reason"))
+        elif record["kind"] == "event" and record["event"] == "stop_requested":
+            found["asked_to_stop"] = True
+    return found

@@ -1,0 +1,112 @@
+"""What is left to run on this machine: read off submissions and run directories, remembered nowhere else.
+
+A supervisor may therefore be killed at any moment; the next one finds the same backlog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..store import submissions
+from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.submissions import Submission
+from . import attempts, locks, markers, slots, states
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a submission sent to this machine."""
+
+    files: ExperimentFiles
+    run_id: str
+    submission: str
+    parallel: int
+    """How many runs may train at a time, by the submission's profile."""
+
+    @property
+    def run(self) -> RunFiles:
+        """The run's files."""
+        return self.files.run(self.run_id)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells runs of one root apart."""
+        return self.files.name, self.run_id
+
+
+def account_of(run: RunFiles, submission: str) -> states.Account:
+    """Return what a run owes to `submission`, from its directory."""
+    return states.account(attempts.latest(run), submission, markers.is_cancelled(run, submission))
+
+
+class Backlog:
+    """The jobs of one root, in the order in which they were submitted."""
+
+    def __init__(self, root: Root, gpus: tuple[str, ...]) -> None:
+        self._root = root
+        self._gpus = gpus
+        self._seen: dict[str, tuple[tuple[str, int], ...]] = {}
+        self._waiting: dict[tuple[str, str], Job] = {}
+        self._elsewhere: dict[tuple[str, str], Job] = {}
+        self._newest: dict[tuple[str, str], str] = {}
+
+    def __len__(self) -> int:
+        """Return how many runs are waiting, or running under another supervisor's worker."""
+        return len(self._waiting) + len(self._elsewhere)
+
+    def refresh(self) -> None:
+        """Take in what was submitted since the last look, and what runs elsewhere no longer."""
+        for files in self._root.experiments():
+            signature = _signature(files)
+            if self._seen.get(files.name) != signature:
+                self._seen[files.name] = signature
+                self._take_in(files)
+        for key, job in list(self._elsewhere.items()):
+            if not locks.is_held(job.run.lock):
+                self._waiting[key] = self._elsewhere.pop(key)
+
+    def next(self) -> Job | None:
+        """Return the first job that has to run now; what turns out to be settled is dropped."""
+        for key, job in list(self._waiting.items()):
+            if locks.is_held(job.run.lock):
+                self._elsewhere[key] = self._waiting.pop(key)
+            elif account_of(job.run, job.submission).settled:
+                del self._waiting[key]
+            else:
+                return job
+        return None
+
+    def remove(self, job: Job) -> None:
+        """Leave a job to the one who asked, who starts it."""
+        self._waiting.pop(job.key, None)
+
+    def put_back(self, job: Job) -> None:
+        """Look at a job again: its process has ended, but perhaps not its run."""
+        if self._newest.get(job.key) == job.submission:
+            self._waiting = {job.key: job, **self._waiting}
+
+    def _take_in(self, files: ExperimentFiles) -> None:
+        sent = {
+            entry.id: submission for submission in submissions.read_all(files) for entry in submission.runs
+        }
+        parallel = {submission.id: self._parallel(submission) for submission in sent.values()}
+        for run_id, submission in sent.items():
+            job = Job(files, run_id, submission.id, parallel[submission.id])
+            if self._newest.get(job.key) == submission.id:
+                continue
+            self._newest[job.key] = submission.id
+            self._waiting.pop(job.key, None)
+            self._elsewhere.pop(job.key, None)
+            if submission.profile["cluster"] == "local":
+                self._waiting[job.key] = job
+
+    def _parallel(self, submission: Submission) -> int:
+        configs = [entry.config for entry in submission.runs]
+        threads = max((config.get("threads", 1) for config in configs), default=1)
+        on_cpu = all(config.get("device") == "cpu" for config in configs)
+        gpus = 0 if on_cpu else len(self._gpus)
+        return slots.capacity(submission.profile.get("max_parallel"), threads, gpus)
+
+
+def _signature(files: ExperimentFiles) -> tuple[tuple[str, int], ...]:
+    return tuple((path.name, path.stat().st_mtime_ns) for path in submissions.submission_files(files))

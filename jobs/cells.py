@@ -1,0 +1,245 @@
+"""The cells of a specification: which combinations of values become runs, before any is validated."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from ..documents import Document
+from ..problems import KeyPath, Problem, dotted, nearest, refuse
+from .overrides import Config, Override, apply, key_path, overrides_in, sections_first
+from .settings import has_section
+from .spec import GridPart, Spec
+
+OUTSIDE_IDENTITY = ("stop", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run to be: what was set for it, and the config that this gives."""
+
+    baseline: str | None
+    grid: int
+    """Which grid of the file it belongs to: 0 for `grid` and `zip`, then the entries of `grids`."""
+    params: dict[str, Any]
+    """What grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    overrides: Sequence[Override]
+    config: Config
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One value of an axis, or one row of a zip: its params and overrides."""
+
+    params: Mapping[str, Any]
+    overrides: tuple[Override, ...]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    index: int
+    base: list[Override]
+    axes: list[list[_Choice]]
+
+    @property
+    def keys(self) -> list[str]:
+        """The dotted keys that its axes set."""
+        return [key for axis in self.axes for key in axis[0].params]
+
+
+def cells(spec: Spec) -> tuple[list[Cell], list[str]]:
+    """Return the cells of grids and baselines, without excluded ones, and warnings.
+
+    Raises:
+        UserError: an axis is refused, lists have other lengths, or nothing is left.
+    """
+    grids = _grids(spec)
+    _check_settings(spec, grids)
+    in_grids, warnings = _pruned([cell for grid in grids for cell in _product(spec, grid)], spec)
+    if not in_grids:
+        refuse([Problem(spec.document.place("exclude"), "exclude", "leaves nothing of the grid")])
+    return _with_settings([*in_grids, *_baselines(spec)], spec), warnings
+
+
+# Grids
+
+
+def _grids(spec: Spec) -> list[_Grid]:
+    """Return the grids of the file; without any, the base alone is a grid without axes."""
+    base = overrides_in(spec.file.base, ("base",))
+    parts: list[tuple[int, GridPart, KeyPath]] = [(0, spec.file, ())]
+    if spec.file.grids:
+        kept = parts if spec.file.grid or spec.file.zip else []
+        parts = [*kept, *((n + 1, part, ("grids", n)) for n, part in enumerate(spec.file.grids))]
+    return [
+        _Grid(
+            index,
+            base if part is spec.file else [*base, *overrides_in(part.base, (*origin, "base"))],
+            _axes(part, origin, spec.document),
+        )
+        for index, part, origin in parts
+    ]
+
+
+def _axes(part: GridPart, origin: KeyPath, document: Document) -> list[list[_Choice]]:
+    _check_axes(part, origin, document)
+    axes = [_axis(key, values, (*origin, "grid", key)) for key, values in part.grid.items()]
+    if part.zip:
+        columns = [_axis(key, values, (*origin, "zip", key)) for key, values in part.zip.items()]
+        axes.append([_merged(row) for row in zip(*columns, strict=True)])
+    return axes
+
+
+def _axis(key: str, values: list[Any], origin: KeyPath) -> list[_Choice]:
+    path = key_path(key)
+    return [
+        _Choice({key: label}, (Override(path, value, (*origin, index)),))
+        for index, (label, value) in enumerate(zip(_labels(values), values, strict=True))
+    ]
+
+
+def _merged(row: Sequence[_Choice]) -> _Choice:
+    params = {key: label for choice in row for key, label in choice.params.items()}
+    return _Choice(params, tuple(override for choice in row for override in choice.overrides))
+
+
+def _labels(values: list[Any]) -> list[Any]:
+    """Return what `params` says of each value: a mapping stands there by its name or else its position."""
+    names = [_name(value) for value in values]
+    times = Counter(names)
+    return [
+        value if not isinstance(value, Mapping) else index if name is None or times[name] > 1 else name
+        for index, (value, name) in enumerate(zip(values, names, strict=True))
+    ]
+
+
+def _name(value: Any) -> str | None:
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _check_axes(part: GridPart, origin: KeyPath, document: Document) -> None:
+    problems = [
+        Problem(document.place(*origin, kind, key), dotted((*origin, kind, key)), message)
+        for kind, axes in (("grid", part.grid), ("zip", part.zip))
+        for key in axes
+        if (message := _objection(key, kind, part))
+    ]
+    if len({len(values) for values in part.zip.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in part.zip.items())
+        place, key = document.place(*origin, "zip"), dotted((*origin, "zip"))
+        problems.append(Problem(place, key, f"its lists should have one length, but {lengths}"))
+    if problems:
+        refuse(problems)
+
+
+def _objection(key: str, kind: str, part: GridPart) -> str | None:
+    section = key_path(key)[0]
+    if section in OUTSIDE_IDENTITY:
+        return (
+            f"'{section}' cannot be an axis: it is no part of a run's identity (a larger stop continues a "
+            "finished run), so the runs would be the same; set it in base, and compare budgets with report"
+        )
+    if kind == "zip" and key in part.grid:
+        return "stands in grid too; an axis belongs to one of them"
+    return None if all(key_path(key)) else "is no dotted key, such as alpha.interval"
+
+
+def _product(spec: Spec, grid: _Grid) -> Iterator[Cell]:
+    template = apply(grid.base, {}, spec.document)
+    for choices in product(*grid.axes, *_seeds(spec, grid)):
+        choice = _merged(choices)
+        overrides = sections_first(choice.overrides)
+        config = apply(overrides, template, spec.document)
+        yield Cell(None, grid.index, dict(choice.params), [*grid.base, *overrides], config)
+
+
+def _seeds(spec: Spec, grid: _Grid | None = None) -> list[list[_Choice]]:
+    if grid and spec.file.seeds and "seed" in grid.keys:
+        place = spec.document.place("seeds")
+        refuse([Problem(place, "seeds", "seed is an axis of the grid already; give one of the two")])
+    return [_axis("seed", list(spec.file.seeds), ("seeds",))] if spec.file.seeds else []
+
+
+def _baselines(spec: Spec) -> Iterator[Cell]:
+    base = overrides_in(spec.file.base, ("base",))
+    for name, own in spec.file.baselines.items():
+        overrides = [*base, *overrides_in(own, ("baselines", name))]
+        template = apply(overrides, {}, spec.document)
+        for choices in product(*_seeds(spec)):
+            seed = _merged(choices)
+            config = apply(seed.overrides, template, spec.document)
+            yield Cell(name, 0, dict(seed.params), [*overrides, *seed.overrides], config)
+
+
+# Exclusion
+
+
+def _pruned(found: list[Cell], spec: Spec) -> tuple[list[Cell], list[str]]:
+    """Leave out the cells that an entry of `exclude` matches, and warn of entries that match none."""
+    matched = [False] * len(spec.file.exclude)
+    left = []
+    for cell in found:
+        hits = [n for n, entry in enumerate(spec.file.exclude) if _matches(cell, entry)]
+        for n in hits:
+            matched[n] = True
+        if not hits:
+            left.append(cell)
+    keys = {key for cell in found for key in cell.params}
+    return left, [_unmatched(n, spec, keys) for n, hit in enumerate(matched) if not hit]
+
+
+def _matches(cell: Cell, entry: Mapping[str, Any]) -> bool:
+    return all(key in cell.params and _same(cell.params[key], value) for key, value in entry.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare as YAML values: 1 equals 1.0, but not true."""
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _unmatched(index: int, spec: Spec, keys: set[str]) -> str:
+    warning = f"{spec.document.place('exclude', index)}: exclude.{index}: matches no run"
+    for key in spec.file.exclude[index]:
+        if key not in keys:
+            guess = nearest(key, keys)
+            return f"{warning}: {key} is no axis" + (f"; did you mean '{guess}'?" if guess else "")
+    return warning
+
+
+# --set
+
+
+def _check_settings(spec: Spec, grids: Sequence[_Grid]) -> None:
+    """Refuse to set a key that the grid or the seeds vary: the runs would become the same."""
+    keys = [*(key for grid in grids for key in grid.keys), *(["seed"] if spec.file.seeds else [])]
+    for setting in spec.settings:
+        for key in keys:
+            if key_path(key)[: len(setting.path)] == setting.path:
+                where = "seeds=[…]" if key == "seed" and spec.file.seeds else f"grid.{key}=[…]"
+                message = f"{key} varies between the runs; to change its values, --set '{where}'"
+                refuse([Problem(setting.place(spec.document), "", message)])
+
+
+def _with_settings(found: list[Cell], spec: Spec) -> list[Cell]:
+    """Change the leaf that each setting names in every cell that has its section."""
+    for setting in spec.settings:
+        concerned = [has_section(cell.config, setting.path) for cell in found]
+        if not any(concerned):
+            refuse([Problem(setting.place(spec.document), "", f"no run has the section '{setting.path[0]}'")])
+        found = [
+            _with_setting(cell, setting, spec) if has else cell
+            for cell, has in zip(found, concerned, strict=True)
+        ]
+    return found
+
+
+def _with_setting(cell: Cell, setting: Override, spec: Spec) -> Cell:
+    config = apply([setting], cell.config, spec.document)
+    return Cell(cell.baseline, cell.grid, cell.params, [*cell.overrides, setting], config)

@@ -1,0 +1,28 @@
+"""Slurm's command-line tools, each under a time limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from ..errors import SystemRefused
+
+CALL_SECONDS = 60
+
+
+def run(command: list[str], unknown_ok: bool = False) -> str:
+    """Run one of Slurm's commands and return its output; `unknown_ok`: that no such job exists is no failure.
+
+    Raises:
+        SystemRefused: it is not there, failed, or did not answer.
+    """
+    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, env=environment)
+    except FileNotFoundError as error:
+        raise SystemRefused(f"this machine has no {command[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise SystemRefused(f"{command[0]} did not answer within {CALL_SECONDS} s") from error
+    if done.returncode and not (unknown_ok and "Invalid job id" in done.stderr):
+        raise SystemRefused(f"{command[0]} failed: {done.stderr.strip() or done.returncode}")
+    return done.stdout

@@ -1,0 +1,108 @@
+"""Whether a specification still is the same experiment: it may grow, but its base may not be edited.
+
+Resolved runs are compared, never text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..store.submissions import RunEntry, Submission
+from ..trainer.config import OUTSIDE_ID
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run as one point of an experiment: its coordinates (`params`), and everything else it resolved to."""
+
+    id: str
+    name: str
+    baseline: str | None
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+def check(wanted: Sequence[Point], past: Iterable[Submission]) -> None:
+    """Refuse a specification that means something else by the coordinates of earlier runs.
+
+    An earlier run and a new one stand at the same coordinates if they belong to the same baseline (or
+    both to the grid) and every key in which their configs differ is a base key: none that grid, zip or
+    seeds set in either. Such a pair is an edited base if the earlier run is no longer named and the new
+    one never was; for a baseline the name then means another run.
+
+    Raises:
+        UserError: there is such a pair.
+    """
+    earlier = {entry.id: _point(entry) for submission in past for entry in submission.runs}
+    named = {point.id for point in wanted}
+    for baseline in {point.baseline for point in wanted}:
+        olds = [point for point in earlier.values() if point.baseline == baseline]
+        news = [point for point in wanted if point.baseline == baseline]
+        if baseline is None:
+            olds = [point for point in olds if point.id not in named]
+            news = [point for point in news if point.id not in earlier]
+        for old, new in _at_same_coordinates(olds, news):
+            raise _refusal(old, new)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Return the dotted leaves in which two configs differ, as far as they belong to a run's identity."""
+    before, after = _leaves(old), _leaves(new)
+    return {
+        key for key in before.keys() | after.keys() if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+    }
+
+
+def _at_same_coordinates(olds: Sequence[Point], news: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
+    """Yield the pairs that differ in base keys only: those that agree in every leaf that an axis sets."""
+    for before in {frozenset(point.params) for point in olds}:
+        for after in {frozenset(point.params) for point in news}:
+            axes = before | after
+            places: dict[str, list[Point]] = {}
+            for old in olds:
+                if frozenset(old.params) == before:
+                    places.setdefault(_place(old, axes), []).append(old)
+            for new in news:
+                if frozenset(new.params) == after:
+                    yield from ((old, new) for old in places.get(_place(new, axes), ()) if old.id != new.id)
+
+
+def _place(point: Point, axes: Iterable[str]) -> str:
+    leaves = _leaves(point.config)
+    covered = {key: value for key, value in leaves.items() if any(_covers(axis, key) for axis in axes)}
+    return json.dumps(covered, sort_keys=True)
+
+
+def _refusal(old: Point, new: Point) -> UserError:
+    keys = ", ".join(sorted(changed_keys(old.config, new.config)))
+    hint = "give the changed one another experiment name, or make the change a grid axis"
+    if new.baseline is not None:
+        return UserError(f"baseline '{new.baseline}' now means another run than before: {keys} changed", hint)
+    return UserError(f"the base of this experiment was edited: {keys} changed (run '{old.name}')", hint)
+
+
+def _covers(axis: str, key: str) -> bool:
+    """Tell whether an axis sets a leaf, as itself, as part of its section, or by its section's absence."""
+    return axis == key or key.startswith(f"{axis}.") or axis.startswith(f"{key}.")
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if not prefix and key in OUTSIDE_ID:
+            continue
+        if isinstance(value, Mapping):
+            found.update(_leaves(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _point(entry: RunEntry) -> Point:
+    return Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)

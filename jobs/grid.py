@@ -1,0 +1,169 @@
+"""An experiment: the runs that a specification stands for, each validated, identified and named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from ..documents import Document
+from ..errors import UserError
+from ..problems import MOST_PROBLEMS, Problem, problems_of, refuse
+from ..trainer.config import TrainingConfig
+from .cells import Cell, cells
+from .collector import collector_paused
+from .names import readable_names
+from .overrides import place_of
+from .sections import known_keys
+from .spec import Spec
+from .variables import malformed_variables, variables_in
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of an experiment."""
+
+    id: str
+    """Ten hexadecimal digits, a hash of the config; the name of its folder."""
+    name: str
+    """For people; it may change when the experiment grows."""
+    baseline: str | None
+    params: dict[str, Any]
+    """Dotted keys that grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    config: TrainingConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A specification, resolved."""
+
+    name: str
+    runs: list[Run]
+    profile: str
+    resources: dict[str, Any]
+    spec_folder: Path
+    warnings: list[str]
+    document: Document
+    """Where all of it was written."""
+    variables: list[str]
+    """The environment variables that the configs use."""
+
+
+@collector_paused()
+def expand(spec: Spec) -> Experiment:
+    """Return the experiment that a specification stands for: grid runs first, then baselines.
+
+    While configs are validated the folder of the spec comes first on `sys.path`, so that import-path
+    workloads are found there.
+
+    Raises:
+        UserError: a run is invalid (the message lists all problems, at the lines where they were written), or
+            two runs are the same.
+    """
+    if problems := malformed_variables(spec.document, spec.settings):
+        refuse(problems)
+    found, warnings = cells(spec)
+    with importable(spec.folder):
+        configs = _validated(found, spec.document)
+    ids = [config.run_id() for config in configs]
+    names = readable_names(found, ids, bool(spec.file.seeds))
+    _check_distinct(names, ids)
+    runs = [
+        Run(run_id, name, cell.baseline, cell.params, config)
+        for run_id, name, cell, config in zip(ids, names, found, configs, strict=True)
+    ]
+    file = spec.file
+    return Experiment(
+        name=file.experiment,
+        runs=runs,
+        profile=file.profile,
+        resources=file.resources,
+        spec_folder=spec.folder,
+        warnings=warnings,
+        document=spec.document,
+        variables=_variables(found),
+    )
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let modules be imported from `folder` before all others."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _validated(found: Sequence[Cell], document: Document) -> list[TrainingConfig]:
+    """Return the cells' configs, or refuse with the problems of all of them."""
+    configs: list[TrainingConfig] = []
+    problems: dict[Problem, str | None] = {}
+    validated: dict[tuple[str, int], Any] = {}
+    for cell in found:
+        try:
+            configs.append(_config(cell, validated))
+        except ValidationError as error:
+            for problem in _problems(error, cell, document):
+                problems.setdefault(problem, cell.baseline)
+            if len(problems) > MOST_PROBLEMS:
+                break
+    if problems:
+        refuse([_told(problem, baseline) for problem, baseline in problems.items()])
+    return configs
+
+
+def _config(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig:
+    """Validate a cell's config; sections that it shares with earlier cells were validated with those."""
+    sections = {key: validated.get((key, id(value)), value) for key, value in cell.config.items()}
+    config = TrainingConfig.model_validate(sections)
+    for key, value in cell.config.items():
+        if isinstance(value, dict):
+            validated[key, id(value)] = getattr(config, key)
+    return config
+
+
+def _problems(error: ValidationError, cell: Cell, document: Document) -> list[Problem]:
+    return problems_of(
+        error,
+        cell.config,
+        lambda path: place_of(path, cell.overrides, document),
+        lambda section: known_keys(cell.config, section),
+    )
+
+
+def _told(problem: Problem, baseline: str | None) -> Problem:
+    """Say which baseline has a problem, since the line may be one of the base."""
+    return (
+        problem
+        if baseline is None
+        else Problem(problem.place, problem.key, f"{problem.message} (baseline '{baseline}')")
+    )
+
+
+def _variables(found: Sequence[Cell]) -> list[str]:
+    """Return the variables that the cells' configs use, looking once at sections that they share."""
+    sections = {id(value): value for cell in found for value in cell.config.values()}
+    return variables_in([dict(enumerate(sections.values()))])
+
+
+def _check_distinct(names: Sequence[str], ids: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name, run_id in zip(names, ids, strict=True):
+        if run_id in first:
+            _refuse_twins(first[run_id].removesuffix(f"-{run_id}"), name.removesuffix(f"-{run_id}"))
+        first[run_id] = name
+
+
+def _refuse_twins(one: str, other: str) -> NoReturn:
+    if one == other:
+        raise UserError(f"the run '{one}' is there twice", "an axis or seeds holds the same value twice")
+    raise UserError(
+        f"'{one}' and '{other}' are the same run",
+        "let them differ; stop and checkpoint do not count, and keys at their defaults are the same as none",
+    )

@@ -1,0 +1,56 @@
+"""Runs on this machine: seeing to it that a supervisor is at work, and what it has to say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+from ..errors import SystemRefused
+from ..store.layout import Root, RunFiles
+from . import locks
+from .states import Account, Word
+
+START_SECONDS = 30.0
+
+
+def is_supervised(root: Root) -> bool:
+    """Tell whether a supervisor is at work on this root, on this machine."""
+    return locks.is_held(root.supervisor / "lock")
+
+
+def ensure_supervisor(root: Root) -> None:
+    """Start the root's supervisor unless there is one: a process in a session of its own.
+
+    It outlives this process, its terminal and Ctrl-C.
+
+    Raises:
+        SystemRefused: it did not come up.
+    """
+    if is_supervised(root):
+        return
+    root.supervisor.mkdir(parents=True, exist_ok=True)
+    with (root.supervisor / "log").open("ab") as log:
+        process = _spawn(root, log)
+    deadline = time.monotonic() + START_SECONDS
+    while not is_supervised(root) and process.poll() is None:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    if process.poll() not in (None, 0):
+        raise SystemRefused(f"the local supervisor did not start; see {root.supervisor / 'log'}")
+    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie while this process lives
+
+
+def word(supervised: bool, run: RunFiles, account: Account) -> Word | None:
+    """Return what this machine says of a run: its lock, and whether a supervisor will come to it."""
+    if locks.is_held(run.lock):
+        return Word("running")
+    return Word("pending") if supervised and not account.settled else None
+
+
+def _spawn(root: Root, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"{__package__}.supervisor", str(root.path.absolute())]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

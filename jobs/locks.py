@@ -1,0 +1,117 @@
+"""Advisory locks between processes: who runs a run, who supervises a root, who submits."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import SystemRefused
+
+
+class FileLock:
+    """An exclusive `flock` on a file, released at the latest when its process ends, however it ends.
+
+    The file stays behind when the lock is released; what counts is the lock, never the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, patience: float = 0.0) -> bool:
+        """Take the lock and write down who holds it; tell whether that worked within `patience` seconds."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + patience
+        while not _try_lock(descriptor, fcntl.LOCK_EX, self.path):
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(0.02)
+        self._descriptor = descriptor
+        self._sign()
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; without effect if it is not held."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _sign(self) -> None:
+        assert self._descriptor is not None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()} {_birth(os.getpid())}\n".encode(), 0)
+
+
+@contextmanager
+def held(path: Path, patience: float, refusal: str) -> Iterator[None]:
+    """Hold the lock at `path`.
+
+    Raises:
+        SystemRefused: `refusal`, when another process keeps it for `patience` seconds.
+    """
+    lock = FileLock(path)
+    try:
+        taken = lock.acquire(patience)
+    except OSError as error:
+        raise SystemRefused(f"cannot write {path}: {error.strerror}") from error
+    if not taken:
+        raise SystemRefused(refusal)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether some process holds the lock at `path`, without writing anything."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH, path)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> int | None:
+    """Return the process id that holds the lock at `path`, or None if it cannot be said for certain.
+
+    A process id left behind by a killed holder may belong to somebody else by now, so the holder's
+    start time stands beside it and has to agree.
+    """
+    if not is_held(path):
+        return None
+    words = path.read_text().split()
+    if len(words) != 2 or not words[0].isdigit():
+        return None
+    pid = int(words[0])
+    return pid if _birth(pid) == words[1] else None
+
+
+def _try_lock(descriptor: int, kind: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise SystemRefused(
+            f"{path}: the file system offers no locks ({error.strerror})",
+            "use a root on a file system with flock, for example a local disk",
+        ) from error
+    return True
+
+
+def _birth(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks; '-' where /proc does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "-"

@@ -1,0 +1,29 @@
+"""The durable wish that a run be cancelled: a marker that names the submissions it takes back.
+
+It is written before anything is killed, so that a run which is requeued, restarted or still waiting in
+between finds it. A later submission is not named by it, and so brings the run back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ..store.files import write_atomically
+from ..store.layout import RunFiles
+
+
+def is_cancelled(run: RunFiles, submission: str) -> bool:
+    """Tell whether the run was cancelled as part of `submission`."""
+    try:
+        marker = json.loads(run.cancel_marker.read_text())
+    except FileNotFoundError:
+        return False
+    return submission in marker["submissions"]
+
+
+def write(run: RunFiles, submissions: Sequence[str], now: float) -> None:
+    """Cancel the run for the submissions named, durably."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    marker = {"time": now, "submissions": list(submissions)}
+    write_atomically(run.cancel_marker, json.dumps(marker).encode())

@@ -1,0 +1,75 @@
+"""What a submission would do, told without doing any of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..cluster_profiles.loader import Profile, load_profile
+from ..problems import Place
+from .collector import collector_paused
+from .grid import Experiment
+from .slurm import sbatch_calls
+
+
+def choose_profile(experiment: Experiment, option: str | None = None) -> Profile:
+    """Return the profile to use: that of `--profile`, else the specification's, with its `resources`.
+
+    The specification's own profile must exist even where `--profile` names another. A path in the
+    specification is relative to it, one in `option` to the working directory.
+
+    Raises:
+        UserError: one of the two does not exist or is wrong.
+    """
+    document = experiment.document
+
+    def place(path: tuple[str | int, ...]) -> Place:
+        return document.place("resources", *path)
+
+    own = load_profile(
+        experiment.profile,
+        experiment.resources,
+        folder=experiment.spec_folder,
+        place=place,
+        asked_at=document.place("profile"),
+    )
+    return own if option is None else load_profile(option, experiment.resources, place=place)
+
+
+@collector_paused()
+def dry_run(experiment: Experiment, profile: Profile) -> dict[str, Any]:
+    """Return what `submit --dry-run --json` prints: the runs, sbatch calls and GPU-hours at most.
+
+    GPU-hours are runs × hours × GPUs; null where GPUs are asked for without a time limit.
+    """
+    runs = [
+        {
+            "id": run.id,
+            "name": run.name,
+            "baseline": run.baseline,
+            "params": run.params,
+            "config": run.config.as_dict(),
+        }
+        for run in experiment.runs
+    ]
+    calls = sbatch_calls(len(runs), profile.max_array) if profile.cluster == "slurm" else 0
+    return {
+        "experiment": experiment.name,
+        "runs": runs,
+        "sbatch_calls": calls,
+        "gpu_hours": gpu_hours(len(runs), profile),
+    }
+
+
+def gpu_hours(runs: int, profile: Profile) -> float | None:
+    """Return the GPU-hours that so many runs take at most, None if there is no limit."""
+    if profile.cluster != "slurm" or not profile.gpus:
+        return 0.0
+    return None if profile.hours is None else runs * profile.hours * profile.gpus
+
+
+def dry_run_warnings(experiment: Experiment, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return what a dry run says beside its result: excludes without effect, variables not set."""
+    unset = [f"${{{name}}} is not set here" for name in experiment.variables if name not in environ]
+    return [*experiment.warnings, *unset]

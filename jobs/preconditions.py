@@ -1,0 +1,52 @@
+"""What has to hold before anything is submitted, and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..cluster_profiles.loader import Profile
+from ..errors import UserError
+from ..store.layout import Root
+from .grid import Run
+from .variables import unset_variables
+
+
+def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is odd about the submitter's environment, though no reason to refuse."""
+    hidden = sorted(name for name in environ if name.startswith("SBATCH_"))
+    if profile.cluster != "slurm" or not hidden:
+        return ()
+    return (f"{', '.join(hidden)} would override the profile and are ignored",)
+
+
+def check_variables(runs: Iterable[Run], environ: Mapping[str, str]) -> None:
+    """Refuse configs whose variables are not set.
+
+    Raises:
+        UserError: which ones.
+    """
+    if missing := unset_variables([run.config.as_dict() for run in runs], environ):
+        names = ", ".join(f"${{{name}}}" for name in missing)
+        raise UserError(f"not set in the environment: {names}", f"export {missing[0]}=… before submitting")
+
+
+def check_writable(root: Root) -> None:
+    """Make the root, and refuse one that cannot be written.
+
+    Raises:
+        UserError: why not.
+    """
+    try:
+        root.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(root.path, error.strerror or str(error)) from error
+    if not os.access(root.path, os.W_OK | os.X_OK):
+        raise _unwritable(root.path, "no permission")
+
+
+def _unwritable(path: Path, why: str) -> UserError:
+    return UserError(
+        f"cannot write below the root {path}: {why}", "choose another: --root DIR or ALPHAGRID_ROOT"
+    )

@@ -1,0 +1,107 @@
+"""Choosing runs on the command line: by name, id, state, or the values of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from ..documents import parse_value
+from ..errors import UserError
+from ..problems import nearest
+from .states import STATES
+
+HINT = "give a run's name or id, a state, key=value, --failed or --all"
+
+
+class Selectable(Protocol):
+    """What a run has to have to be chosen by."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+
+    @property
+    def name(self) -> str:
+        """The run's readable name."""
+
+    @property
+    def state(self) -> str:
+        """The run's state."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The dotted keys that the grid set."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The whole config."""
+
+
+Run = TypeVar("Run", bound=Selectable)
+
+
+def select(
+    runs: Sequence[Run], selectors: Sequence[str], *, failed: bool = False, everything: bool = False
+) -> list[Run]:
+    """Return the runs that are meant, in their order.
+
+    Names, ids (or the beginning of one id), and states add up; every `key=value` then narrows them down.
+
+    Raises:
+        UserError: nothing was said, a selector means nothing, or nothing matches.
+    """
+    if not (selectors or failed or everything):
+        raise UserError("which runs?", HINT)
+    filters = [selector for selector in selectors if "=" in selector]
+    names = [selector for selector in selectors if "=" not in selector] + (["failed"] if failed else [])
+    chosen = set() if names and not everything else {run.id for run in runs}
+    for name in names:
+        chosen |= {run.id for run in _named(runs, name)}
+    found = [run for run in runs if run.id in chosen and all(_matches(run, one) for one in filters)]
+    if not found:
+        raise UserError(f"no run matches {' '.join([*names, *filters]) or 'here'}", _hint(runs, filters))
+    return found
+
+
+def _named(runs: Sequence[Run], name: str) -> list[Run]:
+    exact = [run for run in runs if name in (run.name, run.id)]
+    if exact or name in STATES:
+        return exact or [run for run in runs if run.state == name]
+    beginning = [run for run in runs if run.id.startswith(name)]
+    if len(beginning) == 1:
+        return beginning
+    if beginning:
+        raise UserError(
+            f"'{name}' begins {len(beginning)} ids", f"for example {beginning[0].id}, {beginning[1].id}"
+        )
+    guess = nearest(name, [*(run.name for run in runs), *STATES])
+    raise UserError(f"no run, id or state is called '{name}'", f"did you mean '{guess}'?" if guess else HINT)
+
+
+def _matches(run: Selectable, condition: str) -> bool:
+    key, _, text = condition.partition("=")
+    wanted = parse_value(text, f"'{condition}'") if text else None
+    value = run.params[key] if key in run.params else _lookup(run.config, key)
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _lookup(config: Mapping[str, Any], key: str) -> Any:
+    """Return a config's value at a dotted key; something equal to nothing where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return float("nan")
+        value = value[part]
+    return value
+
+
+def _hint(runs: Sequence[Selectable], filters: Iterable[str]) -> str:
+    keys = {key for run in runs for key in run.params}
+    for condition in filters:
+        key, _, _ = condition.partition("=")
+        values = sorted({str(run.params[key]) for run in runs if key in run.params})
+        if values:
+            return f"{key} is one of {', '.join(values[:10])}"
+        if guess := nearest(key, keys):
+            return f"did you mean {guess}=…?"
+    return HINT

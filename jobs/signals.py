@@ -1,0 +1,46 @@
+"""What a worker does on a signal: it raises a flag, and the training loop stops at the next step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+REASONS = {
+    signal.SIGTERM: "asked to stop (SIGTERM)",
+    signal.SIGUSR2: "the time limit is near (SIGUSR2)",
+    signal.SIGINT: "asked to stop (SIGINT)",
+}
+"""Why the run stops, by the signal that says so."""
+
+
+class Request(Protocol):
+    """Something that remembers a wish to stop (`trainer.stopping.StopRequest`)."""
+
+    def request(self, reason: str) -> None:
+        """Remember the wish; called from a signal handler."""
+
+
+@contextmanager
+def requesting(stop: Request) -> Iterator[None]:
+    """Turn TERM, USR2 and INT into a stop request while the block runs.
+
+    Handlers only set a flag: a checkpoint written inside a handler could meet a half-done step or a held
+    lock. They replace submitit's, which would bypass SIGTERM. Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.request(REASONS[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in REASONS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

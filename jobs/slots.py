@@ -1,0 +1,93 @@
+"""Slots of this machine: how many local runs may train at a time, and on which GPU each.
+
+Slots belong to the machine, not to a root: all supervisors and workers of a user share them. A worker
+holds its slot's lock while it trains, so a killed worker frees it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import locks
+
+GPUS_VARIABLE = "ALPHAGRID_GPUS"
+"""How the supervisor tells its workers the GPUs; submitit empties CUDA_VISIBLE_DEVICES for local jobs."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A held slot: its number and the lock that holds it."""
+
+    number: int
+    lock: locks.FileLock
+
+    def gpu(self, gpus: tuple[str, ...]) -> str | None:
+        """Return the GPU that belongs to this slot, as CUDA_VISIBLE_DEVICES writes it."""
+        return gpus[self.number % len(gpus)] if gpus else None
+
+
+def folder() -> Path:
+    """Return the folder of this user's slots on this machine."""
+    return Path(tempfile.gettempdir()) / f"alphagrid-{os.getuid()}"
+
+
+def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
+    """Return how many runs may train at a time: as asked, else one a GPU, else one per `threads` cores."""
+    if max_parallel is not None:
+        return max_parallel
+    if gpus:
+        return gpus
+    return max(1, _usable_cores() // max(1, threads))
+
+
+def free(count: int) -> int:
+    """Return how many of the first `count` slots nobody holds at this moment."""
+    return sum(not locks.is_held(_path(number)) for number in range(count))
+
+
+def take(count: int, stopped: Callable[[], bool]) -> Slot | None:
+    """Wait for one of the first `count` slots and hold it; return None once `stopped()` says so."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    while not stopped():
+        for number in range(count):
+            lock = locks.FileLock(_path(number))
+            if lock.acquire():
+                return Slot(number, lock)
+        time.sleep(0.1)
+    return None
+
+
+def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the CUDA devices that processes of this environment may use, without importing torch."""
+    if GPUS_VARIABLE in environ:
+        listed = environ[GPUS_VARIABLE]
+    elif "CUDA_VISIBLE_DEVICES" in environ:
+        listed = environ["CUDA_VISIBLE_DEVICES"]
+    else:
+        return tuple(str(index) for index in range(_count_gpus()))
+    return tuple(word.strip() for word in listed.split(",") if word.strip() not in ("", "-1"))
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _path(number: int) -> Path:
+    return folder() / f"slot-{number:03d}.lock"
+
+
+def _count_gpus() -> int:
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())

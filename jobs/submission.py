@@ -1,0 +1,274 @@
+"""Submitting, retrying: from the runs that are wanted to those that are sent, and no run twice.
+
+Everything is written down before anything is started, so a submitter may be killed anywhere; the next
+one finds what the first one meant to do. A lock keeps two of them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..cluster_profiles.loader import Profile
+from ..errors import UserError
+from ..store import submissions
+from ..store.layout import ExperimentFiles, Root
+from ..store.submissions import RunEntry, Submission
+from . import attempts, continuity, debug, local, locks, preconditions, slurm
+from .grid import Experiment, Run
+from .reconciliation import Situation, Verdict, retry_verdict, verdict
+from .standing import Sent, Standing, accounts, newest, standings
+from .variables import variables_in
+
+LOCK_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission did."""
+
+    experiment: str
+    sent: tuple[str, ...] = ()
+    """Ids of the runs that were sent."""
+    kept: Mapping[Verdict, tuple[str, ...]] = field(default_factory=dict)
+    """Ids of the runs that were not, by why."""
+    no_longer_named: tuple[str, ...] = ()
+    """Names of earlier runs that the specification does not name any more; they are left alone."""
+    warnings: tuple[str, ...] = ()
+
+
+def submit(
+    experiment: Experiment,
+    profile: Profile,
+    root: Root,
+    *,
+    environ: Mapping[str, str] | None = None,
+    now: float | None = None,
+) -> Submitted:
+    """Send the runs of `experiment` that have not come to their end and are not under way.
+
+    Returns when they are handed over; with profile `debug`, when they have run.
+
+    Raises:
+        UserError: an unset variable, a root that cannot be written, no Slurm, or an edited base.
+        SystemRefused: the cluster, or the file system, refused.
+    """
+    environ, now = os.environ if environ is None else environ, time.time() if now is None else now
+    known = {**environ, **(profile.env or {})}
+    preconditions.check_variables(experiment.runs, known)
+    preconditions.check_writable(root)
+    if profile.cluster == "slurm":
+        slurm.require()
+    files = root.experiment(experiment.name)
+    with _alone(files):
+        past = submissions.read_all(files)
+        now = _after(past, now)
+        continuity.check([_point(run) for run in experiment.runs], past)
+        sent_before = newest(past)
+        wanted = {run.id: _entry(run) for run in experiment.runs}
+        verdicts = _verdicts(root, files, past, wanted, profile)
+        chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        submission = Submission(
+            id=submissions.new_id(now),
+            created=now,
+            experiment=experiment.name,
+            profile=_profile_record(profile, experiment.runs, known),
+            code_path=str(experiment.spec_folder),
+            runs=chosen,
+            named=list(wanted),
+        )
+        if chosen or (past and set(past[-1].named) != set(wanted)):
+            _hand_over(files, submission, profile, now)
+    _start(root, files, profile, submission, verdicts)
+    left = tuple(one.entry.name for run_id, one in sent_before.items() if run_id not in wanted)
+    return Submitted(
+        experiment.name,
+        tuple(entry.id for entry in chosen),
+        _kept(verdicts),
+        left,
+        preconditions.warnings(profile, environ),
+    )
+
+
+def retry(
+    root: Root,
+    experiment: str,
+    run_ids: Sequence[str],
+    *,
+    fresh: bool = False,
+    profile: Profile | None = None,
+    now: float | None = None,
+) -> Submitted:
+    """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
+
+    They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
+
+    Raises:
+        UserError: a run was never submitted.
+        SystemRefused: the cluster, or the file system, refused.
+    """
+    now = time.time() if now is None else now
+    files = root.experiment(experiment)
+    verdicts: dict[str, Verdict] = {}
+    groups: list[tuple[Profile, Submission]] = []
+    with _alone(files):
+        past = submissions.read_all(files)
+        now = _after(past, now)
+        sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
+        _check_known(experiment, run_ids, sent)
+        for run_id, standing in standings(root, files, sent, accounts(files, sent)).items():
+            verdicts[run_id] = retry_verdict(Situation(standing.state), fresh)
+        groups = _groups(
+            past, [one for run_id, one in sent.items() if verdicts[run_id] == "send"], profile, fresh, now
+        )
+        for used, submission in groups:
+            if used.cluster == "slurm":
+                slurm.require()
+            _hand_over(files, submission, used, now)
+    for used, submission in groups:
+        _start(root, files, used, submission, verdicts)
+    return Submitted(experiment, tuple(i for i, v in verdicts.items() if v == "send"), _kept(verdicts))
+
+
+def _alone(files: ExperimentFiles) -> Any:
+    refusal = f"another submit of '{files.name}' is under way and does not end"
+    return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
+
+
+def _after(past: Sequence[Submission], now: float) -> float:
+    """Return a time later than all submissions', whatever the clocks of the machines involved say."""
+    return max(now, past[-1].created + 1e-3) if past else now
+
+
+def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, Sent]) -> None:
+    unknown = [run_id for run_id in run_ids if run_id not in sent]
+    if unknown:
+        raise UserError(
+            f"never submitted to '{experiment}': {', '.join(unknown)}", f"see `alphagrid status {experiment}`"
+        )
+
+
+def _point(run: Run) -> continuity.Point:
+    return continuity.Point(run.id, run.name, run.baseline, run.params, run.config.as_dict())
+
+
+def _entry(run: Run) -> RunEntry:
+    return RunEntry(
+        id=run.id, name=run.name, baseline=run.baseline, params=dict(run.params), config=run.config.as_dict()
+    )
+
+
+def _profile_record(profile: Profile, runs: Iterable[Run], known: Mapping[str, str]) -> dict[str, Any]:
+    """Return the profile as the worker reads it.
+
+    A local worker has its supervisor's environment, perhaps an older submitter's: the values of the
+    variables that the configs use travel with the submission.
+    """
+    record = profile.model_dump(mode="json")
+    if profile.cluster == "local":
+        used = variables_in([run.config.as_dict() for run in runs])
+        record["env"] = {**(record.get("env") or {}), **{name: known[name] for name in used}}
+    return record
+
+
+def _verdicts(
+    root: Root,
+    files: ExperimentFiles,
+    past: Sequence[Submission],
+    wanted: Mapping[str, RunEntry],
+    profile: Profile,
+) -> dict[str, Verdict]:
+    """Tell for each wanted run whether it is to be sent."""
+    if profile.cluster == "slurm" and past:
+        slurm.settle(past)
+    sent = {run_id: one for run_id, one in newest(past).items() if run_id in wanted}
+    found = standings(root, files, sent, accounts(files, sent))
+    lost = {run_id: one for run_id, one in sent.items() if found[run_id].state == "unknown"}
+    if any(one.submission.profile["cluster"] == "slurm" for one in lost.values()):
+        found.update(
+            standings(root, files, lost, accounts(files, lost))
+        )  # squeue leaves out a job now and then: ask once more
+    return {
+        run_id: verdict(_situation(files, run_id, found.get(run_id), sent.get(run_id), profile), _stop(entry))
+        for run_id, entry in wanted.items()
+    }
+
+
+def _situation(
+    files: ExperimentFiles, run_id: str, standing: Standing | None, sent: Sent | None, profile: Profile
+) -> Situation:
+    if standing is None or sent is None:
+        return Situation(None)
+    if standing.state == "unknown" and profile.cluster == sent.submission.profile["cluster"] == "local":
+        return Situation("pending")  # still queued; only its supervisor is gone, and about to be replaced
+    known = attempts.read(files.run(run_id)) if standing.state in ("completed", "failed") else ()
+    return Situation(standing.state, known)
+
+
+def _stop(entry: RunEntry) -> Mapping[str, Any]:
+    stop: Mapping[str, Any] = entry.config["stop"]
+    return stop
+
+
+def _hand_over(files: ExperimentFiles, submission: Submission, profile: Profile, now: float) -> None:
+    """Write the submission down; on Slurm, put its jobs into the queue."""
+    submissions.write(files, submission)
+    if profile.cluster == "slurm" and submission.runs:
+        for jobs in slurm.send(files, submission, profile, now):
+            submissions.record_jobs(files, submission.id, jobs)
+
+
+def _start(
+    root: Root,
+    files: ExperimentFiles,
+    profile: Profile,
+    submission: Submission,
+    verdicts: Mapping[str, Verdict],
+) -> None:
+    """See to it that somebody runs what is due on this machine."""
+    if profile.cluster == "local" and {"send", "active"} & set(verdicts.values()):
+        local.ensure_supervisor(root)
+    if profile.cluster == "debug":
+        debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
+
+
+def _groups(
+    past: Sequence[Submission], again: Sequence[Sent], profile: Profile | None, fresh: bool, now: float
+) -> list[tuple[Profile, Submission]]:
+    """Return one new submission per profile and code path that the runs were last sent with."""
+    alike: dict[tuple[str, str | None], list[Sent]] = defaultdict(list)
+    for one in again:
+        record = one.submission.profile if profile is None else profile.model_dump(mode="json")
+        alike[json.dumps(record, sort_keys=True), one.submission.code_path].append(one)
+    groups = []
+    for (record_json, code_path), members in alike.items():
+        record = json.loads(record_json)
+        submission = Submission(
+            id=submissions.new_id(now),
+            created=now,
+            experiment=past[-1].experiment,
+            profile=record,
+            code_path=code_path,
+            runs=[one.entry.model_copy(update={"fresh": fresh}) for one in members],
+            named=past[-1].named,
+        )
+        groups.append((_recorded_profile(record), submission))
+    return groups
+
+
+def _recorded_profile(record: dict[str, Any]) -> Profile:
+    """Return the profile of a record; a local one's `env` may hold values that no profile may write."""
+    return Profile.model_validate(record if record["cluster"] == "slurm" else {**record, "env": {}})
+
+
+def _kept(verdicts: Mapping[str, Verdict]) -> dict[Verdict, tuple[str, ...]]:
+    found: dict[Verdict, tuple[str, ...]] = {}
+    for run_id, why in verdicts.items():
+        if why != "send":
+            found[why] = (*found.get(why, ()), run_id)
+    return found

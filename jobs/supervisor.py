@@ -1,0 +1,150 @@
+"""The local supervisor: one detached process per root that keeps this machine's slots busy.
+
+It starts runs through submitit's LocalExecutor, starts those again whose process died, and ends when
+nothing is left. It keeps nothing in memory that matters: see `backlog`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..store.layout import Root
+from . import locks
+
+PATIENCE = 2.0
+"""Seconds for which a lock is asked for again, because others touch it for an instant to see who has it."""
+PERIOD = 0.25
+REFRESH_PERIOD = 1.0
+MAX_SILENT_STARTS = 3
+"""Processes of one run that may end without writing anything before the run is given up."""
+MINUTES_WITHOUT_END = 60 * 24 * 3650
+
+log = logging.getLogger("alphagrid.supervisor")
+
+
+def supervise(root: Root) -> None:
+    """Run what is submitted under `root` until nothing is left; return at once if another process does so."""
+    lock = locks.FileLock(root.supervisor / "lock")
+    supervisor: Supervisor | None = None
+    while lock.acquire(PATIENCE):
+        supervisor = supervisor or Supervisor(root)
+        supervisor.work()
+        # A submitter that came just now still saw the lock held, and relies on this last look.
+        lock.release()
+        if not supervisor.has_work():
+            return
+
+
+@dataclass
+class _Child:
+    """A started process of a job, and how many attempts the run had before."""
+
+    job: Any
+    process: Any
+    attempts_before: int
+
+
+class Supervisor:
+    """What `supervise` does while it holds the lock."""
+
+    def __init__(self, root: Root) -> None:
+        from .backlog import Backlog
+        from .slots import GPUS_VARIABLE, visible_gpus
+
+        gpus = visible_gpus(os.environ)
+        os.environ[GPUS_VARIABLE] = ",".join(gpus)
+        self._root = root
+        self._backlog = Backlog(root, gpus)
+        self._children: list[_Child] = []
+        self._silent_starts: dict[tuple[str, str], int] = {}
+        self._refreshed = float("-inf")
+
+    def has_work(self) -> bool:
+        """Look once more; tell whether anything is left to do."""
+        self._refresh(0.0)
+        return self._backlog.next() is not None or len(self._backlog) > 0
+
+    def work(self) -> None:
+        """Start, watch and restart runs until none is left."""
+        while True:
+            self._refresh(REFRESH_PERIOD)
+            self._reap()
+            self._start_what_fits()
+            if not self._children and not self.has_work():
+                return
+            time.sleep(PERIOD)
+
+    def _refresh(self, period: float) -> None:
+        if time.monotonic() - self._refreshed >= period:
+            self._backlog.refresh()
+            self._refreshed = time.monotonic()
+
+    def _start_what_fits(self) -> None:
+        from . import slots
+
+        while (job := self._backlog.next()) is not None and slots.free(job.parallel) > self._starting():
+            self._backlog.remove(job)
+            self._start(job)
+
+    def _starting(self) -> int:
+        """Return how many processes have been started that do not hold their run, and so a slot, yet."""
+        return sum(not locks.is_held(child.job.run.lock) for child in self._children)
+
+    def _start(self, job: Any) -> None:
+        from .worker import run_attempt
+
+        before = len(job.run.journals())
+        executor = _executor(job.files.submitit / job.run_id)
+        process = executor.submit(
+            run_attempt, str(self._root.path), job.files.name, job.run_id, job.submission
+        )
+        self._children.append(_Child(job, process, before))
+        log.info("%s/%s: started as process %s", job.files.name, job.run_id, process.job_id)
+
+    def _reap(self) -> None:
+        ended = [child for child in self._children if child.process.done()]
+        self._children = [child for child in self._children if child not in ended]
+        for child in ended:
+            log.info("%s/%s: process %s ended", child.job.files.name, child.job.run_id, child.process.job_id)
+            if not self._given_up(child):
+                self._backlog.put_back(child.job)
+
+    def _given_up(self, child: _Child) -> bool:
+        """Count processes that ended without a trace; conclude a run that has nothing but those."""
+        from .backlog import account_of
+        from .worker import conclude_silent_run
+
+        job = child.job
+        began = len(job.run.journals()) > child.attempts_before or locks.is_held(job.run.lock)
+        if began or account_of(job.run, job.submission).settled:
+            self._silent_starts.pop(job.key, None)
+            return False
+        count = self._silent_starts[job.key] = self._silent_starts.get(job.key, 0) + 1
+        if count < MAX_SILENT_STARTS:
+            return False
+        reason = f"{count} processes ended before they could begin; `alphagrid logs` shows what they said"
+        try:
+            conclude_silent_run(job.files, job.run_id, job.submission, reason)
+        except OSError as error:
+            log.error("%s/%s: cannot write: %s", job.files.name, job.run_id, error)
+        return True
+
+
+def _executor(folder: Path) -> Any:
+    """Return submitit's executor; a folder per run, because process ids come back."""
+    import submitit
+
+    executor = submitit.LocalExecutor(folder)
+    executor.update_parameters(timeout_min=MINUTES_WITHOUT_END, stderr_to_stdout=True)
+    return executor
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    supervise(Root(Path(sys.argv[1])))

@@ -1,0 +1,77 @@
+"""Environment variables in string values: `${NAME}`, expanded where a run runs and nowhere before.
+
+There is no other form and no escape: `$NAME` and `$$` stay as they are, and `${` must begin a variable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..documents import Document
+from ..errors import UserError
+from ..problems import KeyPath, Problem, dotted
+from .overrides import Override
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MALFORMED = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
+
+
+def variables_in(configs: Iterable[Mapping[Any, Any]]) -> list[str]:
+    """Return the names of the variables that the configs use, sorted."""
+    texts = (text for config in configs for _, text in _strings(config, ()))
+    return sorted({name for text in texts if "${" in text for name in VARIABLE.findall(text)})
+
+
+def unset_variables(configs: Iterable[Mapping[str, Any]], environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that the configs use and the environment lacks, sorted."""
+    return [name for name in variables_in(configs) if name not in environ]
+
+
+def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return a copy of `config` whose string values have their variables expanded, keys untouched.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+
+    def expanded(match: re.Match[str]) -> str:
+        if match[1] not in environ:
+            raise UserError(f"${{{match[1]}}} is not set", f"export {match[1]}=… where the run runs")
+        return environ[match[1]]
+
+    return {key: _mapped(value, lambda text: VARIABLE.sub(expanded, text)) for key, value in config.items()}
+
+
+def malformed_variables(document: Document, settings: Iterable[Override] = ()) -> list[Problem]:
+    """Return what looks like a variable but is none, in a document and in what `--set` gives."""
+    found = [(document.place(*path), path) for path in _malformed(document.value)]
+    for setting in settings:
+        found += [(setting.place(document), (*setting.path, *path)) for path in _malformed(setting.value)]
+    return [
+        Problem(place, dotted(path), "'${' must begin a variable, as in ${DATA_DIR}") for place, path in found
+    ]
+
+
+def _malformed(value: Any) -> Iterator[KeyPath]:
+    return (path for path, text in _strings(value, ()) if MALFORMED.search(text))
+
+
+def _strings(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _strings(item, (*path, index))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value

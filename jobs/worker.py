@@ -1,0 +1,297 @@
+"""One attempt of one run, inside the job: from the submission's manifest to the record of how it ended.
+
+The worker takes its truth from the run's directory. It writes `start` first, lets the trainer write what
+happens, and writes how the attempt ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from ..errors import SystemRefused, UserError
+from ..store import journal, submissions
+from ..store.files import write_atomically
+from ..store.journal import Journal
+from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.submissions import RunEntry, Submission
+from ..trainer.config import TrainingConfig
+from ..trainer.stopping import StopRequest
+from . import attempts, locks, markers, provenance, requeue, signals, slots
+from .attempts import Attempt
+from .variables import expand_variables
+
+if TYPE_CHECKING:
+    from ..trainer.outcome import Outcome
+    from ..trainer.resume import Resume
+
+Ending = Literal["completed", "diverged", "failed", "cancelled", "interrupted", "crash", "elsewhere"]
+"""How an attempt ended; `elsewhere`: the run was not this worker's to run."""
+
+EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
+LOCK_PATIENCE = 2.0
+
+log = logging.getLogger("alphagrid")
+
+
+def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> None:
+    """Run one attempt and end the process with what came of it; submitit calls this in the job."""
+    _log_to_stderr()
+    _remove_torn_result()
+    stop = StopRequest()
+    with signals.requesting(stop):
+        ending = attempt_run(Root(Path(root)).experiment(experiment), run_id, submission, stop)
+        log.info("%s", ending)
+        if ending in ("interrupted", "crash"):
+            requeue.come_back(stop.reason, crashed=ending == "crash")
+    if code := EXIT_CODES.get(ending, 0):
+        sys.exit(code)
+
+
+def attempt_run(
+    files: ExperimentFiles, run_id: str, submission: str, stop: StopRequest | None = None
+) -> Ending:
+    """Run one attempt in this process and return how it ended."""
+    stop = StopRequest() if stop is None else stop
+    manifest = submissions.read(files.submissions / f"{submission}.json")
+    entry = next(entry for entry in manifest.runs if entry.id == run_id)
+    task = _Task(files.run(run_id), manifest, entry)
+    with signals.requesting(stop), ExitStack() as held:
+        if not _take_place(task, stop, held) or _is_settled(task):
+            return "elsewhere"
+        if markers.is_cancelled(task.run, submission):
+            return "cancelled"
+        return _attempt(task, stop)
+
+
+def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
+    """Write down that a run failed whose processes die before they can write anything themselves."""
+    run = files.run(run_id)
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = locks.FileLock(run.lock)
+    if not lock.acquire():
+        return
+    number, writer = journal.open_next(run)
+    writer.append(
+        "start", 0, 0.0, attempt=number, resume_step=0, fresh=False, submission=submission, job=None
+    )
+    writer.append("end", 0, 0.0, status="failed", reason=reason)
+    writer.close()
+    lock.release()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What this worker was sent to do."""
+
+    run: RunFiles
+    submission: Submission
+    entry: RunEntry
+
+    @property
+    def cluster(self) -> str:
+        return str(self.submission.profile["cluster"])
+
+    @property
+    def job(self) -> dict[str, str]:
+        """The job that this process is, as the scheduler calls it."""
+        job_id = requeue.own_job() if self.cluster == "slurm" else os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+        return {"cluster": self.cluster, "job_id": job_id or str(os.getpid())}
+
+
+def _take_place(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
+    """Hold a slot of this machine and the run itself; tell whether both were to be had."""
+    if task.cluster == "slurm":
+        task.run.path.mkdir(parents=True, exist_ok=True)
+        return True
+    if task.cluster == "local" and not _take_slot(task, stop, held):
+        return False
+    lock = locks.FileLock(task.run.lock)
+    held.callback(lock.release)
+    return lock.acquire(LOCK_PATIENCE)
+
+
+def _take_slot(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
+    gpus = slots.visible_gpus(os.environ) if task.entry.config.get("device") != "cpu" else ()
+    count = slots.capacity(
+        task.submission.profile.get("max_parallel"), task.entry.config.get("threads", 1), len(gpus)
+    )
+    slot = slots.take(count, lambda: bool(stop))
+    if slot is None:
+        return False
+    held.callback(slot.lock.release)
+    os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu(gpus) or ""
+    return True
+
+
+def _is_settled(task: _Task) -> bool:
+    """Tell whether another worker has brought this very submission's run to its end already."""
+    latest = attempts.latest(task.run)
+    return latest is not None and latest.end is not None and latest.submission == task.submission.id
+
+
+def _attempt(task: _Task, stop: StopRequest) -> Ending:
+    """Number the attempt, and see it through to the record of its end, whatever happens."""
+    earlier = attempts.read(task.run)
+    number, writer = journal.open_next(task.run)
+    try:
+        try:
+            ending, reason = _train(task, stop, earlier, number, writer)
+        except (Exception, SystemExit) as error:
+            ending, reason = _explain(task, error, number, writer)
+        return _write_end(task, ending, reason, number, writer)
+    finally:
+        writer.close()
+
+
+def _train(
+    task: _Task, stop: StopRequest, earlier: list[Attempt], number: int, writer: Journal
+) -> tuple[Ending, str | None]:
+    start = _start_record(task, earlier, number)
+    lost = attempts.fruitless(earlier, task.submission.id, task.job["job_id"])
+    try:
+        if len(lost) >= attempts.MAX_FRUITLESS:
+            raise UserError(_gave_up(lost))
+        config = _configuration(task)
+        resume = _prepare(task.run, earlier, number, start["fresh"])
+        start.update(provenance.hardware(config), resume_step=resume.step)
+    except BaseException:
+        writer.append("start", 0, 0.0, **start)
+        raise
+    writer.append("start", resume.step, resume.train_seconds, **start)
+    if start["fresh"]:
+        _discard_checkpoints(task.run)
+    log.info("attempt %d of %s starts at step %d", number, task.entry.name, resume.step)
+    outcome = _run_loop(config, task.run, writer, number, resume, stop)
+    return outcome.status, outcome.reason
+
+
+def _prepare(run: RunFiles, earlier: list[Attempt], number: int, fresh: bool) -> Resume:
+    from ..trainer import resume
+
+    return resume.prepare(run, number - 1 if fresh else attempts.ignored_until(earlier))
+
+
+def _discard_checkpoints(run: RunFiles) -> None:
+    """Remove what a run that begins anew will never resume from; it would crowd out the new ones."""
+    for path in run.checkpoints():
+        path.unlink(missing_ok=True)
+
+
+def _run_loop(
+    config: TrainingConfig, run: RunFiles, writer: Journal, number: int, resume: Resume, stop: StopRequest
+) -> Outcome:
+    from ..trainer import loop
+
+    return loop.train(config, run, writer, number, resume, stop)
+
+
+def _explain(task: _Task, error: BaseException, number: int, writer: Journal) -> tuple[Ending, str | None]:
+    """Tell what an exception means for the run; one that is nobody's message is recorded as a crash."""
+    if isinstance(error, SystemRefused) or _is_disk_full(error):
+        return "interrupted", str(error)
+    if isinstance(error, UserError | ValidationError):  # it would fail the same way every time
+        log.error("%s", error)
+        hint = getattr(error, "hint", None)
+        return "failed", f"{error} ({hint})" if hint else str(error)
+    text = "".join(traceback.format_exception(error))
+    log.error("%s", text)
+    reason = f"{type(error).__name__}: {error}"
+    if not journal.overtaken(task.run, number):
+        _append(task, writer, "event", event="crash", reason=reason, traceback=text)
+    lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
+    if len(lost) >= attempts.MAX_FRUITLESS:
+        return "failed", _gave_up(lost)
+    return ("failed" if task.cluster == "debug" else "crash"), reason  # nothing starts a debug run again
+
+
+def _write_end(task: _Task, ending: Ending, reason: str | None, number: int, writer: Journal) -> Ending:
+    """Write how the attempt ended, unless a newer attempt of the run has begun meanwhile."""
+    if journal.overtaken(task.run, number):
+        return "elsewhere"
+    if ending == "interrupted" and markers.is_cancelled(task.run, task.submission.id):
+        ending, reason = "cancelled", "cancelled by the user"
+    if ending == "interrupted":
+        try:
+            _append(task, writer, "event", event="interrupted", reason=reason)
+            writer.sync()
+        except SystemRefused as error:  # the disk is still full; the log has the reason
+            log.error("%s", error.message)
+    elif ending != "crash":
+        _append(task, writer, "end", status=ending, reason=reason)
+    return ending
+
+
+def _append(task: _Task, writer: Journal, kind: str, **fields: Any) -> None:
+    """Append a record at the step and time of the journal's last one."""
+    last = attempts.latest(task.run)
+    step, train_seconds = (last.step, last.train_seconds) if last else (0, 0.0)
+    writer.append(kind, step, train_seconds, **fields)
+
+
+def _gave_up(lost: list[Attempt]) -> str:
+    """Say why a run that crashed is not started once more."""
+    reasons = [attempt.reason or "its process died" for attempt in lost]
+    return f"{len(lost)} attempts without a new checkpoint; the last: {reasons[-1]}"
+
+
+def _configuration(task: _Task) -> TrainingConfig:
+    """Return the run's config, variables expanded as this node knows them; keep a copy beside the journal."""
+    if task.submission.code_path is not None and task.submission.code_path not in sys.path:
+        sys.path.insert(0, task.submission.code_path)
+    os.environ.update(task.submission.profile.get("env") or {})
+    copy = {key: value for key, value in task.entry.config.items() if key != "stop"}
+    content = json.dumps(copy, indent=1).encode()
+    if not task.run.config.exists() or task.run.config.read_bytes() != content:
+        write_atomically(task.run.config, content)
+    return TrainingConfig.model_validate(expand_variables(task.entry.config, os.environ))
+
+
+def _start_record(task: _Task, earlier: list[Attempt], number: int) -> dict[str, Any]:
+    """Return what is known of the attempt before anything can go wrong."""
+    return {
+        "attempt": number,
+        "resume_step": 0,
+        "fresh": attempts.starts_anew(earlier, task.submission.id, task.entry.fresh),
+        "submission": task.submission.id,
+        "versions": provenance.versions(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": None,
+        "gpu": None,
+        "threads": task.entry.config.get("threads"),
+        "job": task.job,
+        "stop": task.entry.config.get("stop"),
+    }
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _log_to_stderr() -> None:
+    """Send alphagrid's messages to the run's log; submitit's own logger has its own handler."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _remove_torn_result() -> None:
+    """Remove what a killed attempt of this very job left of its result file: submitit stumbles over it."""
+    from submitit.core.job_environment import JobEnvironment
+
+    result = JobEnvironment().paths.result_pickle
+    result.with_suffix(result.suffix + ".save_tmp").unlink(missing_ok=True)

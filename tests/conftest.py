@@ -1,0 +1,166 @@
+"""What tests of whole runs share: a root of their own, small experiments, and patience."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alphagrid.cluster_profiles.loader import Profile, load_profile
+from alphagrid.jobs import locks
+from alphagrid.jobs.attempts import Attempt, read
+from alphagrid.jobs.grid import Experiment, expand
+from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.standing import accounts, newest, standings
+from alphagrid.jobs.submission import Submitted, submit
+from alphagrid.store import journal, submissions
+from alphagrid.store.layout import ExperimentFiles, Root
+
+SUBMIT = """
+import sys
+from pathlib import Path
+from alphagrid.cluster_profiles.loader import load_profile
+from alphagrid.jobs.grid import expand
+from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.submission import submit
+from alphagrid.store.layout import Root
+
+spec, root = map(Path, sys.argv[1:])
+profile = load_profile("local", {"max_parallel": 2})
+print(len(submit(expand(read_spec(spec)), profile, Root(root)).sent))
+"""
+
+BASE: dict[str, Any] = {
+    "workload": {"name": "least_squares"},
+    "optimizer": {"name": "sgd"},
+    "eval": {"every_steps": 10_000},
+    "device": "cpu",
+}
+FOREVER = 10**9
+
+
+@dataclass
+class Lab:
+    """A root, and the one experiment that a test runs under it."""
+
+    folder: Path
+    submitters: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def root(self) -> Root:
+        return Root(self.folder / "root")
+
+    @property
+    def files(self) -> ExperimentFiles:
+        return self.root.experiment("exp")
+
+    def spec(self, steps: int, rates: list[float] | None = None, **base: Any) -> Path:
+        """Write a specification of one run per learning rate (one run if there is none given)."""
+        content: dict[str, Any] = {"experiment": "exp", "base": {**BASE, "stop": {"steps": steps}, **base}}
+        if rates is not None:
+            content["grid"] = {"optimizer.lr": rates}
+        return self.write(content)
+
+    def write(self, content: dict[str, Any]) -> Path:
+        path = self.folder / "spec.yaml"
+        path.write_text(json.dumps(content))
+        return path
+
+    def experiment(self, steps: int, rates: list[float] | None = None, **base: Any) -> Experiment:
+        return expand(read_spec(self.spec(steps, rates, **base)))
+
+    def submit(self, *args: Any, cluster: str = "local", **base: Any) -> Submitted:
+        return submit(self.experiment(*args, **base), self.profile(cluster), self.root)
+
+    def profile(self, cluster: str = "local") -> Profile:
+        return load_profile(cluster, {"max_parallel": 2} if cluster == "local" else {})
+
+    def submitter(self, spec: Path) -> subprocess.Popen[str]:
+        """Submit from a process in a process group of its own, as a shell would start it."""
+        command = [sys.executable, "-c", SUBMIT, str(spec), str(self.root.path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.submitters.append(process)
+        return process
+
+    def states(self) -> dict[str, str]:
+        """Return the states by run id."""
+        sent = newest(submissions.read_all(self.files))
+        found = standings(self.root, self.files, sent, accounts(self.files, sent))
+        return {run_id: standing.state for run_id, standing in found.items()}
+
+    def reasons(self) -> list[str | None]:
+        sent = newest(submissions.read_all(self.files))
+        return [
+            one.reason for one in standings(self.root, self.files, sent, accounts(self.files, sent)).values()
+        ]
+
+    def all_are(self, state: str) -> bool:
+        return bool(self.states()) and set(self.states().values()) == {state}
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"still {self.states()}: {self.supervisor_log()}"
+            time.sleep(0.05)
+
+    def until_all_are(self, state: str) -> None:
+        self.until(lambda: self.all_are(state))
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        return read(self.files.run(run_id))
+
+    def records(self, run_id: str, attempt: int = 1) -> list[dict[str, Any]]:
+        return journal.read(self.files.run(run_id).journal(attempt)).records
+
+    def worker(self, run_id: str) -> int | None:
+        return locks.holder(self.files.run(run_id).lock)
+
+    def is_training(self, run_id: str) -> bool:
+        """Whether steps have been written down in the newest attempt, whose worker lives."""
+        attempts = self.attempts(run_id)
+        return (
+            bool(attempts)
+            and attempts[-1].step > attempts[-1].resume_step
+            and self.worker(run_id) is not None
+        )
+
+    def supervisor(self) -> int | None:
+        return locks.holder(self.root.supervisor / "lock")
+
+    def supervisor_log(self) -> str:
+        log = self.root.supervisor / "log"
+        return log.read_text() if log.exists() else ""
+
+    def close(self) -> None:
+        """End every process that a test has left."""
+        for process in self.submitters:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        supervisor = self.supervisor()
+        if supervisor is not None:
+            os.kill(supervisor, signal.SIGKILL)
+        for run in self.files.runs():
+            worker = locks.holder(run.lock)
+            if worker is not None:
+                os.kill(worker, signal.SIGKILL)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    slots = tmp_path / "tmp"
+    slots.mkdir()
+    monkeypatch.setenv("TMPDIR", str(slots))  # slots of its own, so that tests side by side do not wait
+    monkeypatch.setattr("tempfile.tempdir", None)
+    found = Lab(tmp_path)
+    yield found
+    found.close()
