@@ -60,9 +60,11 @@ def sqlite_row(folder: Path) -> Write:
     flat = {"steps": 100, "alpha_steps": 10, "loss": FIELDS["loss"]}
     flat |= {f"lr_{name}": rate for name, rate in FIELDS["learning_rate"].items()}
     flat |= {f"{name}_seconds": seconds for name, seconds in FIELDS["seconds"].items()}
-    return lambda step: (
-        table.insert({"step": step, "train_seconds": step * 0.16, "time": time.time(), **flat}) and None
-    )
+
+    def write(step: int) -> None:
+        table.insert({"step": step, "train_seconds": step * 0.16, "time": time.time(), **flat})
+
+    return write
 
 
 WRITERS = {"journal": journal_record, "json.dumps + os.write": plain_json, "sqlite-utils insert": sqlite_row}

@@ -64,7 +64,7 @@ def _record(kind: str, step: int) -> tuple[str, int, float]:
 
 def _fields(kind: str, value: float) -> dict[str, Any]:
     rates = {"min": value, "mean": value, "max": value}
-    return {
+    fields: dict[str, dict[str, Any]] = {
         "window": {
             "steps": 1,
             "alpha_steps": 0,

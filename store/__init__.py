@@ -1,0 +1,1 @@
+"""Journals, which are the truth, and the database that is an index of them."""

@@ -1,0 +1,129 @@
+"""What is wrong: bad lines, missing records, unreadable files, an index that is not what the files say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import ingest, queries, schema
+from .layout import Root, RunFiles
+from .rows import JournalRow
+
+RunName = tuple[str, str]
+"""Experiment and id."""
+
+TABLES = ("window", "evaluation", "event", "metric", "journal")
+"""Tables whose rows belong to runs."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and where."""
+
+    experiment: str
+    file: str
+    """Relative to the experiment's folder."""
+    reason: str
+    offset: int | None = None
+    """The byte in the file, where there is one."""
+
+
+def problems(db: sqlite3.Connection, root: Root) -> list[Problem]:
+    """Return what is wrong with a freshly synced index and the files behind it, by experiment and file.
+
+    The index is compared, row by row, with one that is made from the files here and now (in a temporary
+    database); runs whose journals have grown in between are left out.
+    """
+    found = {*_noted(db), *_gaps(db), *_unfinished(db), *_markers(root), *_differences(db, root)}
+    return sorted(
+        found, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
+    )
+
+
+def _noted(db: sqlite3.Connection) -> Iterator[Problem]:
+    for experiment, file, offset, reason in db.execute(
+        "SELECT experiment, file, offset, reason FROM problem"
+    ):
+        in_journal = file.endswith(".jsonl") and offset >= 0
+        yield Problem(
+            experiment, file, f"bad line: {reason}" if in_journal else reason, offset if in_journal else None
+        )
+
+
+def _gaps(db: sqlite3.Connection) -> Iterator[Problem]:
+    for row in queries.journals(db):
+        if row.missing:
+            yield Problem(row.experiment, _file(row), f"{row.missing} records are missing")
+
+
+def _unfinished(db: sqlite3.Connection) -> Iterator[Problem]:
+    """Yield journals whose tail will not arrive any more: another attempt has begun, or the end was said."""
+    newest: dict[RunName, int] = {}
+    rows = queries.journals(db)
+    for row in rows:
+        newest[row.experiment, row.id] = row.attempt
+    for row in rows:
+        if row.offset < row.size and (row.ended or row.attempt < newest[row.experiment, row.id]):
+            yield Problem(
+                row.experiment, _file(row), f"the last {row.size - row.offset} bytes are torn", row.offset
+            )
+
+
+def _markers(root: Root) -> Iterator[Problem]:
+    for files in root.experiments():
+        for run in files.runs():
+            try:
+                json.loads(run.cancel_marker.read_bytes())["submissions"]
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError):
+                name = f"{run.id}/{run.cancel_marker.name}"
+                yield Problem(files.name, name, "is no cancel marker: it cancels nothing")
+
+
+def _differences(db: sqlite3.Connection, root: Root) -> Iterator[Problem]:
+    fresh = sqlite3.connect("", isolation_level=None)
+    try:
+        with ingest.transaction(fresh):
+            schema.create(fresh)
+            ingest.sync(fresh, root)
+        grown = {(experiment, run) for experiment, run, *_ in _stamps(db) ^ _stamps(fresh)}
+        for table in TABLES:
+            for experiment, run in _unequal(_digests(db, table), _digests(fresh, table)) - grown:
+                yield Problem(
+                    experiment, run, f"the index differs from the journals (table {table}): rebuild it"
+                )
+    finally:
+        fresh.close()
+
+
+def _unequal(left: dict[RunName, str], right: dict[RunName, str]) -> set[RunName]:
+    return {run for run in left.keys() | right.keys() if left.get(run) != right.get(run)}
+
+
+def _file(row: JournalRow) -> str:
+    return f"{row.id}/{RunFiles(Path(row.id)).journal(row.attempt).name}"
+
+
+def _stamps(db: sqlite3.Connection) -> set[tuple[str, str, int, int, int]]:
+    sql = "SELECT experiment, id, attempt, size, offset FROM journal JOIN run ON run.key = journal.run"
+    return set(db.execute(sql))
+
+
+def _digests(db: sqlite3.Connection, table: str) -> dict[RunName, str]:
+    """Return a checksum of each run's rows in a table, by (experiment, run)."""
+    columns = schema.METRIC if table == "metric" else tuple(schema.TABLES[table].columns)
+    names = ", ".join(f"t.{name}" for name in columns if name != "run")
+    keys = schema.METRIC[:4] if table == "metric" else schema.TABLES[table].key
+    order = ", ".join(f"t.{name}" for name in keys if name != "run")
+    source = f"{table} AS t JOIN run ON run.key = t.run"
+    sql = f"SELECT experiment, id, {names} FROM {source} ORDER BY t.run, {order}"
+    found: dict[RunName, Any] = {}
+    for experiment, run, *row in db.execute(sql):
+        found.setdefault((experiment, run), hashlib.sha256()).update(repr(row).encode())
+    return {run: digest.hexdigest() for run, digest in found.items()}

@@ -1,0 +1,129 @@
+"""Bringing the index in line with the files: incremental, idempotent, and safe to interrupt anywhere.
+
+Rows and the mark of how far a journal was read are committed together, so whatever was not committed is read
+again. What is gone from disk goes from the index: a synced index is the one that a rebuild would give.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .layout import ExperimentFiles, Root
+from .manifests import assign, sync_submissions
+from .marks import news
+from .runs import forget_run, ingest_run
+from .scan import ExperimentScan, scan
+
+BATCH_ROWS = 20_000
+"""A transaction is committed when it has written about so many rows."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did."""
+
+    runs: int = 0
+    """Runs that had news."""
+    rows: int = 0
+    """Rows written."""
+    complete: bool = True
+    """False if another process was ingesting and did not finish in time: then nothing was done."""
+
+
+def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None = None) -> Synced:
+    """Ingest what is new, of all experiments or of those named. One process at a time may do so.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    on_disk = {files.name: files for files in root.experiments()}
+    wanted = on_disk.keys() | _ingested(db)
+    runs = rows = 0
+    for name in sorted(wanted if experiments is None else wanted & set(experiments)):
+        with_news, written = _sync_experiment(db, root.experiment(name), present=name in on_disk)
+        runs, rows = runs + with_news, rows + written
+    return Synced(runs, rows)
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit at the end, roll back at an exception; inside another transaction, leave both to that one."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself rolls back when the disk is full
+            db.execute("ROLLBACK")
+        raise
+
+
+def _ingested(db: sqlite3.Connection) -> set[str]:
+    tables = ("submission", "run", "problem")
+    sql = " UNION ".join(f"SELECT experiment FROM {table}" for table in tables)
+    return {name for (name,) in db.execute(sql)}
+
+
+def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bool) -> tuple[int, int]:
+    """Return how many runs had news, and the rows written."""
+    found = scan(files) if present else ExperimentScan({}, {})
+    with transaction(db):
+        changed = sync_submissions(db, files, found)
+        _sync_runs(db, files, found, changed)
+        _sync_markers(db, files, found)
+    journals = {run: of_run.journals for run, of_run in found.runs.items()}
+    with_news = news(db, files.name, journals)
+    return len(with_news), _ingest_runs(db, files, with_news)
+
+
+def _ingest_runs(db: sqlite3.Connection, files: ExperimentFiles, runs: Iterable[tuple[str, int]]) -> int:
+    written, waiting = 0, deque(runs)
+    while waiting:
+        batch = 0
+        with transaction(db):
+            while waiting and batch < BATCH_ROWS:
+                run, key = waiting.popleft()
+                batch += ingest_run(db, key, files.name, files.run(run))
+        written += batch
+    return written
+
+
+def _sync_runs(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan, changed: bool) -> None:
+    """Have a row for every run that a submission sends or that has a journal, and for no other."""
+    experiment = (files.name,)
+    sent = {run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)}
+    known = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
+    unsent = {run for run, of_run in found.runs.items() if of_run.journals} - sent
+    for run in known.keys() - sent - unsent:
+        forget_run(db, known[run], files.name, run)
+        db.execute("DELETE FROM run WHERE key = ?", (known[run],))
+    if changed or unsent:
+        assign(db, files, unsent)
+
+
+def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan) -> None:
+    """Note which submissions each run's cancel marker takes back."""
+    sql = "SELECT id, cancel_submissions FROM run WHERE experiment = ?"
+    for run, known in db.execute(sql, (files.name,)).fetchall():
+        cancelled = run in found.runs and found.runs[run].cancelled
+        named = _cancelled_submissions(files, run) if cancelled else None
+        if named != known:
+            values = (named, files.name, run)
+            db.execute("UPDATE run SET cancel_submissions = ? WHERE experiment = ? AND id = ?", values)
+
+
+def _cancelled_submissions(files: ExperimentFiles, run: str) -> str | None:
+    try:
+        return json.dumps(
+            [str(name) for name in json.loads(files.run(run).cancel_marker.read_bytes())["submissions"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # `store check` says so

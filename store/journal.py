@@ -1,0 +1,226 @@
+"""The journal of one attempt: JSON lines, appended by one writer, each with a checksum.
+
+A record is one line and one `os.write`. Its last keys are `time` (unix), `seq` (0, 1, …) and `crc`, the
+CRC-32 of the line's bytes before `,"crc":`. Numbers that JSON cannot say are words (`numbers.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import SystemRefused
+from . import numbers
+from .files import sync_folder
+from .layout import RunFiles
+
+Record = dict[str, Any]
+
+SYNCED_KINDS = frozenset({"checkpoint", "end"})
+SYNC_SECONDS = 30.0
+_CRC = b',"crc":'
+_ENVELOPE: Mapping[str, Any] = {
+    "kind": str, "step": int, "train_seconds": int | float, "time": int | float, "seq": int,
+}  # fmt: skip
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Journal:
+    """The writer. One per attempt, and nobody else ever writes to its file."""
+
+    def __init__(self, path: Path, descriptor: int, clock: Callable[[], float]) -> None:
+        self.path = path
+        self.position = 0
+        """Bytes written: the end of the last whole record."""
+        self._descriptor = descriptor
+        self._clock = clock
+        self._seq = 0
+        self._synced = -math.inf  # so that the first record, `start`, is durable at once
+
+    @classmethod
+    def create(cls, path: Path, *, clock: Callable[[], float] = time.time) -> Self:
+        """Create the file, and its folder if need be.
+
+        Raises:
+            FileExistsError: there is such a journal: another attempt has this number.
+            SystemRefused: the file cannot be created.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(
+                path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
+            sync_folder(path.parent)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise _refusal(path, error) from error
+        return cls(path, descriptor, clock)
+
+    def append(self, kind: str, step: int, train_seconds: float, **fields: Any) -> None:
+        """Write one record.
+
+        Raises:
+            SystemRefused: the disk is full (or fails), also at a second try; no torn record is left.
+            TypeError: a field is no JSON value (a tensor, say).
+        """
+        now = self._clock()
+        record = {"kind": kind, "step": step, "train_seconds": train_seconds, **fields}
+        record["time"] = now
+        record["seq"] = self._seq
+        self._write(_line(record))
+        self._seq += 1
+        if kind in SYNCED_KINDS or not 0 <= now - self._synced < SYNC_SECONDS:
+            self.sync()
+            self._synced = now
+
+    def sync(self) -> None:
+        """Make everything written so far durable.
+
+        Raises:
+            SystemRefused: the disk is full or fails.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _refusal(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError:
+            written = -1
+        if written != len(line):
+            self._write_again(line)
+        self.position += len(line)
+
+    def _write_again(self, line: bytes) -> None:
+        """Cut back to the last whole record and try once more."""
+        try:
+            os.ftruncate(self._descriptor, self.position)
+            if os.write(self._descriptor, line) == len(line):
+                return
+            os.ftruncate(self._descriptor, self.position)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _refusal(self.path, error) from error
+
+
+def next_attempt(run: RunFiles) -> int:
+    """Return the number that the run's next attempt will have (1 for the first)."""
+    journals = run.journals()
+    return journals[-1][0] + 1 if journals else 1
+
+
+def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple[int, Journal]:
+    """Create the journal of the run's next attempt; two workers at once get two numbers."""
+    while True:
+        attempt = next_attempt(run)
+        try:
+            return attempt, Journal.create(run.journal(attempt), clock=clock)
+        except FileExistsError:
+            continue
+
+
+def overtaken(run: RunFiles, attempt: int) -> bool:
+    """Tell whether a newer attempt of the run has begun (one `stat`)."""
+    return run.journal(attempt + 1).exists()
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A whole line that is no record although whole records follow it."""
+
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read from a journal: records, where each began, and how far to trust the file."""
+
+    records: list[Record] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    offset: int = 0
+    """Read on from here next time."""
+    bad: list[BadLine] = field(default_factory=list)
+    tail: int = 0
+    """Bytes after `offset` that are no record yet."""
+
+
+def read(path: Path, offset: int = 0) -> Reading:
+    """Read the records from `offset` on.
+
+    Whatever follows the last good record, torn or filled with NULs, has not arrived yet: it is left for
+    the next time. A bad line before a good one is reported in `bad`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        return parse(file.read(), offset)
+
+
+def parse(content: bytes, offset: int = 0) -> Reading:
+    """Read the records in `content`, which begins at byte `offset` of a journal."""
+    reading, suspects, start, trusted = Reading(), [], 0, 0
+    while (end := content.find(b"\n", start)) >= 0:
+        try:
+            record = _record(content[start:end])
+        except ValueError as error:
+            suspects.append(BadLine(offset + start, str(error)))
+        else:
+            reading.bad.extend(suspects)
+            suspects.clear()
+            reading.records.append(record)
+            reading.offsets.append(offset + start)
+            trusted = end + 1
+        start = end + 1
+    return Reading(reading.records, reading.offsets, offset + trusted, reading.bad, len(content) - trusted)
+
+
+def _line(record: Record) -> bytes:
+    body = numbers.encode(record).encode()[:-1]
+    return b'%b,"crc":%d}\n' % (body, zlib.crc32(body))
+
+
+def _record(line: bytes) -> Record:
+    """Read one line.
+
+    Raises:
+        ValueError: it is no record; the message says why.
+    """
+    body, mark, crc = line.rpartition(_CRC)
+    if not mark:
+        raise ValueError("no checksum")
+    if crc != b"%d}" % zlib.crc32(body):
+        raise ValueError("the checksum does not match")
+    record: Record = numbers.decode(body.decode() + "}")
+    _check_envelope(record)
+    return record
+
+
+def _check_envelope(record: Record) -> None:
+    for key, type_ in _ENVELOPE.items():
+        if not isinstance(record.get(key), type_):
+            raise ValueError(f"the key {key} is missing or wrong")
+
+
+def _refusal(path: Path, error: OSError) -> SystemRefused:
+    if error.errno in _FULL:
+        return SystemRefused(f"disk full: cannot write {path}", "free some space; the run can then go on")
+    return SystemRefused(f"cannot write {path}: {error.strerror or error}")

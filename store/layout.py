@@ -1,0 +1,126 @@
+"""Where the files of a root lie: experiments, their runs, the runs' journals and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE = "alphagrid.db"
+SUBMISSIONS = "submissions"
+CANCEL_MARKER = "cancelled.json"
+
+EXPERIMENT_NAME = re.compile(r"(?!alphagrid\.db)[a-z0-9](?:[a-z0-9_-]|\.(?!\.))*")
+"""Match with `fullmatch`: a folder's name that can be neither a path, nor hidden, nor the database's."""
+RUN_ID = re.compile(r"[0-9a-f]{10}")
+SUBMISSION = re.compile(r"[^.].*\.json")
+JOURNAL = re.compile(r"journal-(\d{4,})\.jsonl")
+CHECKPOINT = re.compile(r"checkpoint-(\d{10,})-(\d{4,})-[0-9a-f]{8}\.pt")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The folder of one run, named by the run's id."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The worker's copy of the config, without `stop`."""
+        return self.path / "config.json"
+
+    @property
+    def cancel_marker(self) -> Path:
+        """Written by `cancel`: when, and which submissions it cancels."""
+        return self.path / CANCEL_MARKER
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by a local worker while it lives."""
+        return self.path / "lock"
+
+    def journal(self, attempt: int) -> Path:
+        """Return the journal of one attempt (1, 2, …)."""
+        return self.path / f"journal-{attempt:04d}.jsonl"
+
+    def journals(self) -> list[tuple[int, Path]]:
+        """Return (attempt, path) of every journal, by ascending attempt."""
+        found = ((JOURNAL.fullmatch(name), self.path / name) for name in _names(self.path))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def checkpoints(self) -> list[Path]:
+        """Return the finished checkpoints by ascending (step, attempt): the newest is the last."""
+        found = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
+        return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in found if m)]
+
+
+@dataclass(frozen=True)
+class ExperimentFiles:
+    """The folder of one experiment."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.path.name
+
+    @property
+    def submissions(self) -> Path:
+        """One file per submission; an experiment exists from its first one on."""
+        return self.path / SUBMISSIONS
+
+    @property
+    def submitit(self) -> Path:
+        """The folder of submitit's pickles and logs."""
+        return self.path / "submitit"
+
+    def run(self, run_id: str) -> RunFiles:
+        """Return the files of a run, whether they exist or not."""
+        return RunFiles(self.path / run_id)
+
+    def runs(self) -> list[RunFiles]:
+        """Return the runs that have a folder, by id."""
+        return [self.run(name) for name in sorted(_names(self.path)) if RUN_ID.fullmatch(name)]
+
+
+@dataclass(frozen=True)
+class Root:
+    """The folder that holds experiments."""
+
+    path: Path
+
+    @property
+    def supervisor(self) -> Path:
+        """The local supervisor's folder: lock, log, queue."""
+        return self.path / ".supervisor"
+
+    def experiment(self, name: str) -> ExperimentFiles:
+        """Return the files of an experiment, whether they exist or not."""
+        return ExperimentFiles(self.path / name)
+
+    def experiments(self) -> list[ExperimentFiles]:
+        """Return the experiments that were submitted to, by name."""
+        names = sorted(name for name in _names(self.path) if EXPERIMENT_NAME.fullmatch(name))
+        return [files for files in map(self.experiment, names) if files.submissions.is_dir()]
+
+
+def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
+    """Return the root that `--root` names, else `ALPHAGRID_ROOT`, else `./runs`, as an absolute path."""
+    path = option or Path(environ.get("ALPHAGRID_ROOT") or "runs")
+    return Root(path.expanduser().absolute())
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yield the names in a folder; none where there is no folder (any other failure is raised)."""
+    try:
+        yield from os.listdir(folder)  # noqa: PTH208 (names alone, without a Path object for each)
+    except (FileNotFoundError, NotADirectoryError):
+        return

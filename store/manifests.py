@@ -1,0 +1,100 @@
+"""Ingesting submissions: which runs there are, what they are called, and who sends them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import UserError
+from .layout import ExperimentFiles
+from .scan import ExperimentScan, Stamp
+
+
+def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: ExperimentScan) -> bool:
+    """Bring the tables `submission` and `entry` in line with the files; tell whether anything changed."""
+    sql = "DELETE FROM problem WHERE experiment = ? AND file GLOB 'submissions/*'"
+    db.execute(sql, (files.name,))  # whatever could not be read is tried again
+    known = _known(db, files.name)
+    gone = known.keys() - scan.submissions.keys()
+    changed = [name for name, stamp in scan.submissions.items() if known.get(name) != stamp]
+    for name in (*gone, *changed):
+        _forget(db, files.name, name)
+    for name in changed:
+        _read(db, files, name, scan.submissions[name])
+    return bool(gone or changed)
+
+
+def assign(db: sqlite3.Connection, files: ExperimentFiles, unsent: Iterable[str]) -> None:
+    """Give the experiment's runs what submissions say of them: the newest that sends a run decides.
+
+    An unsent run (one with journals that no submission sends) is called by its id; its config is the copy
+    that its worker made.
+    """
+    positions = _positions(db, files.name)
+    sent = {row[0]: row for row in db.execute(_ENTRIES, (files.name,))}  # the last one, the newest, stays
+    rows = [*sent.values(), *(_unsent(files, run) for run in sorted(unsent))]
+    db.executemany(_ASSIGN, [(files.name, positions.get(row[0]), *row) for row in rows])
+
+
+def _known(db: sqlite3.Connection, experiment: str) -> dict[str, Stamp]:
+    sql = "SELECT file, inode, size, mtime_ns FROM submission WHERE experiment = ?"
+    return {name: Stamp(*stamp) for name, *stamp in db.execute(sql, (experiment,))}
+
+
+def _forget(db: sqlite3.Connection, experiment: str, name: str) -> None:
+    for table in ("submission", "entry"):
+        db.execute(f"DELETE FROM {table} WHERE experiment = ? AND file = ?", (experiment, name))
+
+
+def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stamp) -> None:
+    from .submissions import read  # pydantic, which a sync that finds nothing new need not import
+
+    try:
+        submission = read(files.submissions / name)
+    except (UserError, OSError) as error:
+        row = (files.name, f"submissions/{name}", 0, str(error))
+        db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
+        return
+    texts = (json.dumps(submission.profile), submission.code_path, json.dumps(submission.named))
+    head = (files.name, name, *stamp, submission.id, submission.created, *texts)
+    db.execute("INSERT INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", head)
+    entries = [(files.name, name, *_entry(run, submission.jobs.get(run.id))) for run in submission.runs]
+    db.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
+
+
+def _entry(run: Any, job: Any) -> tuple[Any, ...]:
+    texts = (json.dumps(run.params), json.dumps(run.config), int(run.fresh))
+    reference = (None, None, None) if job is None else (job.cluster, job.job_id, job.submitted)
+    return (run.id, run.name, run.baseline, *texts, *reference)
+
+
+def _positions(db: sqlite3.Connection, experiment: str) -> dict[str, int]:
+    """Return the place of each run in the newest submission's specification."""
+    sql = "SELECT named FROM submission WHERE experiment = ? ORDER BY created DESC, id DESC LIMIT 1"
+    newest = db.execute(sql, (experiment,)).fetchone()
+    return {} if newest is None else {run: place for place, run in enumerate(json.loads(newest[0]))}
+
+
+def _unsent(files: ExperimentFiles, run: str) -> tuple[Any, ...]:
+    try:
+        config = json.dumps(json.loads(files.run(run).config.read_bytes()))
+    except (OSError, ValueError):
+        config = "{}"
+    return (run, run, None, "{}", config, None, None, None, None, None)
+
+
+_ENTRIES = """
+    SELECT run, name, baseline, params, config, submission.id, created, job_cluster, job_id, job_submitted
+    FROM entry JOIN submission USING (experiment, file) WHERE experiment = ? ORDER BY created, submission.id
+"""
+_GIVEN = (
+    *("position", "id", "name", "baseline", "params", "config", "last_submission", "submitted"),
+    *("job_cluster", "job_id", "job_submitted"),
+)
+_ASSIGN = f"""
+    INSERT INTO run (experiment, {", ".join(_GIVEN)}, attempts, step, train_seconds, superseded)
+    VALUES (?, {", ".join("?" * len(_GIVEN))}, 0, 0, 0, 0)
+    ON CONFLICT (experiment, id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _GIVEN)}
+"""

@@ -1,0 +1,140 @@
+"""How far each journal has been ingested: the watermark, kept in the row of its attempt."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from . import journal
+from .journal import BadLine, Reading
+from .records import Digest, Summary
+from .scan import Stamp, stamp
+from .schema import TABLES
+
+SEAM_BYTES = 64
+"""How much of the text before the offset is kept, to see whether a journal is still the one it was."""
+
+_SUMMARY = tuple(field.name for field in fields(Summary))
+_OWN = ("attempt", "inode", "size", "mtime_ns", "offset", "seam", "bad")
+_UNREAD = Stamp("", 0, 0)
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+class Replaced(Exception):
+    """A journal is gone, or is not the one that was read before: its run has to be read anew."""
+
+
+@dataclass
+class Mark:
+    """A journal up to `offset`: what it said until there, and how many lines of it were bad."""
+
+    digest: Digest
+    stamp: Stamp = _UNREAD
+    offset: int = 0
+    seam: bytes = b""
+    bad: int = 0
+
+    def advance(self, path: Path) -> list[BadLine] | None:
+        """Take in what has arrived since; return the bad lines, or None where there was nothing new.
+
+        Raises:
+            Replaced: the file is not the one it was.
+            OSError: it cannot be read.
+        """
+        with path.open("rb") as file:
+            found = stamp(os.fstat(file.fileno()))
+            if is_current(self.stamp, self.offset, found):
+                return None
+            self._refuse_another(found)
+            file.seek(self.offset - len(self.seam))
+            content = file.read()
+        if not content.startswith(self.seam):
+            raise Replaced
+        return self._take_in(content, found)
+
+    def _refuse_another(self, found: Stamp) -> None:
+        """A journal only grows; and one with bad lines is read anew when it does: they may have healed."""
+        shrunk = found.size < self.offset
+        edited = found.size == self.stamp.size and found.mtime_ns != self.stamp.mtime_ns
+        moved = found.inode != self.stamp.inode
+        if self.offset and (shrunk or edited or moved or self.bad):
+            raise Replaced
+
+    def _take_in(self, content: bytes, found: Stamp) -> list[BadLine]:
+        seam = len(self.seam)
+        reading = journal.parse(content[seam:], self.offset)
+        bad = reading.bad + self._digest(reading)
+        end = seam + reading.offset - self.offset
+        self.stamp, self.offset, self.seam = found, reading.offset, content[max(0, end - SEAM_BYTES) : end]
+        self.bad += len(bad)
+        return bad
+
+    def _digest(self, reading: Reading) -> list[BadLine]:
+        bad = []
+        for offset, record in zip(reading.offsets, reading.records, strict=True):
+            try:
+                self.digest.add(record)
+            except _MISFITS as error:
+                what = f"not what a record of the kind {record['kind']} says: {type(error).__name__}: {error}"
+                bad.append(BadLine(offset, what))
+        return bad
+
+
+def is_current(known: Stamp, offset: int, found: Stamp) -> bool:
+    """Tell whether there is nothing to read; what had not arrived is looked for each time."""
+    return known == found and offset == found.size
+
+
+def read_marks(db: sqlite3.Connection, run: int) -> dict[int, Mark]:
+    """Return the marks of a run's journals, by attempt."""
+    sql = f"SELECT {', '.join(_OWN + _SUMMARY)} FROM journal WHERE run = ? ORDER BY attempt"
+    return {row[0]: _mark(run, *row) for row in db.execute(sql, (run,))}
+
+
+def write_mark(db: sqlite3.Connection, mark: Mark) -> None:
+    """Save a mark, inside the transaction that writes its rows."""
+    digest = mark.digest
+    values = (digest.attempt, *mark.stamp, mark.offset, mark.seam, mark.bad, *astuple(digest.summary))
+    row = dict(zip(_OWN + _SUMMARY, values, strict=True), run=digest.run)
+    names = list(TABLES["journal"].columns)
+    sql = f"INSERT OR REPLACE INTO journal ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    db.execute(sql, [row[name] for name in names])
+
+
+def news(
+    db: sqlite3.Connection, experiment: str, found: Mapping[str, Mapping[int, Stamp]]
+) -> list[tuple[str, int]]:
+    """Return (id, key) of the runs whose journals are not those, or not as far, as they were ingested."""
+    known: dict[str, dict[int, tuple[Stamp, int]]] = {}
+    for run, attempt, offset, *stamp_ in db.execute(_STAMPS, (experiment,)):
+        known.setdefault(run, {})[attempt] = (Stamp(*stamp_), offset)
+    runs = db.execute("SELECT id, key FROM run WHERE experiment = ? ORDER BY id", (experiment,)).fetchall()
+    return [(run, key) for run, key in runs if _differs(known.get(run, {}), found.get(run, {}))]
+
+
+_STAMPS = """
+    SELECT id, attempt, offset, inode, size, mtime_ns FROM journal JOIN run ON run.key = journal.run
+    WHERE experiment = ?
+"""
+
+
+def _differs(known: Mapping[int, tuple[Stamp, int]], found: Mapping[int, Stamp]) -> bool:
+    return known.keys() != found.keys() or not all(is_current(*known[a], found[a]) for a in found)
+
+
+def _mark(
+    run: int,
+    attempt: int,
+    inode: str,
+    size: int,
+    mtime: int,
+    offset: int,
+    seam: bytes,
+    bad: int,
+    *summary: object,
+) -> Mark:
+    digest = Digest(run, attempt, Summary(*summary))  # type: ignore[arg-type]
+    return Mark(digest, Stamp(inode, size, mtime), offset, seam, bad)

@@ -1,0 +1,59 @@
+"""JSON text with the numbers that JSON cannot say: they stand as the strings "nan", "inf" and "-inf".
+
+Read back they are floats, everywhere but under the keys in `TEXT`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TEXT = frozenset({"kind", "event", "reason", "message", "traceback", "file", "host", "status", "submission"})
+"""Keys whose values are never numbers, whatever they look like."""
+
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # building one per call costs 40 %
+_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def encode(value: Any) -> str:
+    """Return `value` as JSON text in ASCII.
+
+    Raises:
+        TypeError: it holds something that is no JSON value (a tensor, say).
+    """
+    try:
+        return _encoder.encode(value)
+    except ValueError:  # a number that JSON cannot say
+        return _encoder.encode(_to_words(value))
+
+
+def decode(text: str) -> Any:
+    """Return what `encode` was given.
+
+    Raises:
+        ValueError: `text` is no JSON.
+    """
+    value = json.loads(text)
+    return _from_words("", value) if 'nan"' in text or 'inf"' in text else value
+
+
+def _to_words(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {key: _to_words(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_to_words(item) for item in value]
+    return value
+
+
+def _from_words(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value if key in TEXT else _WORDS.get(value, value)
+    if isinstance(value, dict):
+        return {name: _from_words(name, item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_from_words(key, item) for item in value]
+    return value

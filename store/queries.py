@@ -1,0 +1,282 @@
+"""What the index can be asked: plain functions over a connection, which return frozen dataclasses.
+
+Superseded records (an older attempt's, past the step at which a newer one resumed) are in no answer. NULL
+is NaN: a measured number that is none comes back as `nan`; None says that there is no such number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from . import numbers
+from .rows import (
+    AlphaRow,
+    AttemptRow,
+    Estimate,
+    EvaluationRow,
+    EventRow,
+    Job,
+    JournalRow,
+    Loss,
+    RunRow,
+    WindowRow,
+)  # fmt: skip
+from .schema import CATEGORIES
+
+__all__ = [
+    "AlphaRow", "AttemptRow", "Estimate", "EvaluationRow", "EventRow", "Job", "JournalRow", "Loss", "RunRow",
+    "WindowRow", "alphas", "alphas_of", "attempts", "attempts_of", "evaluations", "evaluations_of", "events",
+    "events_of", "experiments", "journals", "losses", "metric_keys", "runs", "windows", "windows_of",
+]  # fmt: skip
+
+Row = TypeVar("Row")
+
+
+def experiments(db: sqlite3.Connection) -> list[str]:
+    """Return the experiments' names, sorted."""
+    return [name for (name,) in db.execute("SELECT DISTINCT experiment FROM submission ORDER BY experiment")]
+
+
+def runs(db: sqlite3.Connection, experiment: str) -> list[RunRow]:
+    """Return an experiment's runs: those the newest submission names, in its order, then the others."""
+    sql = f"SELECT {_RUN} FROM run WHERE experiment = ? ORDER BY position IS NULL, position, id"
+    return [_run(row) for row in _named(db.execute(sql, (experiment,)))]
+
+
+def evaluations(db: sqlite3.Connection, run: int) -> list[EvaluationRow]:
+    """Return a run's evaluations by step."""
+    return _of_run(db, "evaluation", _EVALUATION, "step, split", run, _evaluations)
+
+
+def evaluations_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[EvaluationRow]]:
+    """Return the evaluations of all runs of an experiment, by the run's key."""
+    return _of_experiment(db, "evaluation", _EVALUATION, "step, split", experiment, _evaluations)
+
+
+def losses(db: sqlite3.Connection, experiment: str, split: str) -> dict[int, list[Loss]]:
+    """Return all evaluations of one split, by the run's key, as light tuples."""
+    found: dict[int, list[Loss]] = defaultdict(list)
+    columns = "run, step, train_seconds, loss, at_stop"
+    sql = f"SELECT {columns} FROM evaluation WHERE {_IN} AND split = ? ORDER BY run, step"
+    for run, step, seconds, loss, at_stop in db.execute(sql, (experiment, split)):
+        found[run].append(Loss(step, seconds, _measured(loss), bool(at_stop)))
+    return dict(found)
+
+
+def windows(db: sqlite3.Connection, run: int) -> list[WindowRow]:
+    """Return a run's windows by step."""
+    return _of_run(db, "window", _WINDOW, "step", run, _windows)
+
+
+def windows_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[WindowRow]]:
+    """Return the windows of all runs of an experiment, by the run's key."""
+    return _of_experiment(db, "window", _WINDOW, "step", experiment, _windows)
+
+
+def events(db: sqlite3.Connection, run: int) -> list[EventRow]:
+    """Return a run's events in the order of writing."""
+    return _of_run(db, "event", _EVENT, "attempt, seq", run, _events)
+
+
+def events_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[EventRow]]:
+    """Return the events of all runs of an experiment, by the run's key."""
+    return _of_experiment(db, "event", _EVENT, "attempt, seq", experiment, _events)
+
+
+def attempts(db: sqlite3.Connection, run: int) -> list[AttemptRow]:
+    """Return a run's attempts, oldest first."""
+    sql = f"SELECT {_ATTEMPT} FROM journal WHERE run = ? ORDER BY attempt"
+    return [_attempt(row) for row in _named(db.execute(sql, (run,)))]
+
+
+def attempts_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[AttemptRow]]:
+    """Return the attempts of all runs of an experiment, by the run's key."""
+    found: dict[int, list[AttemptRow]] = defaultdict(list)
+    sql = f"SELECT run, {_ATTEMPT} FROM journal WHERE {_IN} ORDER BY run, attempt"
+    for row in _named(db.execute(sql, (experiment,))):
+        found[row.pop("run")].append(_attempt(row))
+    return dict(found)
+
+
+def alphas(db: sqlite3.Connection, run: int, estimator: str | None = None) -> list[AlphaRow]:
+    """Return what a run's steps measured, by step; with `estimator`, only where and what that one did."""
+    return alphas_of_runs(db, [run], estimator).get(run, [])
+
+
+def alphas_of(
+    db: sqlite3.Connection, experiment: str, estimator: str | None = None
+) -> dict[int, list[AlphaRow]]:
+    """Return what the steps of all runs of an experiment measured, by the run's key."""
+    keys = [key for (key,) in db.execute("SELECT key FROM run WHERE experiment = ?", (experiment,))]
+    return alphas_of_runs(db, keys, estimator)
+
+
+def alphas_of_runs(
+    db: sqlite3.Connection, keys: list[int], estimator: str | None = None
+) -> dict[int, list[AlphaRow]]:
+    """Return what the steps of some runs measured, by the run's key."""
+    found: dict[int, list[AlphaRow]] = {}
+    names = metric_keys(db)
+    for run in keys:
+        rows = _alphas(db, run, names, estimator)
+        if rows:
+            found[run] = rows
+    return found
+
+
+def metric_keys(db: sqlite3.Connection) -> list[str]:
+    """Return the keys of the metric table: one look-up each, however many rows there are."""
+    return [key for (key,) in db.execute(_METRIC_KEYS)]
+
+
+def journals(db: sqlite3.Connection, experiment: str | None = None) -> list[JournalRow]:
+    """Return how far each journal has been read, of one experiment or of all."""
+    sql = f"SELECT {_JOURNAL} FROM journal JOIN run ON run.key = journal.run"
+    where = "" if experiment is None else " WHERE experiment = ?"
+    order = " ORDER BY experiment, id, attempt"
+    return [
+        JournalRow(*row)
+        for row in db.execute(sql + where + order, () if experiment is None else (experiment,))
+    ]
+
+
+_IN = "run IN (SELECT key FROM run WHERE experiment = ?)"
+_RUN = (
+    "key, experiment, id, name, baseline, params, config, position IS NOT NULL AS named, attempts,"
+    " first_attempt_time, last_seen, step, train_seconds, learning_rate, best_validation_loss, end_status,"
+    " end_reason, end_time, end_submission, last_event, last_event_reason, attempt_submission,"
+    " last_submission, submitted, job_cluster, job_id, job_submitted, cancel_submissions, superseded,"
+    " checkpoint_step, checkpoint_bytes, checkpoint_seconds"
+)
+_EVALUATION = "step, train_seconds, attempt, time, split, loss, examples, seconds, at_stop"
+_WINDOW = (
+    "step, train_seconds, attempt, time, steps, alpha_steps, loss, lr_min, lr_mean, lr_max, "
+    + ", ".join(f"{category}_seconds" for category in CATEGORIES)
+)
+_EVENT = "step, train_seconds, time, attempt, event, details"
+_ATTEMPT = (
+    "attempt, resume_step, fresh, submission, start_time AS time, host, pid, device, gpu, threads, versions,"
+    " stop, job, last_time AS last_seen, step, train_seconds, checkpoint_step, end_status, end_reason,"
+    " last_event, last_event_reason"
+)
+_JOURNAL = "experiment, id, attempt, size, offset, records, bad, last_seq, journal.end_status IS NOT NULL"
+_SCALARS = ("learning_rate", "direction_norm", "gradient_norm", "cosine", "train_loss", "probe_loss")
+_METRIC_KEYS = """
+    WITH RECURSIVE name(key) AS (
+        SELECT min(key) FROM metric
+        UNION ALL
+        SELECT (SELECT min(key) FROM metric WHERE key > name.key) FROM name WHERE name.key IS NOT NULL
+    ) SELECT key FROM name WHERE key IS NOT NULL
+"""
+
+Build = Callable[[Iterator[Any]], list[Row]]
+
+
+def _of_run(
+    db: sqlite3.Connection, table: str, columns: str, order: str, run: int, build: Build[Row]
+) -> list[Row]:
+    return build(db.execute(f"SELECT {columns} FROM {table} WHERE run = ? ORDER BY {order}", (run,)))
+
+
+def _of_experiment(
+    db: sqlite3.Connection, table: str, columns: str, order: str, experiment: str, build: Build[Row]
+) -> dict[int, list[Row]]:
+    rows: dict[int, list[Any]] = defaultdict(list)
+    sql = f"SELECT run, {columns} FROM {table} WHERE {_IN} ORDER BY run, {order}"
+    for run, *row in db.execute(sql, (experiment,)):
+        rows[run].append(row)
+    return {run: build(iter(found)) for run, found in rows.items()}
+
+
+def _measured(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _named(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _run(row: dict[str, Any]) -> RunRow:
+    cluster, job_id, submitted = row.pop("job_cluster"), row.pop("job_id"), row.pop("job_submitted")
+    cancels = json.loads(row.pop("cancel_submissions") or "[]")
+    row.update(
+        params=json.loads(row["params"]),
+        config=json.loads(row["config"]),
+        named=bool(row["named"]),
+        job=None if cluster is None else Job(cluster, job_id, submitted),
+        cancelled=row["last_submission"] in cancels,
+    )
+    return RunRow(**row)
+
+
+def _evaluations(rows: Iterator[Any]) -> list[EvaluationRow]:
+    found: list[EvaluationRow] = []
+    for step, train_seconds, attempt, time, split, loss, examples, seconds, at_stop in rows:
+        if not found or found[-1].step != step:
+            found.append(EvaluationRow(step, train_seconds, attempt, time, {}, {}, seconds, bool(at_stop)))
+        found[-1].losses[split] = _measured(loss)
+        found[-1].examples[split] = _measured(examples)
+    return found
+
+
+def _windows(rows: Iterator[Any]) -> list[WindowRow]:
+    return [_window(*row) for row in rows]
+
+
+def _window(
+    step: int, train_seconds: float, attempt: int, time: float, steps: int, alpha_steps: int, *rest: Any
+) -> WindowRow:
+    loss, lowest, mean, highest = map(_measured, rest[:4])
+    seconds = dict(zip(CATEGORIES, rest[4:], strict=True))
+    place = (step, train_seconds, attempt, time)
+    return WindowRow(*place, steps, alpha_steps, loss, lowest, mean, highest, seconds)
+
+
+def _events(rows: Iterator[Any]) -> list[EventRow]:
+    return [EventRow(*(*row[:-1], numbers.decode(row[-1]))) for row in rows]
+
+
+def _attempt(row: dict[str, Any]) -> AttemptRow:
+    job = json.loads(row["job"]) if row["job"] else None
+    row.update(
+        fresh=bool(row["fresh"]),
+        versions=json.loads(row["versions"] or "{}"),
+        stop=json.loads(row["stop"] or "{}"),
+        job=None if job is None else Job(job["cluster"], str(job["job_id"]), job.get("submitted")),
+    )
+    return AttemptRow(**row)
+
+
+def _alphas(db: sqlite3.Connection, run: int, keys: list[str], estimator: str | None) -> list[AlphaRow]:
+    measured: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    attempt_of: dict[tuple[int, int], int] = {}
+    sql = "SELECT step, repeat, attempt, value FROM metric WHERE key = ? AND run = ?"
+    for key in keys:
+        if estimator is None or "." not in key or key.startswith(f"{estimator}."):
+            for step, repeat, attempt, value in db.execute(sql, (key, run)):
+                measured[step, repeat][key] = _measured(value)
+                attempt_of[step, repeat] = attempt
+    rows = [_alpha(*at, attempt_of[at], measured[at]) for at in sorted(measured)]
+    return rows if estimator is None else [row for row in rows if row.estimates]
+
+
+def _alpha(step: int, repeat: int, attempt: int, values: dict[str, float]) -> AlphaRow:
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, value in values.items():
+        name, dot, part = key.partition(".")
+        if dot and part in Estimate.__dataclass_fields__:
+            parts[name][part] = value
+    return AlphaRow(
+        step=step,
+        repeat=repeat,
+        attempt=attempt,
+        train_seconds=values["train_seconds"],
+        estimates={name: Estimate(**found) for name, found in parts.items()},
+        **{name: values.get(name) for name in _SCALARS},
+    )

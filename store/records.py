@@ -1,0 +1,263 @@
+"""What a journal's records mean: rows of tables, and what they say of the attempt as a whole. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import numbers
+from .journal import Record
+from .schema import CATEGORIES
+
+Row = tuple[Any, ...]
+Rows = dict[str, list[Row]]
+"""By table."""
+
+REPLACEABLE_EVENTS = ("learning_rate", "rejected")
+"""Events that training repeats when it goes on from an earlier step; the others are history and stay."""
+
+LAST_WORDS = ("interrupted", "crash")
+
+
+@dataclass
+class Summary:
+    """What an attempt's records, taken together, say of it: columns of the table `journal`."""
+
+    records: int = 0
+    replaceable: int = 0
+    """Records of the kinds that a newer attempt can supersede."""
+    last_seq: int = -1
+    resume_step: int | None = None
+    fresh: int = 0
+    submission: str | None = None
+    start_time: float | None = None
+    host: str | None = None
+    pid: int | None = None
+    device: str | None = None
+    gpu: str | None = None
+    threads: int | None = None
+    versions: str | None = None
+    stop: str | None = None
+    job: str | None = None
+    last_time: float | None = None
+    step: int = 0
+    train_seconds: float = 0.0
+    learning_rate: float | None = None
+    checkpoint_step: int | None = None
+    checkpoint_bytes: int | None = None
+    checkpoint_seconds: float | None = None
+    end_status: str | None = None
+    end_reason: str | None = None
+    end_time: float | None = None
+    last_event: str | None = None
+    last_event_reason: str | None = None
+
+
+@dataclass
+class Digest:
+    """Takes in one attempt's records in order; `rows` are those of the records since `take_rows`."""
+
+    run: int
+    attempt: int
+    summary: Summary = field(default_factory=Summary)
+    _rows: Rows = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, record: Record) -> None:
+        """Take in one record; a kind that this version does not know counts and has no rows.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: its fields are not those of its kind; then
+                nothing of it has been taken in.
+        """
+        _integer(record["step"])
+        _integer(record["seq"])
+        rows, changes = _READERS.get(record["kind"], _nothing)(record)
+        changes.update(_standing(record))
+        for name, value in changes.items():
+            setattr(self.summary, name, value)
+        for table, row in rows:
+            self._rows[table].append(self._placed(table, row))
+        self.summary.records += 1
+        self.summary.replaceable += _is_replaceable(record)
+        self.summary.last_seq = record["seq"]
+
+    def take_rows(self) -> Rows:
+        """Return the rows so far and forget them."""
+        rows, self._rows = self._rows, defaultdict(list)
+        return rows
+
+    def _placed(self, table: str, row: Row) -> Row:
+        """Put in the run and the attempt, where the table has them."""
+        if table == "metric":
+            key, step, repeat, value = row
+            return key, self.run, step, repeat, self.attempt, value
+        if table == "evaluation":
+            return self.run, *row[:2], self.attempt, *row[2:]
+        if table == "window":
+            return self.run, row[0], self.attempt, *row[1:]
+        return self.run, self.attempt, *row
+
+
+Reader = Callable[[Record], tuple[list[tuple[str, Row]], dict[str, Any]]]
+
+
+def _nothing(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    return [], {}
+
+
+def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    texts = {key: _text(record.get(key)) for key in ("submission", "host", "device", "gpu")}
+    structures = {key: _json(record.get(key)) for key in ("versions", "stop", "job")}
+    whole = {key: None if record.get(key) is None else _integer(record[key]) for key in ("pid", "threads")}
+    return [], {
+        "resume_step": _integer(record["resume_step"]),
+        "fresh": int(bool(record.get("fresh"))),
+        "start_time": _real(record["time"]),
+        **texts,
+        **structures,
+        **whole,
+    }
+
+
+def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    rates, seconds = record["learning_rate"], record["seconds"]
+    if unknown := set(seconds) - set(CATEGORIES):
+        raise ValueError(f"unknown categories of seconds: {sorted(unknown)}")
+    lowest, mean, highest = (_number(rates[key]) for key in ("min", "mean", "max"))
+    row = (
+        record["step"], *_times(record), _integer(record["steps"]), _integer(record.get("alpha_steps", 0)),
+        _number(record["loss"]), lowest, mean, highest,
+        *(_real(seconds.get(category, 0.0)) for category in CATEGORIES),
+    )  # fmt: skip
+    return [("window", row)], {"learning_rate": mean}
+
+
+def _alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    step, repeat = record["step"], _integer(record.get("repeat", 0))
+    rows = [("metric", (key, step, repeat, value)) for key, value in _metrics(record)]
+    return rows, {}
+
+
+def _metrics(record: Record) -> Iterator[tuple[str, float | None]]:
+    """Yield key and value of everything measured; what is null was not computed and has no row."""
+    for key, value in record.items():
+        if key == "estimates":
+            for name, parts in value.items():
+                yield from ((f"{name}.{part}", _number(v)) for part, v in parts.items() if v is not None)
+        elif key not in _NO_METRICS and value is not None:
+            yield key, _number(value)
+
+
+def _evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    seconds, at_stop = _real(record["seconds"]), int(bool(record["at_stop"]))
+    rows = [
+        (
+            record["step"],
+            split,
+            *_times(record),
+            _number(of["loss"]),
+            _number(of["examples"]),
+            seconds,
+            at_stop,
+        )
+        for split, of in record["splits"].items()
+    ]
+    return [("evaluation", row) for row in rows], {}
+
+
+def _checkpoint(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    return [], {
+        "checkpoint_step": record["step"],
+        "checkpoint_bytes": _integer(record["bytes"]),
+        "checkpoint_seconds": _real(record["seconds"]),
+    }
+
+
+def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    name = str(_text(record["event"]))
+    details = {key: value for key, value in record.items() if key not in _NO_DETAILS}
+    time, train_seconds = _times(record)
+    row = (record["seq"], record["step"], train_seconds, time, name, numbers.encode(details))
+    changes: dict[str, Any] = {}
+    if name in LAST_WORDS:
+        changes = {"last_event": name, "last_event_reason": _text(record.get("reason"))}
+    elif name == "learning_rate":
+        changes = {"learning_rate": _number(record["value"])}
+    return [("event", row)], changes
+
+
+def _end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    return [], {
+        "end_status": _text(record["status"]),
+        "end_reason": _text(record.get("reason")),
+        "end_time": _real(record["time"]),
+    }
+
+
+_READERS: Mapping[str, Reader] = {
+    "start": _start,
+    "window": _window,
+    "alpha": _alpha,
+    "evaluation": _evaluation,
+    "checkpoint": _checkpoint,
+    "event": _event,
+    "end": _end,
+}
+_ENVELOPE = frozenset({"kind", "step", "time", "seq", "crc"})
+_NO_METRICS = _ENVELOPE | {"repeat"}
+_NO_DETAILS = _ENVELOPE | {"train_seconds", "event"}
+
+
+def _is_replaceable(record: Record) -> bool:
+    kind = record["kind"]
+    return kind in ("window", "alpha", "evaluation") or (
+        kind == "event" and record["event"] in REPLACEABLE_EVENTS
+    )
+
+
+def _standing(record: Record) -> dict[str, Any]:
+    """Return how far the run is; an α* record's step is the index of the step that measured it."""
+    standing: dict[str, Any] = {"last_time": _real(record["time"])}
+    if record["kind"] != "alpha":
+        standing.update(step=record["step"], train_seconds=_real(record["train_seconds"]))
+    return standing
+
+
+def _times(record: Record) -> tuple[float, float]:
+    return _real(record["time"]), _real(record["train_seconds"])
+
+
+def _number(value: Any) -> float | None:
+    """Return a column's value: NULL for NaN."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if number == number else None
+
+
+def _real(value: Any) -> float:
+    """Return a number that has to be one."""
+    number = float(value)
+    if number != number:
+        raise ValueError("NaN where only a number makes sense")
+    return number
+
+
+def _integer(value: Any) -> int:
+    """Return an integer that SQLite can hold."""
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} is too large")
+    return number
+
+
+def _text(value: Any) -> str | None:
+    """Return text that SQLite can hold (a file's name may contain half a character)."""
+    return None if value is None else str(value).encode(errors="replace").decode()
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)

@@ -1,0 +1,72 @@
+"""What lies on disk, as far as ingesting has to know before it opens a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from .layout import CANCEL_MARKER, JOURNAL, RUN_ID, SUBMISSION, ExperimentFiles
+
+
+class Stamp(NamedTuple):
+    """A file's identity and state; while it stays the same, the content does."""
+
+    inode: str
+    """Text, because it may exceed SQLite's integers."""
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class RunScan:
+    """The files of one run that are ingested."""
+
+    journals: dict[int, Stamp] = field(default_factory=dict)
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class ExperimentScan:
+    """The files of one experiment that are ingested."""
+
+    submissions: dict[str, Stamp]
+    runs: dict[str, RunScan]
+
+
+def scan(files: ExperimentFiles) -> ExperimentScan:
+    """Look at an experiment's folder: one listing per run, one `stat` per journal.
+
+    Raises:
+        OSError: a folder that exists cannot be listed.
+    """
+    submissions = {
+        e.name: stamp(e.stat()) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)
+    }
+    runs = {e.name: _scan_run(Path(e.path)) for e in _entries(files.path) if RUN_ID.fullmatch(e.name)}
+    return ExperimentScan(submissions, runs)
+
+
+def stamp(stat: os.stat_result) -> Stamp:
+    """Return the stamp in a `stat`."""
+    return Stamp(str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
+
+
+def _scan_run(folder: Path) -> RunScan:
+    found = RunScan()
+    for entry in _entries(folder):
+        if match := JOURNAL.fullmatch(entry.name):
+            found.journals[int(match[1])] = stamp(entry.stat())
+        elif entry.name == CANCEL_MARKER:
+            found.cancelled = True
+    return found
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return

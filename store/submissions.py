@@ -1,0 +1,117 @@
+"""What was submitted when: one file per submission, which is also the workers' manifest."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import SystemRefused, UserError
+from .files import write_atomically
+from .layout import SUBMISSION, ExperimentFiles
+
+
+class _Manifest(BaseModel):
+    """Files of a newer version may say more than this one knows; what it knows is frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RunEntry(_Manifest):
+    """One run that a submission sends."""
+
+    id: str
+    name: str
+    baseline: str | None = None
+    params: dict[str, Any]
+    """The dotted keys that grid, zip and seeds set, with this run's values."""
+    config: dict[str, Any]
+    """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
+    fresh: bool = False
+    """Begin anew instead of going on from the last checkpoint."""
+
+
+class JobRef(_Manifest):
+    """A job that was given to a cluster; ids are reused, so the time belongs to the identity."""
+
+    cluster: Literal["slurm", "local", "debug"]
+    job_id: str
+    submitted: float
+    """Unix time."""
+
+
+class Submission(_Manifest):
+    """One call of `submit` or `retry`."""
+
+    id: str
+    created: float
+    """Unix time."""
+    experiment: str
+    profile: dict[str, Any]
+    """The resolved profile, its name and cluster included."""
+    code_path: str | None = None
+    """The folder of the spec file; the worker puts it first on `sys.path`."""
+    runs: list[RunEntry]
+    named: list[str]
+    """Ids of all runs that the specification names, also those not sent."""
+    jobs: dict[str, JobRef] = {}
+    """By run id; filled in once the cluster has accepted the jobs."""
+
+
+def new_id(now: float) -> str:
+    """Return an id for a submission at `now` (unix time); ids sort by time (UTC)."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def write(files: ExperimentFiles, submission: Submission) -> Path:
+    """Write a submission durably and return its file.
+
+    Raises:
+        SystemRefused: the folder cannot be made or written.
+    """
+    path = files.submissions / f"{submission.id}.json"
+    try:
+        files.submissions.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, submission.model_dump_json().encode())
+    except OSError as error:
+        raise SystemRefused(
+            f"cannot write {path}: {error.strerror}", "choose another root: --root DIR or ALPHAGRID_ROOT"
+        ) from error
+    return path
+
+
+def record_jobs(files: ExperimentFiles, submission_id: str, jobs: Mapping[str, JobRef]) -> None:
+    """Add the jobs (by run id) to a submission's file."""
+    submission = read(files.submissions / f"{submission_id}.json")
+    write(files, submission.model_copy(update={"jobs": {**submission.jobs, **jobs}}))
+
+
+def read(path: Path) -> Submission:
+    """Read one submission's file.
+
+    Raises:
+        UserError: the file is no submission.
+    """
+    try:
+        return Submission.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{path} is no submission: {where}: {first['msg']}", "restore it or remove it"
+        ) from error
+
+
+def read_all(files: ExperimentFiles) -> list[Submission]:
+    """Read an experiment's submissions, oldest first."""
+    found = [read(path) for path in submission_files(files)]
+    return sorted(found, key=lambda submission: (submission.created, submission.id))
+
+
+def submission_files(files: ExperimentFiles) -> list[Path]:
+    """Return the files of an experiment's submissions, by name (temporary ones left out)."""
+    return sorted(path for path in files.submissions.glob("*.json") if SUBMISSION.fullmatch(path.name))
