@@ -343,7 +343,9 @@ def store_sync(root: RootOption = None) -> None:
 @store_app.command("rebuild")
 def store_rebuild(root: RootOption = None) -> None:
     """Delete the index and read every journal anew."""
-    with _open_store(_root(root), []) as store:
+    from .store.database import open_store
+
+    with open_store(_root(root), discard_damaged=True) as store:
         store.rebuild()
         _say_index(store)
 

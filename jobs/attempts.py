@@ -72,6 +72,18 @@ def ignored_until(attempts: Sequence[Attempt]) -> int:
     return max((attempt.number - 1 for attempt in attempts if attempt.fresh), default=0)
 
 
+def limits(attempts: Sequence[Attempt]) -> dict[int, int]:
+    """Return, by attempt, the step up to which its checkpoints count.
+
+    An attempt that lived on after a newer one had begun may have left checkpoints from beyond the step at
+    which that one took up the run.
+    """
+    found: dict[int, int] = {}
+    for index, attempt in enumerate(attempts[:-1]):
+        found[attempt.number] = min(later.resume_step for later in attempts[index + 1 :])
+    return found
+
+
 def fruitless(
     attempts: Sequence[Attempt],
     submission: str,

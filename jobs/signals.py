@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
@@ -20,13 +20,16 @@ REASONS = {
 class Request(Protocol):
     """Something that remembers a wish to stop (`trainer.stopping.StopRequest`)."""
 
+    on_resumption: Callable[[], None]
+    """Called when the process goes on after a suspension."""
+
     def request(self, reason: str) -> None:
         """Remember the wish; called from a signal handler."""
 
 
 @contextmanager
 def requesting(stop: Request) -> Iterator[None]:
-    """Turn TERM, USR2 and INT into a stop request while the block runs.
+    """Turn TERM, USR2 and INT into a stop request, and tell of CONT, while the block runs.
 
     Handlers only set a flag: a checkpoint written inside a handler could meet a half-done step or a held
     lock. They replace submitit's, which would bypass SIGTERM. Outside the main thread nothing changes.
@@ -38,7 +41,11 @@ def requesting(stop: Request) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         stop.request(REASONS[signal.Signals(number)])
 
-    previous = {number: signal.signal(number, handle) for number in REASONS}
+    def resumed(number: int, frame: FrameType | None) -> None:
+        stop.on_resumption()
+
+    handlers = {**dict.fromkeys(REASONS, handle), signal.SIGCONT: resumed}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

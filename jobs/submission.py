@@ -18,7 +18,7 @@ from ..cluster_profiles.loader import Profile
 from ..errors import UserError
 from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
-from ..store.submissions import RunEntry, Submission
+from ..store.submissions import RunEntry, Submission, Title
 from . import attempts, continuity, debug, local, locks, preconditions, slurm
 from .grid import Experiment, Run
 from .reconciliation import Situation, Verdict, retry_verdict, verdict
@@ -73,6 +73,9 @@ def submit(
         wanted = {run.id: _entry(run) for run in experiment.runs}
         verdicts = _verdicts(root, files, past, wanted, profile)
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        named = {
+            run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
+        }
         submission = Submission(
             id=submissions.new_id(now),
             created=now,
@@ -80,9 +83,9 @@ def submit(
             profile=_profile_record(profile, experiment.runs, known),
             code_path=str(experiment.spec_folder),
             runs=chosen,
-            named=list(wanted),
+            named=named,
         )
-        if chosen or (past and set(past[-1].named) != set(wanted)):
+        if chosen or (past and past[-1].named != named):
             _hand_over(files, submission, profile, now)
     _start(root, files, profile, submission, verdicts)
     left = tuple(one.entry.name for run_id, one in sent_before.items() if run_id not in wanted)
@@ -235,6 +238,10 @@ def _start(
         local.ensure_supervisor(root)
     if profile.cluster == "debug":
         debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
+
+
+def _title(run: Run) -> Title:
+    return Title(name=run.name, baseline=run.baseline, params=run.params)
 
 
 def _groups(

@@ -82,11 +82,12 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
     lock = locks.FileLock(run.lock)
     if not lock.acquire():
         return
+    earlier = attempts.read(run)
     number, writer = journal.open_next(run)
-    writer.append(
-        "start", 0, 0.0, attempt=number, resume_step=0, fresh=False, submission=submission, job=None
-    )
-    writer.append("end", 0, 0.0, status="failed", reason=reason)
+    start = {"attempt": number, "fresh": False, "submission": submission, "job": None}
+    _append_unresumed(writer, start, earlier)
+    last = earlier[-1] if earlier else Attempt(0, Path())
+    writer.append("end", last.step, last.train_seconds, status="failed", reason=reason)
     writer.close()
     lock.release()
 
@@ -167,7 +168,7 @@ def _train(
         resume = _prepare(task.run, earlier, number, start["fresh"])
         start.update(provenance.hardware(config), resume_step=resume.step)
     except BaseException:
-        writer.append("start", 0, 0.0, **start)
+        _append_unresumed(writer, start, earlier)
         raise
     writer.append("start", resume.step, resume.train_seconds, **start)
     if start["fresh"]:
@@ -177,10 +178,17 @@ def _train(
     return outcome.status, outcome.reason
 
 
+def _append_unresumed(writer: Journal, start: dict[str, Any], earlier: list[Attempt]) -> None:
+    """Write the start of an attempt that takes up nothing: what earlier ones wrote stands."""
+    last = earlier[-1] if earlier and not start["fresh"] else Attempt(0, Path())
+    writer.append("start", last.step, last.train_seconds, **{**start, "resume_step": last.step})
+
+
 def _prepare(run: RunFiles, earlier: list[Attempt], number: int, fresh: bool) -> Resume:
     from ..trainer import resume
 
-    return resume.prepare(run, number - 1 if fresh else attempts.ignored_until(earlier))
+    after = number - 1 if fresh else attempts.ignored_until(earlier)
+    return resume.prepare(run, after, attempts.limits(earlier))
 
 
 def _discard_checkpoints(run: RunFiles) -> None:

@@ -27,15 +27,16 @@ def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: Exper
 
 
 def assign(db: sqlite3.Connection, files: ExperimentFiles, unsent: Iterable[str]) -> None:
-    """Give the experiment's runs what submissions say of them: the newest that sends a run decides.
+    """Give the experiment's runs what submissions say of them.
 
-    An unsent run (one with journals that no submission sends) is called by its id; its config is the copy
-    that its worker made.
+    The newest that sends a run decides on its config and job, the newest of all on what it is called. An
+    unsent run (one with journals that no submission sends) is called by its id; its config is the copy that
+    its worker made.
     """
-    positions = _positions(db, files.name)
+    titles = _titles(db, files.name)
     sent = {row[0]: row for row in db.execute(_ENTRIES, (files.name,))}  # the last one, the newest, stays
     rows = [*sent.values(), *(_unsent(files, run) for run in sorted(unsent))]
-    db.executemany(_ASSIGN, [(files.name, positions.get(row[0]), *row) for row in rows])
+    db.executemany(_ASSIGN, [(files.name, *_entitled(row, titles)) for row in rows])
 
 
 def _known(db: sqlite3.Connection, experiment: str) -> dict[str, Stamp]:
@@ -57,7 +58,7 @@ def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stam
         row = (files.name, f"submissions/{name}", 0, str(error))
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
         return
-    texts = (json.dumps(submission.profile), submission.code_path, json.dumps(submission.named))
+    texts = (json.dumps(submission.profile), submission.code_path, _titles_json(submission))
     head = (files.name, name, *stamp, submission.id, submission.created, *texts)
     db.execute("INSERT INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", head)
     entries = [(files.name, name, *_entry(run, submission.jobs.get(run.id))) for run in submission.runs]
@@ -70,11 +71,27 @@ def _entry(run: Any, job: Any) -> tuple[Any, ...]:
     return (run.id, run.name, run.baseline, *texts, *reference)
 
 
-def _positions(db: sqlite3.Connection, experiment: str) -> dict[str, int]:
-    """Return the place of each run in the newest submission's specification."""
+def _titles_json(submission: Any) -> str:
+    """Return, as JSON, [name, baseline, params as JSON] of every run that is named, by id."""
+    titles = {
+        run: [title.name, title.baseline, json.dumps(title.params)] for run, title in submission.named.items()
+    }
+    return json.dumps(titles)
+
+
+def _titles(db: sqlite3.Connection, experiment: str) -> dict[str, tuple[Any, ...]]:
+    """Return (position, name, baseline, params) of each run in the newest submission's specification."""
     sql = "SELECT named FROM submission WHERE experiment = ? ORDER BY created DESC, id DESC LIMIT 1"
     newest = db.execute(sql, (experiment,)).fetchone()
-    return {} if newest is None else {run: place for place, run in enumerate(json.loads(newest[0]))}
+    named = {} if newest is None else json.loads(newest[0])
+    return {run: (position, *title) for position, (run, title) in enumerate(named.items())}
+
+
+def _entitled(row: tuple[Any, ...], titles: dict[str, tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return position, id, name, baseline, params and the rest of a run's row."""
+    run, *title = row[:4]
+    position, *title = titles.get(run, (None, *title))
+    return (position, run, *title, *row[4:])
 
 
 def _unsent(files: ExperimentFiles, run: str) -> tuple[Any, ...]:

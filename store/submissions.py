@@ -21,14 +21,19 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class RunEntry(_Manifest):
-    """One run that a submission sends."""
+class Title(_Manifest):
+    """What a specification calls a run."""
 
-    id: str
     name: str
     baseline: str | None = None
     params: dict[str, Any]
     """The dotted keys that grid, zip and seeds set, with this run's values."""
+
+
+class RunEntry(Title):
+    """One run that a submission sends."""
+
+    id: str
     config: dict[str, Any]
     """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
     fresh: bool = False
@@ -56,8 +61,8 @@ class Submission(_Manifest):
     code_path: str | None = None
     """The folder of the spec file; the worker puts it first on `sys.path`."""
     runs: list[RunEntry]
-    named: list[str]
-    """Ids of all runs that the specification names, also those not sent."""
+    named: dict[str, Title]
+    """All runs that the specification names, also those not sent, by id and in its order."""
     jobs: dict[str, JobRef] = {}
     """By run id; filled in once the cluster has accepted the jobs."""
 

@@ -52,7 +52,7 @@ class History:
                 experiment="exp",
                 profile={},
                 runs=entries,
-                named=[p.id for p in points],
+                named={entry.id: entry for entry in entries},
             )
         )
 

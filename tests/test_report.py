@@ -100,7 +100,7 @@ def write_runs(root: Root, runs: list[Run], created: float = 1e9) -> None:
     entries = [run.entry() for run in runs]
     submission = Submission(
         id=submissions.new_id(created), created=created, experiment=EXPERIMENT, runs=entries,
-        profile={"name": "local", "cluster": "local"}, named=[entry.id for entry in entries],
+        profile={"name": "local", "cluster": "local"}, named={entry.id: entry for entry in entries},
     )  # fmt: skip
     submissions.write(files, submission)
     for run in runs:

@@ -18,7 +18,7 @@ from alphagrid.store.journal import Journal
 from alphagrid.store.layout import ExperimentFiles, Root
 from alphagrid.store.lock import held
 from alphagrid.store.queries import Estimate, RunRow
-from alphagrid.store.submissions import JobRef, RunEntry, Submission
+from alphagrid.store.submissions import JobRef, RunEntry, Submission, Title
 
 A, B, C = "00000000aa", "00000000bb", "00000000cc"
 SECONDS = {"data": 0.1, "forward_backward": 0.5}
@@ -45,7 +45,7 @@ def submit(
         experiment=files.name,
         profile={"name": "local", "cluster": "local"},
         runs=runs,
-        named=list(ids if named is None else named),
+        named={i: Title(name=f"run-{i}", params={"seed": 0}) for i in (ids if named is None else named)},
     )
     submissions.write(files, submission)
     return submission

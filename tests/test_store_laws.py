@@ -86,7 +86,14 @@ def _fields(kind: str, value: float) -> dict[str, Any]:
 
 def submit(files: ExperimentFiles, *runs: str) -> None:
     entries = [RunEntry(id=run, name=run, params={}, config={}) for run in runs]
-    named = Submission(id="s", created=1.0, experiment=files.name, profile={}, runs=entries, named=list(runs))
+    named = Submission(
+        id="s",
+        created=1.0,
+        experiment=files.name,
+        profile={},
+        runs=entries,
+        named={entry.id: entry for entry in entries},
+    )
     submissions.write(files, named)
 
 

@@ -6,7 +6,7 @@ import pytest
 from alphagrid.errors import SystemRefused, UserError
 from alphagrid.store import submissions
 from alphagrid.store.layout import ExperimentFiles
-from alphagrid.store.submissions import JobRef, RunEntry, Submission
+from alphagrid.store.submissions import JobRef, RunEntry, Submission, Title
 
 
 def submission(created: float, id_: str | None = None) -> Submission:
@@ -17,7 +17,7 @@ def submission(created: float, id_: str | None = None) -> Submission:
         experiment="exp",
         profile={"name": "local", "cluster": "local"},
         runs=[entry],
-        named=["00000000aa"],
+        named={"00000000aa": Title(name="a", params={})},
     )
 
 

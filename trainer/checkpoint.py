@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import torch
 
+from ..errors import UserError
 from ..store.layout import RunFiles
 
 CHUNK = 1 << 20
@@ -22,7 +23,7 @@ FORMAT = 1
 
 
 class CheckpointDamaged(Exception):
-    """A checkpoint that cannot be used: its content is not what its name vouches for, say."""
+    """The content of a checkpoint is not what its name vouches for, or cannot be read."""
 
 
 @dataclass(frozen=True, order=True)
@@ -75,17 +76,19 @@ def write(run: RunFiles, step: int, attempt: int, state: Mapping[str, Any], keep
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(run.path)
-    for old in _outdated(available(run), path, keep):
+    for old in _outdated(available(run), CheckpointFile.from_path(path), keep):
         old.path.unlink(missing_ok=True)
     return path
 
 
-def _outdated(files: list[CheckpointFile], newest: Path, keep: int) -> list[CheckpointFile]:
-    """Return all but the newest `keep` steps' checkpoints, and what `newest` takes the place of."""
-    step = CheckpointFile.from_path(newest).step
-    replaced = [file for file in files if file.step == step and file.path != newest]
-    others = [file for file in files if file not in replaced]
-    return replaced + others[:-keep]
+def _outdated(files: list[CheckpointFile], newest: CheckpointFile, keep: int) -> list[CheckpointFile]:
+    """Return what `newest` takes the place of, and all but the newest `keep` of what is left.
+
+    Those of later attempts are left alone: this one may have been overtaken without knowing it.
+    """
+    own = [file for file in files if file.attempt <= newest.attempt]
+    replaced = [file for file in own if file.step == newest.step and file != newest]
+    return replaced + [file for file in own if file not in replaced][:-keep]
 
 
 def available(run: RunFiles, after_attempt: int = 0) -> list[CheckpointFile]:
@@ -98,7 +101,8 @@ def read(file: CheckpointFile) -> dict[str, Any]:
     """Check the content against the name, and load the state onto the CPU.
 
     Raises:
-        CheckpointDamaged: it does not match, cannot be read, or is of another format.
+        CheckpointDamaged: it does not match, or cannot be read.
+        UserError: it is sound, but of a format that this version does not read.
     """
     value = 0
     try:
@@ -111,7 +115,10 @@ def read(file: CheckpointFile) -> dict[str, Any]:
         raise CheckpointDamaged("its checksum does not match")
     state: dict[str, Any] = torch.load(file.path, map_location="cpu", weights_only=True)
     if state.get("format") != FORMAT:
-        raise CheckpointDamaged(f"it is of format {state.get('format')}, this version reads {FORMAT}")
+        raise UserError(
+            f"{file.path} is of format {state.get('format')}, this alphagrid reads format {FORMAT}",
+            "go on with the version that wrote it, or begin anew with `alphagrid retry --fresh`",
+        )
     return state
 
 

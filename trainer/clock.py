@@ -26,19 +26,26 @@ class Clock:
         self.train_seconds = 0.0
         self._window: dict[str, float] = defaultdict(float)
         self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_STEPS))
-        self._step_started = 0.0
+        self._started = 0.0
 
     @contextmanager
     def charge(self, category: str) -> Iterator[None]:
         """Charge what happens inside to a category."""
-        start = self._now()
+        self._started = self._now()
         try:
             yield
         finally:
-            seconds = self._now() - start
+            seconds = self._now() - self._started
             self._window[category] += seconds
             if category in COUNTED:
                 self.train_seconds += seconds
+
+    def forget_suspension(self) -> None:
+        """Do not count what went before in the section that is being charged: the process was suspended.
+
+        Called on SIGCONT; the section's beginning is the last sign of life.
+        """
+        self._started = self._now()
 
     @contextmanager
     def step(self, kind: str) -> Iterator[None]:

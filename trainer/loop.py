@@ -42,6 +42,7 @@ def train(
     """
     started = now()
     clock = Clock(now)
+    stop_request.on_resumption = clock.forget_suspension
     session = Session(config, clock)
     recorder = Recorder(session, run, journal, attempt, stop_request, now)
     for name in resume.damaged:
@@ -53,7 +54,7 @@ def train(
     session.train_batch(session.step)  # loading the data for the first time belongs to the start-up
     recorder.event("training_started", startup_seconds=now() - started)
 
-    while not stop_request and not recorder.diverged and not _finished(session):
+    while recorder.goes_on and not _finished(session):
         index = session.step
         measuring = session.measures(index)
         measurement: Measurement | None = None

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..store.journal import Journal
+from ..store.journal import Journal, overtaken
 from ..store.layout import RunFiles
-from . import checkpoint
 from .alpha.measurement import Measurement
 from .alpha.policies.base import PolicyEvent
+from .checkpoint_writer import CheckpointWriter, Written
 from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
 from .session import Session
@@ -35,9 +35,15 @@ class Recorder:
         self._attempt = attempt
         self._stop_request = stop_request
         self._now = now
-        self._last_checkpoint = now()
+        self._checkpoints = CheckpointWriter(run, attempt, session.config.checkpoint, now)
         self._measurements: list[Measurement] = []
-        self.diverged = False
+        self._diverged = False
+        self._overtaken = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether nothing ends the attempt before its time: no stop request, divergence, newer attempt."""
+        return not (self._stop_request or self._diverged or self._overtaken)
 
     def event(self, name: str, **details: Any) -> None:
         """Write an event."""
@@ -54,7 +60,9 @@ class Recorder:
             self._log_window()
         session.evaluation_pending = session.evaluations.due(session.step, session.clock.train_seconds)
         self.evaluate_if_pending()
-        if self._now() - self._last_checkpoint >= session.config.checkpoint.every_seconds:
+        for written in self._checkpoints.finished():
+            self._log_checkpoint(written)
+        if self._checkpoints.due():
             self._checkpoint()
 
     def evaluate_if_pending(self, at_stop: bool = False) -> None:
@@ -78,18 +86,25 @@ class Recorder:
     def finish(self) -> Outcome:
         """Bring the attempt to its end, whichever it is."""
         session = self._session
+        if self.goes_on:
+            self._evaluate_at_stop()
         if self._stop_request:
             self.event("stop_requested", reason=self._stop_request.reason)
-        elif not self.diverged:
-            self._evaluate_at_stop()
-        if not self._stop_request:
+        else:
             self._log_window()
-        if self.diverged:
+        if self._is_overtaken():
+            return self._outcome("interrupted", "a newer attempt of this run has begun")
+        if self._diverged:
             return self._outcome("diverged", f"the training loss is not finite at step {session.step}")
-        self._checkpoint()
+        self._checkpoint(last=True)
         if self._stop_request:
             return self._outcome("interrupted", self._stop_request.reason)
         return self._outcome("completed", None)
+
+    def _is_overtaken(self) -> bool:
+        """Look whether a newer attempt has begun; this one then stops without another word."""
+        self._overtaken = self._overtaken or overtaken(self._run, self._attempt)
+        return self._overtaken
 
     def _evaluate_at_stop(self) -> None:
         session = self._session
@@ -107,8 +122,10 @@ class Recorder:
         if self._session.window.steps == 0:
             return
         record = self._session.window.take()
+        if self._is_overtaken():
+            return
         self._append("window", **record, seconds=self._session.clock.take_window())
-        self.diverged = not math.isfinite(record["loss"])
+        self._diverged = not math.isfinite(record["loss"])
 
     def _log_measurements(self) -> None:
         for measurement in self._measurements:
@@ -117,17 +134,19 @@ class Recorder:
             )
         self._measurements.clear()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, last: bool = False) -> None:
         session = self._session
         self._log_measurements()
-        start = self._now()
+        if self._is_overtaken():
+            return
+        seconds = session.clock.train_seconds
         with session.clock.charge("checkpoint"):
-            path = checkpoint.write(
-                self._run, session.step, self._attempt, session.state_dict(), session.config.checkpoint.keep
-            )
-        self._last_checkpoint = self._now()
-        seconds = self._last_checkpoint - start
-        self._append("checkpoint", file=path.name, bytes=path.stat().st_size, seconds=seconds)
+            done = self._checkpoints.write(session.step, seconds, session.state_dict(), last)
+        for written in done:
+            self._log_checkpoint(written)
+
+    def _log_checkpoint(self, written: Written) -> None:
+        self._journal.append("checkpoint", written.step, written.train_seconds, **written.record())
 
     def _append(self, kind: str, **fields: Any) -> None:
         self._journal.append(kind, self._session.step, self._session.clock.train_seconds, **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,19 @@ class Resume:
     """Names of newer checkpoints that could not be used."""
 
 
-def prepare(run: RunFiles, after_attempt: int = 0) -> Resume:
-    """Load the newest sound checkpoint of the attempts later than `after_attempt`."""
+def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | None = None) -> Resume:
+    """Load the newest sound checkpoint of the attempts later than `after_attempt`.
+
+    `limits` says, per attempt, up to which step its checkpoints count: what an attempt wrote after a
+    newer one had begun is not the run's, although its numbers would be the same.
+
+    Raises:
+        UserError: the newest sound one was written by another version of alphagrid.
+    """
     damaged: list[str] = []
     for file in reversed(available(run, after_attempt)):
+        if limits is not None and file.step > limits.get(file.attempt, file.step):
+            continue
         try:
             state = read(file)
         except CheckpointDamaged as error:

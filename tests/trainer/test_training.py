@@ -172,8 +172,8 @@ def test_a_raised_stop_continues_to_the_same_bits(train_run):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(train_run):
-    config = {**BASE, "checkpoint": {"every_seconds": 1e-9}}
-    trained = train_run(config)
+    config = {**BASE, "checkpoint": {"every_seconds": TICK}}
+    trained = train_run(config, now=ticking())
     newest = available(trained.run)[-1]
     newest.path.write_bytes(newest.path.read_bytes()[:-100] + bytes(100))
     again = train_run(config)
@@ -182,8 +182,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(train_run):
 
 
 def test_two_checkpoints_are_kept(train_run):
-    trained = train_run({**BASE, "checkpoint": {"every_seconds": 1e-9}})
-    assert [file.step for file in available(trained.run)] == [59, 60]
+    config = {**BASE, "checkpoint": {"every_seconds": TICK}, "stop": {"steps": 300}}
+    trained = train_run(config, now=ticking())
+    kept = [file.step for file in available(trained.run)]
+    assert len(trained.of_kind("checkpoint")) > 3
+    assert kept == [record["step"] for record in trained.of_kind("checkpoint")][-2:]
+    assert kept[-1] == 300
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(train_run):

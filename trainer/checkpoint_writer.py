@@ -1,0 +1,118 @@
+"""When checkpoints are written, and by whom: small ones at once, large ones on a thread of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..store.layout import RunFiles
+from . import checkpoint
+from .config import CheckpointOptions
+
+BACKGROUND_BYTES = 64 * 2**20
+"""States at least so large are copied and written behind the training's back."""
+MOST_OVERHEAD = 0.02
+"""Share of the time between two checkpoints that training may stand still for one."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint on disk: what it is of, its size, and the seconds it took and held training up."""
+
+    step: int
+    train_seconds: float
+    path: Path
+    bytes: int
+    seconds: float
+    blocked_seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields of a `checkpoint` record."""
+        return {
+            "file": self.path.name,
+            "bytes": self.bytes,
+            "seconds": self.seconds,
+            "blocked_seconds": self.blocked_seconds,
+        }
+
+
+class CheckpointWriter:
+    """Writes an attempt's checkpoints; every `every_seconds`, or less often where that costs too much."""
+
+    def __init__(
+        self, run: RunFiles, attempt: int, options: CheckpointOptions, now: Callable[[], float]
+    ) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._options = options
+        self._now = now
+        self._last = now()
+        self._blocked = 0.0
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: Future[Written] | None = None
+
+    def due(self) -> bool:
+        """Tell whether it is time for one."""
+        interval = max(self._options.every_seconds, self._blocked / MOST_OVERHEAD)
+        return self._pending is None and self._now() - self._last >= interval
+
+    def write(
+        self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False
+    ) -> list[Written]:
+        """Write a checkpoint, and return those that have reached the disk by now.
+
+        With `last`, all have when this returns.
+
+        Raises:
+            OSError: this one or the one before could not be written.
+        """
+        start = self._now()
+        done = self.finished(wait=True)
+        if last or _size(state) < BACKGROUND_BYTES:
+            done.append(self._write(step, train_seconds, state, start, None))
+        else:
+            copy = _copied(state)
+            blocked = self._now() - start
+            self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
+            self._pending = self._thread.submit(self._write, step, train_seconds, copy, start, blocked)
+        self._last = self._now()
+        self._blocked = self._last - start
+        return done
+
+    def finished(self, wait: bool = False) -> list[Written]:
+        """Return the checkpoint that was under way if it has reached the disk; with `wait`, wait for it."""
+        pending = self._pending
+        if pending is None or not (wait or pending.done()):
+            return []
+        self._pending = None
+        return [pending.result()]
+
+    def _write(
+        self, step: int, train_seconds: float, state: dict[str, Any], start: float, blocked: float | None
+    ) -> Written:
+        path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep)
+        seconds = self._now() - start
+        size = path.stat().st_size
+        return Written(step, train_seconds, path, size, seconds, seconds if blocked is None else blocked)
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of all tensors in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_size, items))
+
+
+def _copied(value: Any) -> Any:
+    """Return nested dicts and lists with every tensor copied to the CPU's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((key, _copied(item)) for key, item in value.items())
+    return [_copied(item) for item in value] if isinstance(value, list) else value
