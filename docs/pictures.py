@@ -7,6 +7,7 @@ budget heatmap of its report.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from alphagrid.jobs.status import ExperimentStatus, status
 from alphagrid.store.layout import Root
 from alphagrid.terminal import status_view
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 HERE = Path(__file__).parent
@@ -34,7 +36,7 @@ def main() -> None:
         _save(_halfway(root), HERE / "pictures" / "status.svg")
         _alphagrid("submit", str(SPEC), "--root", folder, "--wait")
         _alphagrid("report", EXPERIMENT, "--root", folder, "--out", folder + "/report")
-        heatmap = min((Path(folder) / "report" / "figures").glob("budget*.svg"))
+        heatmap = next((Path(folder) / "report" / "figures").glob("budget-*-until-*.svg"))
         shutil.copy(heatmap, HERE / "pictures" / "budget.svg")
 
 
@@ -58,7 +60,8 @@ def _halfway(root: Root) -> ExperimentStatus:
 def _save(found: ExperimentStatus, path: Path) -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(status_view(found))
-    console.save_svg(str(path), title=f"alphagrid status {EXPERIMENT}")
+    own_fonts = re.sub(r"@font-face {{.*?}}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    console.save_svg(str(path), title=f"alphagrid status {EXPERIMENT}", code_format=own_fonts)
 
 
 if __name__ == "__main__":
