@@ -288,6 +288,34 @@ def retry(
         _wait(under, experiment)
 
 
+@app.command(epilog="Example: alphagrid prune quickstart --all --dry-run")
+def prune(
+    experiment: ExperimentArgument,
+    selectors: SelectorsArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
+    last: Annotated[
+        bool,
+        typer.Option("--last", help="Also the last one, without which a run cannot go on."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted.")] = False,
+    root: RootOption = None,
+) -> None:
+    """Delete checkpoints of runs that have ended, all but each one's last."""
+    from . import terminal
+    from .jobs import pruning
+
+    under = _root(root)
+    chosen = _select(under, experiment, selectors or [], failed, everything)
+    found = pruning.prunable(under, experiment, chosen, last)
+    if not dry_run:
+        pruning.prune(found)
+    for one in found:
+        terminal.say(f"{one.run}: {len(one.paths)} files, {terminal.size(one.bytes)}")
+    total = terminal.size(sum(one.bytes for one in found))
+    terminal.say(f"{'would delete' if dry_run else 'deleted'} {total} of {experiment}")
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a grid specification, for editors and checkers."""

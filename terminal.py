@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ PERIOD = 1.0
 MOST_RUNS = 40
 """Runs shown before the rest is only counted."""
 MOST_PLANNED = 20
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 STYLES = {
     "pending": "dim",
@@ -50,6 +51,11 @@ URGENCY = (
     "pending",
     "completed",
     "cancelled",
+)
+
+
+STATUS_COLUMNS = (
+    *("run", "state", "step", "done", "loss", "rate", "seen", "ETA", "attempts", "checkpoint", "why"),
 )
 
 
@@ -88,8 +94,7 @@ def status_view(
 ) -> RenderableType:
     """Return an experiment's runs, the most urgent first where there are too many to show."""
     now = time.time() if now is None else now
-    columns = ["run", "state", "step", "done", "best loss", "learning rate", "seen", "ETA", "attempts", "why"]
-    table = _table(found.experiment, columns, right=(2, 3, 4, 5, 6, 7, 8))
+    table = _table(found.experiment, STATUS_COLUMNS, right=range(2, len(STATUS_COLUMNS) - 1))
     runs = list(found.runs)
     if not everything and len(runs) > MOST_RUNS:
         runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[:MOST_RUNS]
@@ -186,7 +191,7 @@ def _console(terminal: bool) -> Console:
     return Console(highlight=False) if terminal else Console(highlight=False, width=WIDTH_IN_A_PIPE)
 
 
-def _table(title: str, columns: Sequence[str], right: Sequence[int] = ()) -> Table:
+def _table(title: str, columns: Sequence[str], right: Container[int] = ()) -> Table:
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(
@@ -206,12 +211,28 @@ def _status_row(run: RunStatus, now: float) -> list[RenderableType]:
         "" if run.last_seen is None else _duration(max(0.0, now - run.last_seen)) + " ago",
         "" if run.eta_seconds is None else _duration(run.eta_seconds),
         str(run.attempts),
+        _checkpoint(run),
         Text(run.reason or "", style="dim"),
     ]
 
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
+
+
+def _checkpoint(run: RunStatus) -> str:
+    """Return the size of the last checkpoint, and how long writing it took."""
+    if run.checkpoint_bytes is None or run.checkpoint_seconds is None:
+        return ""
+    return f"{size(run.checkpoint_bytes)}, {run.checkpoint_seconds:.2g}s"
+
+
+def size(count: int) -> str:
+    """Return bytes as 512 B, 1.2 MB or 6.5 GB."""
+    amount, unit = float(count), 0
+    while amount >= 1000 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
 
 
 def _duration(seconds: float) -> str:

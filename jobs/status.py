@@ -45,6 +45,9 @@ class RunStatus:
     eta_seconds: float | None
     """Training time that is left at its present pace, while it runs."""
     checkpoint_step: int | None
+    checkpoint_bytes: int | None
+    checkpoint_seconds: float | None
+    """How long writing the last one took."""
     superseded: int
     job: dict[str, Any] | None
 
@@ -141,6 +144,8 @@ def _run_status(row: RunRow, standing: Standing) -> RunStatus:
         last_seen=row.last_seen,
         eta_seconds=_eta(row, done) if standing.state == "running" else None,
         checkpoint_step=row.checkpoint_step,
+        checkpoint_bytes=row.checkpoint_bytes,
+        checkpoint_seconds=row.checkpoint_seconds,
         superseded=row.superseded,
         job=None if row.job is None else asdict(row.job),
     )

@@ -18,6 +18,7 @@ RUN_ID = re.compile(r"[0-9a-f]{10}")
 SUBMISSION = re.compile(r"[^.].*\.json")
 JOURNAL = re.compile(r"journal-(\d{4,})\.jsonl")
 CHECKPOINT = re.compile(r"checkpoint-(\d{10,})-(\d{4,})-[0-9a-f]{8}\.pt")
+TORN_CHECKPOINT = re.compile(r"\.checkpoint-\d{10,}-\d{4,}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class RunFiles:
         """Return (attempt, path) of every journal, by ascending attempt."""
         found = ((JOURNAL.fullmatch(name), self.path / name) for name in _names(self.path))
         return sorted((int(match[1]), path) for match, path in found if match)
+
+    def torn_checkpoints(self) -> list[Path]:
+        """Return what was left of checkpoints whose writer died."""
+        return [self.path / name for name in sorted(_names(self.path)) if TORN_CHECKPOINT.fullmatch(name)]
 
     def checkpoints(self) -> list[Path]:
         """Return the finished checkpoints by ascending (step, attempt): the newest is the last."""

@@ -22,7 +22,7 @@ from .losses import Loss, loss_of, mean
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
 from .schedules import learning_rate
-from .streams import Batch, derive, to_device
+from .streams import Batch, Prefetched, Stream, derive, to_device
 from .window import Window
 from .workloads import WORKLOADS
 from .workloads.base import Workload
@@ -48,7 +48,7 @@ class Session:
         self.step = 0
         self.evaluation_pending = False
         self.last_evaluated = 0
-        self._train = self.workload.stream("train", config.seed)
+        self._train = self._stream("train")
         self._probe_stream = self.workload.stream("probe", config.seed)
         self.probe = self._probe()
 
@@ -102,6 +102,10 @@ class Session:
         self.evaluation_pending = state["evaluation"]["pending"]
         self.last_evaluated = state["evaluation"]["last"]
         self.window.load_state_dict(state["window"])
+
+    def _stream(self, name: str) -> Stream:
+        stream = self.workload.stream(name, self.config.seed)
+        return Prefetched(stream, self.workload.prefetch) if self.workload.prefetch else stream
 
     def _on_device(self, batch: Batch) -> Batch:
         moved: Batch = to_device(batch, self.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -55,6 +56,28 @@ class ShuffledStream:
     def _order_of(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
         return torch.randperm(self._rows, generator=generator)
+
+
+class Prefetched:
+    """A stream whose next batches are read on a thread of their own while the present one is used.
+
+    What is read does not depend on when: a batch is a function of its index. Reading goes on during
+    evaluations and checkpoints.
+    """
+
+    def __init__(self, stream: Stream, ahead: int) -> None:
+        self._stream = stream
+        self._ahead = ahead
+        self._thread = ThreadPoolExecutor(1, "prefetch")
+        self._reading: dict[int, Future[Batch]] = {}
+
+    def batch(self, index: int) -> Batch:
+        """Return batch `index`, and have those after it read."""
+        wanted = range(index, index + 1 + self._ahead)
+        self._reading = {
+            i: self._reading.get(i) or self._thread.submit(self._stream.batch, i) for i in wanted
+        }
+        return self._reading[index].result()
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -23,6 +23,8 @@ class Workload(ABC):
 
     Options: ClassVar[type[WorkloadOptions]] = WorkloadOptions
     loss: ClassVar[str | Callable[[Tensor, Tensor], Tensor]]
+    prefetch: ClassVar[int] = 0
+    """Training batches to read ahead on a thread of their own; 0 where reading costs next to nothing."""
 
     def __init__(self, options: WorkloadOptions) -> None:
         self.options = options

@@ -32,6 +32,8 @@ class LeastSquaresOptions(WorkloadOptions):
     """Linear least squares on a given or drawn data set: the case in which α* is exact."""
 
     features: Annotated[int, Field(ge=1)] = 8
+    """Inputs of an example, and weights of the model."""
     examples: Annotated[int, Field(ge=1)] = 256
+    """Examples drawn for each split."""
     noise: Annotated[float, Field(ge=0)] = 0.1
     """Standard deviation of the noise on the targets."""

@@ -1,0 +1,55 @@
+"""Deleting checkpoints that nothing will go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SystemRefused
+from ..store.layout import Root, RunFiles
+from .states import State
+from .status import RunStatus
+
+ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "cancelled"})
+"""States in which nobody reads or writes a run's checkpoints."""
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """What can be deleted of one run."""
+
+    run: str
+    """The run's readable name."""
+    paths: tuple[Path, ...]
+    bytes: int
+
+
+def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool = False) -> list[Prunable]:
+    """Return what can go of the runs that have ended: all checkpoints but the last, and torn ones.
+
+    From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too.
+    """
+    files = root.experiment(experiment)
+    found = [_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
+    return [one for one in found if one.paths]
+
+
+def prune(found: Iterable[Prunable]) -> None:
+    """Delete it.
+
+    Raises:
+        SystemRefused: a file cannot be deleted; those before it are gone.
+    """
+    for one in found:
+        for path in one.paths:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise SystemRefused(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _of_run(name: str, run: RunFiles, last: bool) -> Prunable:
+    checkpoints = run.checkpoints()
+    paths = (*run.torn_checkpoints(), *(checkpoints if last else checkpoints[:-1]))
+    return Prunable(name, paths, sum(path.stat().st_size for path in paths))
