@@ -97,8 +97,14 @@ def _fields(model: type[BaseModel], skip: tuple[str, ...] = ()) -> list[str]:
     for name, field in model.model_fields.items():
         if name not in skip:
             default = "required" if field.is_required() else f"`{_default(field.default)}`"
-            rows.append(f"| `{name}` | {default} | {_cell(field.description or '')} |")
+            rows.append(f"| `{name}` | {default} | {_cell(_description(model, name))} |")
     return ["\n".join(rows) + "\n"] if len(rows) > 2 else []
+
+
+def _description(model: type[BaseModel], key: str) -> str:
+    """Return what the model says of a key, or the nearest of its bases that says anything."""
+    bases = [base for base in model.__mro__ if issubclass(base, BaseModel) and key in base.model_fields]
+    return next((told for base in bases if (told := base.model_fields[key].description)), "")
 
 
 def _default(value: Any) -> str:

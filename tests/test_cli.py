@@ -1,11 +1,14 @@
 """The command line as a user meets it: results, exit codes, and errors for people."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from alphagrid.cli import app
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
+
+Call = Callable[..., Result]
 
 SPEC = """
 experiment: tiny
@@ -25,33 +28,33 @@ profile: debug
 
 
 @pytest.fixture
-def spec(tmp_path):
+def spec(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(SPEC)
     return path
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(tmp_path: Path) -> Call:
     """Return a function that runs a command in this process, under a root of the test's own."""
 
-    def run(*arguments, root=tmp_path / "runs"):
+    def run(*arguments: object, root: Path = tmp_path / "runs") -> Result:
         return CliRunner().invoke(app, [*map(str, arguments)], env={"ALPHAGRID_ROOT": str(root)})
 
     return run
 
 
-def everything_under(folder):
+def everything_under(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
     }
 
 
-def without_index(files):
+def without_index(files: dict[str, int]) -> dict[str, int]:
     return {name: size for name, size in files.items() if "alphagrid.db" not in name}
 
 
-def test_from_a_spec_to_a_budget_table_in_this_process(call, spec, tmp_path):
+def test_from_a_spec_to_a_budget_table_in_this_process(call: Call, spec: Path, tmp_path: Path) -> None:
     sent = call("submit", spec)
     assert sent.exit_code == 0
     assert "sent 3 runs of tiny" in sent.stderr
@@ -73,7 +76,7 @@ def test_from_a_spec_to_a_budget_table_in_this_process(call, spec, tmp_path):
         assert run["complete"]
 
 
-def test_submitting_again_sends_nothing_and_a_raised_stop_continues(call, spec):
+def test_submitting_again_sends_nothing_and_a_raised_stop_continues(call: Call, spec: Path) -> None:
     call("submit", spec)
     assert "sent 0 runs" in call("submit", spec).stderr
     raised = call("submit", spec, "--set", "base.stop.steps=30")
@@ -82,7 +85,7 @@ def test_submitting_again_sends_nothing_and_a_raised_stop_continues(call, spec):
     assert [(run["step"], run["attempts"]) for run in runs] == [(30, 2)] * 3
 
 
-def test_dry_run_says_everything_and_writes_nothing(call, spec, tmp_path):
+def test_dry_run_says_everything_and_writes_nothing(call: Call, spec: Path, tmp_path: Path) -> None:
     plan = json.loads(call("submit", spec, "--dry-run", "--json", "--profile", "slurm-a100").stdout)
     assert plan["experiment"] == "tiny"
     assert plan["sbatch_calls"] == 1
@@ -92,7 +95,7 @@ def test_dry_run_says_everything_and_writes_nothing(call, spec, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_reading_commands_change_nothing_but_the_index(call, spec, tmp_path):
+def test_reading_commands_change_nothing_but_the_index(call: Call, spec: Path, tmp_path: Path) -> None:
     call("submit", spec)
     before = without_index(everything_under(tmp_path))
     for command in (
@@ -103,7 +106,7 @@ def test_reading_commands_change_nothing_but_the_index(call, spec, tmp_path):
     assert without_index(everything_under(tmp_path)) == before
 
 
-def test_report_writes_tables_and_figures_and_says_where(call, spec, tmp_path):
+def test_report_writes_tables_and_figures_and_says_where(call: Call, spec: Path, tmp_path: Path) -> None:
     call("submit", spec)
     result = call("report", "tiny", "--out", tmp_path / "out")
     assert result.exit_code == 0
@@ -117,7 +120,7 @@ def test_report_writes_tables_and_figures_and_says_where(call, spec, tmp_path):
     }
 
 
-def test_csv_and_markdown_are_for_programs_and_pages(call, spec):
+def test_csv_and_markdown_are_for_programs_and_pages(call: Call, spec: Path) -> None:
     call("submit", spec)
     csv = call("report", "tiny", "--format", "csv").stdout.splitlines()
     assert len({line.count(",") for line in csv}) == 1
@@ -146,7 +149,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_bad_input_is_an_error_for_people_and_writes_nothing(call, spec, tmp_path, mistake):
+def test_bad_input_is_an_error_for_people_and_writes_nothing(
+    call: Call, spec: Path, tmp_path: Path, mistake: str
+) -> None:
     right, wrong, said = MISTAKES[mistake]
     assert SPEC.count(right) >= 1
     spec.write_text(SPEC.replace(right, wrong, 1))
@@ -158,14 +163,14 @@ def test_bad_input_is_an_error_for_people_and_writes_nothing(call, spec, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_errors_name_file_line_and_key(call, spec):
+def test_errors_name_file_line_and_key(call: Call, spec: Path) -> None:
     spec.write_text(SPEC.replace("lr: 0.05}", "lrr: 0.05}", 1))
     line = next(number for number, text in enumerate(spec.read_text().splitlines(), 1) if "lrr" in text)
     assert f"{spec}:{line}: optimizer.lrr" in call("submit", spec).stderr.replace("\n", "")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"\xff\xfe", None])
-def test_a_file_that_is_no_spec(call, tmp_path, content):
+def test_a_file_that_is_no_spec(call: Call, tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "spec.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -174,14 +179,14 @@ def test_a_file_that_is_no_spec(call, tmp_path, content):
     assert "spec.yaml" in result.stderr.replace("\n", "")
 
 
-def test_a_root_that_cannot_be_written(call, spec, tmp_path):
+def test_a_root_that_cannot_be_written(call: Call, spec: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = call("submit", spec, root=tmp_path / "file" / "runs")
     assert result.exit_code == 2
     assert "error:" in result.stderr
 
 
-def test_an_edited_base_is_refused_and_loses_nothing(call, spec, tmp_path):
+def test_an_edited_base_is_refused_and_loses_nothing(call: Call, spec: Path, tmp_path: Path) -> None:
     call("submit", spec)
     before = without_index(everything_under(tmp_path / "runs"))
     spec.write_text(SPEC.replace("features: 3", "features: 4"))
@@ -191,7 +196,7 @@ def test_an_edited_base_is_refused_and_loses_nothing(call, spec, tmp_path):
     assert without_index(everything_under(tmp_path / "runs")) == before
 
 
-def test_a_store_from_a_newer_version_is_refused_untouched(call, spec, tmp_path):
+def test_a_store_from_a_newer_version_is_refused_untouched(call: Call, spec: Path, tmp_path: Path) -> None:
     import sqlite3
 
     call("submit", spec)
@@ -206,28 +211,28 @@ def test_a_store_from_a_newer_version_is_refused_untouched(call, spec, tmp_path)
 
 
 @pytest.mark.parametrize("command", [["status", "tinny"], ["report", "tinny"], ["logs", "tinny", "x"]])
-def test_an_experiment_that_does_not_exist(call, spec, command):
+def test_an_experiment_that_does_not_exist(call: Call, spec: Path, command: list[str]) -> None:
     call("submit", spec)
     result = call(*command)
     assert result.exit_code == 2
     assert "tiny" in result.stderr
 
 
-def test_a_slurm_profile_without_slurm(call, spec, monkeypatch):
+def test_a_slurm_profile_without_slurm(call: Call, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     result = call("submit", spec, "--profile", "slurm-a100")
     assert result.exit_code == 2
     assert "--profile local" in result.stderr
 
 
-def test_profiles_and_schema_are_shown(call):
+def test_profiles_and_schema_are_shown(call: Call) -> None:
     assert "slurm-a100" in call("profiles", "list").stdout
     shown = json.loads(call("profiles", "show", "slurm-a100", "--json").stdout)
     assert (shown["gres"], shown["cpus"], shown["memory"], shown["hours"]) == ("gpu:a100:1", 8, "80G", 24.0)
     assert "experiment" in json.loads(call("schema").stdout)["properties"]
 
 
-def test_the_store_can_be_deleted_and_rebuilt(call, spec):
+def test_the_store_can_be_deleted_and_rebuilt(call: Call, spec: Path) -> None:
     call("submit", spec)
     before = json.loads(call("status", "tiny", "--json").stdout)
     Path(call("store", "path").stdout.strip()).unlink()
@@ -240,7 +245,7 @@ COMMANDS = ("submit", "status", "report", "logs", "cancel", "retry", "schema", "
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(call, command):
+def test_every_command_explains_itself(call: Call, command: str) -> None:
     result = call(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"alphagrid {command}" in result.stdout or "Usage:" in result.stdout

@@ -4,17 +4,20 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from alphagrid.cli import app
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
+
+Call = Callable[..., Result]
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 
 
-def blocks(language):
+def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
@@ -26,7 +29,7 @@ print(json.dumps(reference.pages()))
 """
 
 
-def test_reference_pages_are_those_the_code_gives():
+def test_reference_pages_are_those_the_code_gives() -> None:
     command = [sys.executable, "-c", PRINT_PAGES]
     told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name, text in json.loads(told.stdout).items():
@@ -34,20 +37,20 @@ def test_reference_pages_are_those_the_code_gives():
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(tmp_path: Path) -> Call:
     return lambda *arguments: CliRunner().invoke(
         app, [*map(str, arguments)], env={"ALPHAGRID_ROOT": str(tmp_path / "runs")}
     )
 
 
-def test_the_readmes_grid_is_a_grid(call, tmp_path):
+def test_the_readmes_grid_is_a_grid(call: Call, tmp_path: Path) -> None:
     (tmp_path / "my-first.yaml").write_text(blocks("yaml")[0])
     plan = json.loads(call("submit", tmp_path / "my-first.yaml", "--dry-run", "--json").stdout)
     assert len(plan["runs"]) == 3 * (4 + 1)
     assert "interval200-count10-seed2" in {run["name"] for run in plan["runs"]}
 
 
-def test_the_readmes_workload_trains(call, tmp_path):
+def test_the_readmes_workload_trains(call: Call, tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text(blocks("python")[0])
     spec = tmp_path / "spirals.yaml"
     spec.write_text("""
@@ -67,13 +70,13 @@ profile: debug
     assert run["best_validation_loss"] < 0.6
 
 
-def test_every_file_the_documentation_points_to_exists():
+def test_every_file_the_documentation_points_to_exists() -> None:
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
-def test_every_spec_that_is_shipped_is_valid(call):
+def test_every_spec_that_is_shipped_is_valid(call: Call) -> None:
     for spec in (REPOSITORY / "specs").glob("*.yaml"):
         result = call("submit", spec, "--dry-run")
         assert result.exit_code == 0, f"{spec}: {result.output}"

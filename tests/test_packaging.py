@@ -13,7 +13,7 @@ HEAVY = ("torch", "scipy", "matplotlib", "sklearn", "pandas", "submitit", "sqlit
 TOP = ("analysis", "cluster_profiles", "jobs", "store", "trainer")
 
 
-def test_every_package_of_the_tree_is_listed():
+def test_every_package_of_the_tree_is_listed() -> None:
     found = {
         ".".join(["alphagrid", *path.parent.relative_to(REPOSITORY).parts])
         for room in TOP
@@ -22,7 +22,7 @@ def test_every_package_of_the_tree_is_listed():
     assert {"alphagrid", *found} == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
-def test_starting_the_command_line_imports_nothing_heavy():
+def test_starting_the_command_line_imports_nothing_heavy() -> None:
     code = f"import sys, alphagrid.cli; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -33,7 +33,7 @@ def test_starting_the_command_line_imports_nothing_heavy():
 @pytest.mark.parametrize(
     "module", ["alphagrid.trainer.config", "alphagrid.jobs.grid", "alphagrid.jobs.status"]
 )
-def test_torch_is_imported_by_training_only(module):
+def test_torch_is_imported_by_training_only(module: str) -> None:
     code = f"import sys, {module}; print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -41,7 +41,7 @@ def test_torch_is_imported_by_training_only(module):
     )
 
 
-def test_no_module_inside_the_package_imports_it_by_its_name():
+def test_no_module_inside_the_package_imports_it_by_its_name() -> None:
     absolute = [
         f"{path.relative_to(REPOSITORY)}:{number}"
         for room in TOP

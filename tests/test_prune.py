@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from alphagrid.cli import app
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 SPEC = """
 experiment: tiny

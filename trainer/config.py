@@ -33,6 +33,7 @@ class EvalOptions(Section):
     every_seconds: Seconds | None = None
     """Whenever train_seconds passes a multiple of this."""
     splits: Annotated[list[Split], Field(min_length=1)] = ["train", "validation", "test"]
+    """What is evaluated, each split as a whole."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -47,14 +48,18 @@ class CheckpointOptions(Section):
     """When checkpoints are written (also at every stop request, and at the end) and how many are kept."""
 
     every_seconds: Seconds = 600.0
+    """Seconds of real time from one checkpoint to the next; longer where writing would cost too much."""
     keep: Steps = 2
+    """Newest checkpoints that are kept."""
 
 
 class StopOptions(Section):
     """When a run is finished: after so many steps or so many train_seconds, whichever comes first."""
 
     steps: Steps | None = None
+    """Steps done, over all attempts."""
     train_seconds: Seconds | None = None
+    """Training time over all attempts [s]; evaluation, checkpoints and diagnostics do not count."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -82,6 +87,7 @@ class TrainingConfig(Section):
     stop: StopOptions
     log: LogOptions = LogOptions()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the initial model, the order of batches, and what training draws (dropout, say)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA if torch sees it, else the CPU with a warning."""
     threads: Annotated[int, Field(ge=1)] = 1

@@ -1,9 +1,14 @@
 """Runs trained in this process, with their journals read back."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
-from alphagrid.store.journal import Journal, read
+from alphagrid.store.journal import Journal, Record, read
 from alphagrid.store.layout import Root, RunFiles
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.loop import train
@@ -18,20 +23,37 @@ class Trained:
 
     run: RunFiles
     outcome: Outcome
-    records: list
+    records: list[Record]
 
-    def of_kind(self, kind):
+    def of_kind(self, kind: str) -> list[Record]:
         return [record for record in self.records if record["kind"] == kind]
 
-    def events(self, name):
+    def events(self, name: str) -> list[Record]:
         return [record for record in self.of_kind("event") if record["event"] == name]
 
 
+class TrainRun(Protocol):
+    """Makes one more attempt at a run."""
+
+    def __call__(
+        self,
+        config: dict[str, Any],
+        name: str = ...,
+        stop_request: StopRequest | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> Trained: ...
+
+
 @pytest.fixture
-def train_run(tmp_path):
+def train_run(tmp_path: Path) -> TrainRun:
     """Return a function that makes one more attempt at a run."""
 
-    def attempt(config, name="0123456789", stop_request=None, now=None):
+    def attempt(
+        config: dict[str, Any],
+        name: str = "0123456789",
+        stop_request: StopRequest | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> Trained:
         run = Root(tmp_path).experiment("test").run(name)
         run.path.mkdir(parents=True, exist_ok=True)
         number = len(run.journals()) + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from alphagrid.jobs.signals import requesting
-from alphagrid.store.journal import Journal, read
+from alphagrid.store.journal import Journal, Record, read
 from alphagrid.store.layout import RunFiles
 from alphagrid.trainer.clock import CATEGORIES, COUNTED, Clock
 from alphagrid.trainer.config import TrainingConfig
@@ -117,6 +117,6 @@ def test_a_suspended_process_pays_nothing_for_it(tmp_path: Path) -> None:
     assert max(sum(w["seconds"][category] for category in COUNTED) for w in windows) < 1.0
 
 
-def records(path: Path) -> list[dict[str, object]]:
+def records(path: Path) -> list[Record]:
     journal = RunFiles(path).journal(1)
     return read(journal).records if journal.exists() else []

@@ -13,7 +13,7 @@ OUTPUTS = {"cross_entropy": (7, 5), "bce_with_logits": (7,), "mse": (7, 5)}
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_closed_forms_are_the_first_and_second_derivative_along_the_tangent(name):
+def test_closed_forms_are_the_first_and_second_derivative_along_the_tangent(name: str) -> None:
     torch.manual_seed(0)
     loss, targets = loss_of(name), TARGETS[name]()
     outputs = torch.randn(OUTPUTS[name], dtype=torch.float64)
@@ -26,14 +26,15 @@ def test_closed_forms_are_the_first_and_second_derivative_along_the_tangent(name
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_mean_of_the_values_is_torchs_loss(name):
+def test_the_mean_of_the_values_is_torchs_loss(name: str) -> None:
     torch.manual_seed(1)
     loss, targets = loss_of(name), TARGETS[name]()
     outputs = torch.randn(OUTPUTS[name])
+    assert loss.reference is not None
     torch.testing.assert_close(loss.values(outputs, targets).mean(), loss.reference()(outputs, targets))
 
 
-def test_softmax_curvature_stays_positive_where_the_difference_of_moments_cancels():
+def test_softmax_curvature_stays_positive_where_the_difference_of_moments_cancels() -> None:
     outputs = torch.randn(1000, 10)
     tangent = 30 + 0.003 * torch.randn(1000, 10)
     curvature = loss_of("cross_entropy").quadratic(outputs, torch.zeros(1000, dtype=torch.long), tangent)[1]
@@ -44,7 +45,7 @@ def test_softmax_curvature_stays_positive_where_the_difference_of_moments_cancel
     torch.testing.assert_close(curvature.double(), reference, rtol=0.05, atol=1e-9)
 
 
-def test_targets_in_a_sequence_are_elements_of_their_own():
+def test_targets_in_a_sequence_are_elements_of_their_own() -> None:
     outputs, targets = torch.randn(2, 3, 4), torch.randint(0, 4, (2, 3))
     values = loss_of("cross_entropy").values(outputs, targets)
     assert values.shape == (2, 3)

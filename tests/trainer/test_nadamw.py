@@ -7,6 +7,8 @@ import pytest
 import torch
 from alphagrid.trainer.optimizers.nadamw import NAdamW, build
 from alphagrid.trainer.optimizers.options import NAdamWOptions
+from alphagrid.trainer.optimizers.stepper import Stepper
+from torch import Tensor
 
 SETTINGS = {
     "beta1": 0.93266073836,
@@ -16,7 +18,18 @@ SETTINGS = {
 }
 
 
-def reference_step(theta, gradient, m, v, t, lr, beta1, beta2, eps, weight_decay):
+def reference_step(
+    theta: float,
+    gradient: float,
+    m: float,
+    v: float,
+    t: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[float, float, float]:
     """One step for one scalar, written as in the paper, in Python's float64."""
     theta = theta * (1 - lr * weight_decay)
     m = beta1 * m + (1 - beta1) * gradient
@@ -26,11 +39,11 @@ def reference_step(theta, gradient, m, v, t, lr, beta1, beta2, eps, weight_decay
     return theta, m, v
 
 
-def gradient_at(theta, t):
+def gradient_at(theta: float, t: int) -> float:
     return math.sin(3 * theta + t)
 
 
-def test_twenty_steps_equal_the_formula_written_out():
+def test_twenty_steps_equal_the_formula_written_out() -> None:
     parameter = torch.tensor([0.7, -1.3], dtype=torch.float64, requires_grad=True)
     optimizer = NAdamW([parameter], lr=0.05, **SETTINGS)
     expected = [(0.7, 0.0, 0.0), (-1.3, 0.0, 0.0)]
@@ -46,7 +59,7 @@ def test_twenty_steps_equal_the_formula_written_out():
         assert parameter.tolist() == pytest.approx([theta for theta, _, _ in expected], rel=1e-12, abs=1e-14)
 
 
-def stepper_with_gradient(lr):
+def stepper_with_gradient(lr: float) -> tuple[Stepper, Tensor]:
     torch.manual_seed(0)
     parameter = torch.randn(50, requires_grad=True)
     stepper = build(NAdamWOptions(name="nadamw", lr=lr), [parameter])
@@ -54,7 +67,7 @@ def stepper_with_gradient(lr):
     return stepper, parameter
 
 
-def test_looking_at_the_direction_first_changes_no_bit_of_the_step():
+def test_looking_at_the_direction_first_changes_no_bit_of_the_step() -> None:
     plain, plain_parameter = stepper_with_gradient(1e-3)
     looked, looked_parameter = stepper_with_gradient(1e-3)
     plain.step()
@@ -65,13 +78,13 @@ def test_looking_at_the_direction_first_changes_no_bit_of_the_step():
     assert torch.equal(plain_parameter, looked_parameter)
 
 
-def test_direction_does_not_depend_on_the_learning_rate():
+def test_direction_does_not_depend_on_the_learning_rate() -> None:
     tiny, _ = stepper_with_gradient(2e-14)
     large, _ = stepper_with_gradient(2e-4)
     assert torch.equal(tiny.direction().vector[0], large.direction().vector[0])
 
 
-def test_parameter_without_gradient_stays_where_it_is():
+def test_parameter_without_gradient_stays_where_it_is() -> None:
     used, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
     stepper = build(NAdamWOptions(name="nadamw"), [used, unused])
     used.grad = torch.ones(3)
@@ -80,7 +93,7 @@ def test_parameter_without_gradient_stays_where_it_is():
     assert not torch.equal(used, torch.ones(3))
 
 
-def test_state_survives_a_round_trip():
+def test_state_survives_a_round_trip() -> None:
     stepper, parameter = stepper_with_gradient(1e-3)
     stepper.step()
     state, at = copy.deepcopy(stepper.state_dict()), parameter.detach().clone()
@@ -89,6 +102,7 @@ def test_state_survives_a_round_trip():
     other = at.clone().requires_grad_()
     resumed = build(NAdamWOptions(name="nadamw", lr=1e-3), [other])
     resumed.load_state_dict(state)
+    assert parameter.grad is not None
     other.grad = parameter.grad.clone()
     resumed.step()
     assert torch.equal(other, expected)

@@ -1,17 +1,20 @@
 """What each policy does with the values it is given: windows, medians, rejections."""
 
+from typing import Any
+
 import pytest
 import torch
 from alphagrid.trainer.alpha.measurement import Measurement
 from alphagrid.trainer.alpha.options import ApplyOptions, MedianOptions, ObserveOptions
 from alphagrid.trainer.alpha.policies.apply import Apply
+from alphagrid.trainer.alpha.policies.base import PolicyEvent
 from alphagrid.trainer.alpha.policies.median import Median
 from alphagrid.trainer.alpha.routes import Quadratic
 from alphagrid.trainer.optimizers.stepper import Direction
 from pydantic import ValidationError
 
 
-def measured(index, alpha_abs, curvature=1.0, rate=0.5):
+def measured(index: int, alpha_abs: float, curvature: float = 1.0, rate: float = 0.5) -> Measurement:
     """A measurement along d = −η·u whose α*_abs is uᵀg / uᵀGu as given."""
     quadratic = Quadratic(torch.tensor(alpha_abs * curvature), torch.tensor(curvature), torch.tensor(0.0))
     return Measurement(
@@ -19,17 +22,17 @@ def measured(index, alpha_abs, curvature=1.0, rate=0.5):
     )
 
 
-def median(**options):
+def median(**options: Any) -> Median:
     return Median(MedianOptions(policy="median", **{"interval": 10, "count": 3, "start_step": 5} | options))
 
 
-def after(policy, first, values):
+def after(policy: Median, first: int, values: list[float]) -> list[PolicyEvent]:
     return [
         event for i, value in enumerate(values) for event in policy.after_step(measured(first + i, value))
     ]
 
 
-def test_windows_are_the_thesis_rule():
+def test_windows_are_the_thesis_rule() -> None:
     options = ObserveOptions(policy="observe", start_step=2000, interval=1000, count=50)
     inside = [index for index in range(5000) if options.measures(index)]
     assert inside[:50] == list(range(2000, 2050))
@@ -38,12 +41,12 @@ def test_windows_are_the_thesis_rule():
     assert [index for index in inside if options.ends_window(index)] == [2049, 3049, 4049]
 
 
-def test_a_window_of_the_whole_interval_measures_every_step():
+def test_a_window_of_the_whole_interval_measures_every_step() -> None:
     options = ObserveOptions(policy="observe")
     assert all(options.measures(index) and options.ends_window(index) for index in range(10))
 
 
-def test_schedule_acts_before_the_start_and_its_value_there_is_held_until_the_first_median():
+def test_schedule_acts_before_the_start_and_its_value_there_is_held_until_the_first_median() -> None:
     policy = median()
     assert policy.learning_rate(4, 0.4) == 0.4
     assert policy.learning_rate(5, 0.3) == 0.3
@@ -54,19 +57,19 @@ def test_schedule_acts_before_the_start_and_its_value_there_is_held_until_the_fi
     assert policy.learning_rate(8, 0.1) == 2.0
 
 
-def test_median_of_an_even_count_is_the_midpoint():
+def test_median_of_an_even_count_is_the_midpoint() -> None:
     policy = median(count=4)
     after(policy, 5, [1.0, 2.0, 4.0, 9.0])
     assert policy.learning_rate(9, 0.0) == 3.0
 
 
-def test_scale_multiplies_what_is_applied_and_not_what_is_recorded():
+def test_scale_multiplies_what_is_applied_and_not_what_is_recorded() -> None:
     policy = median(scale=0.5)
     event = after(policy, 5, [1.0, 2.0, 3.0])[0]
     assert (event.details["value"], event.details["median"]) == (1.0, 2.0)
 
 
-def test_a_median_that_is_not_positive_keeps_the_rate_and_is_counted():
+def test_a_median_that_is_not_positive_keeps_the_rate_and_is_counted() -> None:
     policy = median()
     policy.learning_rate(5, 0.3)
     event = after(policy, 5, [-1.0, -2.0, 5.0])[0]
@@ -74,7 +77,7 @@ def test_a_median_that_is_not_positive_keeps_the_rate_and_is_counted():
     assert policy.learning_rate(8, 0.1) == 0.3
 
 
-def test_undefined_values_are_left_out_and_half_of_the_window_must_remain():
+def test_undefined_values_are_left_out_and_half_of_the_window_must_remain() -> None:
     nan = float("nan")
     policy = median(count=4, interval=10)
     assert after(policy, 5, [nan, 2.0, 4.0, nan])[0].details["value"] == 3.0
@@ -83,7 +86,7 @@ def test_undefined_values_are_left_out_and_half_of_the_window_must_remain():
     assert zero_curvature[-1][0].details["used"] == 0
 
 
-def test_window_in_progress_survives_a_checkpoint():
+def test_window_in_progress_survives_a_checkpoint() -> None:
     whole, first = median(), median()
     for policy in (whole, first):
         policy.learning_rate(5, 0.3)
@@ -94,7 +97,7 @@ def test_window_in_progress_survives_a_checkpoint():
     assert whole.learning_rate(8, 0.0) == resumed.learning_rate(8, 0.0) == 2.0
 
 
-def test_apply_scales_the_step_and_keeps_the_plain_one_when_the_value_is_rejected():
+def test_apply_scales_the_step_and_keeps_the_plain_one_when_the_value_is_rejected() -> None:
     policy = Apply(ApplyOptions(policy="apply", scale=2.0))
     assert policy.factor(measured(0, 0.25)) == pytest.approx(1.0)  # 2 · 0.25 / η with η = 0.5
     assert policy.factor(measured(1, 1.0)) == pytest.approx(4.0)
@@ -107,19 +110,19 @@ def test_apply_scales_the_step_and_keeps_the_plain_one_when_the_value_is_rejecte
     "mistake",
     [{"count": 11}, {"count": 0}, {"interval": -1}, {"also": ["unbiased"]}, {"also": ["biased", "biased"]}],
 )
-def test_impossible_windows_are_refused(mistake):
+def test_impossible_windows_are_refused(mistake: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MedianOptions(policy="median", **{"interval": 10, "count": 3} | mistake)
 
 
-def test_absolute_alpha_does_not_depend_on_the_learning_rate_it_was_measured_under():
+def test_absolute_alpha_does_not_depend_on_the_learning_rate_it_was_measured_under() -> None:
     tiny = measured(0, 3e-4, rate=2e-14).value
     usual = measured(0, 3e-4, rate=2e-4).value
     assert tiny.alpha_abs == usual.alpha_abs
     assert tiny.alpha_rel == pytest.approx(1.5e10, rel=1e-6)
 
 
-def test_relative_only_where_the_step_is_no_multiple_of_the_rate():
+def test_relative_only_where_the_step_is_no_multiple_of_the_rate() -> None:
     quadratic = Quadratic(torch.tensor(-2.0), torch.tensor(1.0), torch.tensor(0.0))
     value = Measurement(0, Direction([], 1.0, 0.1, []), False, "unbiased", quadratics={"unbiased": quadratic})
     assert value.value.alpha_rel == 2.0

@@ -4,13 +4,15 @@ import pytest
 import torch
 from alphagrid.errors import UserError
 from alphagrid.trainer.alpha.routes import by_curvlinops, by_jvp
-from alphagrid.trainer.losses import loss_of
+from alphagrid.trainer.losses import Loss, loss_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 
-def make(name, batch_size, hidden, seed):
+def make(
+    name: str, batch_size: int, hidden: int, seed: int
+) -> tuple[nn.Module, Loss, dict[str, Tensor], list[Tensor]]:
     """A small network, a batch and a vector for one loss, in float64."""
     torch.manual_seed(seed)
     outputs = {"cross_entropy": 4, "bce_with_logits": 1, "mse": 3}[name]
@@ -25,18 +27,21 @@ def make(name, batch_size, hidden, seed):
     return model.eval(), loss_of(name), batch, vector
 
 
-def dense(model, loss, batch, vector):
+def dense(
+    model: nn.Module, loss: Loss, batch: dict[str, Tensor], vector: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient and the GGN matrix, explicitly: JᵀHJ with the Hessian of the mean loss."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 
-    def outputs(at):
-        return torch.func.functional_call(model, at, (batch["inputs"],))
+    def outputs(at: dict[str, Tensor]) -> Tensor:
+        found: Tensor = torch.func.functional_call(model, at, (batch["inputs"],))
+        return found
 
     z = outputs(parameters)
     jacobian = torch.cat([j.flatten(z.dim()) for j in torch.func.jacrev(outputs)(parameters).values()], -1)
     jacobian = jacobian.reshape(z.numel(), -1)
 
-    def mean_loss(flat):
+    def mean_loss(flat: Tensor) -> Tensor:
         return loss.values(flat.view_as(z), batch["targets"]).mean()
 
     hessian = torch.func.hessian(mean_loss)(z.flatten())
@@ -52,7 +57,9 @@ def dense(model, loss, batch, vector):
     seed=st.integers(0, 10**6),
 )
 @settings(max_examples=30, deadline=None)
-def test_jvp_curvlinops_and_the_dense_matrix_agree(name, batch_size, hidden, seed):
+def test_jvp_curvlinops_and_the_dense_matrix_agree(
+    name: str, batch_size: int, hidden: int, seed: int
+) -> None:
     model, loss, batch, vector = make(name, batch_size, hidden, seed)
     slope, curvature, scale = dense(model, loss, batch, vector)
     routes = [by_jvp(model, loss, batch, vector)]
@@ -62,7 +69,7 @@ def test_jvp_curvlinops_and_the_dense_matrix_agree(name, batch_size, hidden, see
         assert abs(route.curvature - curvature) <= 1e-9 * max(1.0, float(curvature))
 
 
-def test_weights_weigh_slope_and_curvature():
+def test_weights_weigh_slope_and_curvature() -> None:
     model, loss, batch, vector = make("mse", 6, 4, 0)
     weights = torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=torch.float64)
     half = {key: value[:3] for key, value in batch.items()}
@@ -74,7 +81,7 @@ def test_weights_weigh_slope_and_curvature():
     torch.testing.assert_close(weighted.curvature, expected.curvature)
 
 
-def test_curvlinops_refuses_what_it_would_get_wrong():
+def test_curvlinops_refuses_what_it_would_get_wrong() -> None:
     model, loss, batch, vector = make("mse", 6, 4, 0)
     with pytest.raises(UserError, match="weights"):
         by_curvlinops(model, loss, {**batch, "weights": torch.ones(6)}, vector)
@@ -83,7 +90,7 @@ def test_curvlinops_refuses_what_it_would_get_wrong():
         by_curvlinops(normalised, loss, batch, [torch.ones_like(p) for p in normalised.parameters()])
 
 
-def test_probing_in_training_mode_leaves_buffers_and_gradients_alone():
+def test_probing_in_training_mode_leaves_buffers_and_gradients_alone() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 3))
     model = model.double().train()

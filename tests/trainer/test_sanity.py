@@ -1,13 +1,16 @@
 """The thesis' sanity check (its section 4.1.1): where the model is quadratic, one α* step is exact."""
 
+from typing import Any
+
 import pytest
 import torch
-from alphagrid.trainer.alpha.measurement import Probe
-from alphagrid.trainer.alpha.options import ApplyOptions
+from alphagrid.trainer.alpha.measurement import Estimate, Probe
+from alphagrid.trainer.alpha.options import ApplyOptions, Estimator, Route
 from alphagrid.trainer.alpha.policies.apply import Apply
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.losses import loss_of
 from alphagrid.trainer.optimizers import OPTIMIZERS
+from alphagrid.trainer.streams import Batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -15,7 +18,13 @@ from torch import nn
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
-def applied_step(model, batch, optimizer, route, estimator="unbiased"):
+def applied_step(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: dict[str, Any],
+    route: Route,
+    estimator: Estimator = "unbiased",
+) -> Estimate:
     """Take one step of the optimizer with its length replaced by α*; B₁ is the batch itself."""
     options = OPTIMIZERS.entry(optimizer["name"]).options.model_validate(optimizer)
     stepper = OPTIMIZERS.entry(optimizer["name"]).load()(options, list(model.parameters()))
@@ -23,7 +32,7 @@ def applied_step(model, batch, optimizer, route, estimator="unbiased"):
     loss = loss_of("mse")
     probe = Probe(alpha, model, loss, stepper, lambda index: batch, Clock(), seed=0)
     value = loss.values(model(batch["inputs"]), batch["targets"]).mean()
-    value.backward()
+    torch.autograd.backward(value)
     direction = stepper.direction()
     measurement = probe.measure(0, direction, batch, value.detach(), [torch.get_rng_state()])
     stepper.take(direction, Apply(alpha).factor(measurement))
@@ -33,7 +42,9 @@ def applied_step(model, batch, optimizer, route, estimator="unbiased"):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("route", ["jvp", "curvlinops"])
 @pytest.mark.parametrize("optimizer", ["sgd", "nadamw", "adam"])
-def test_one_parameter_one_point_is_solved_by_one_step(dtype, route, optimizer):
+def test_one_parameter_one_point_is_solved_by_one_step(
+    dtype: torch.dtype, route: Route, optimizer: str
+) -> None:
     x, y, theta = 1.7, -0.6, 0.9
     model = nn.Linear(1, 1, bias=False).to(dtype)
     with torch.no_grad():
@@ -47,7 +58,7 @@ def test_one_parameter_one_point_is_solved_by_one_step(dtype, route, optimizer):
         assert (model(batch["inputs"]) - y).square().item() <= TOLERANCE[dtype]
 
 
-def test_relative_alpha_of_one_parameter_is_the_distance_over_the_step():
+def test_relative_alpha_of_one_parameter_is_the_distance_over_the_step() -> None:
     model = nn.Linear(1, 1, bias=False).double()
     with torch.no_grad():
         model.weight.fill_(2.0)
@@ -67,8 +78,8 @@ def test_relative_alpha_of_one_parameter_is_the_distance_over_the_step():
 )
 @settings(max_examples=40, deadline=None)
 def test_full_batch_least_squares_reaches_the_minimum_along_any_direction(
-    rows, features, outputs, optimizer, seed
-):
+    rows: int, features: int, outputs: int, optimizer: str, seed: int
+) -> None:
     torch.manual_seed(seed)
     model = nn.Linear(features, outputs).double()
     batch = {
@@ -82,13 +93,13 @@ def test_full_batch_least_squares_reaches_the_minimum_along_any_direction(
     loss = loss_of("mse").values(model(batch["inputs"]), batch["targets"]).mean()
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     step = [after.detach() - start for after, start in zip(model.parameters(), before, strict=True)]
-    slope = sum((g * d).sum() for g, d in zip(gradient, step, strict=True))
-    lengths = [sum(t.square().sum() for t in tensors).sqrt() for tensors in (gradient, step)]
+    slope = torch.stack([(g * d).sum() for g, d in zip(gradient, step, strict=True)]).sum()
+    lengths = [torch.stack([t.square().sum() for t in tensors]).sum().sqrt() for tensors in (gradient, step)]
     assert abs(slope) <= 1e-9 * (1 + lengths[0] * lengths[1])
 
 
 @pytest.mark.parametrize("estimator", ["biased", "hybrid"])
-def test_on_one_batch_every_estimator_is_the_same(estimator):
+def test_on_one_batch_every_estimator_is_the_same(estimator: Estimator) -> None:
     values = []
     for name in ("unbiased", estimator):
         torch.manual_seed(3)

@@ -1,6 +1,10 @@
 """Whole runs: what the journal tells, when evaluations fall, how a run stops, diverges and resumes."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -8,8 +12,12 @@ from alphagrid.trainer.checkpoint import available, read
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.stopping import StopRequest
 from pydantic import ValidationError
+from torch import Tensor
 
-BASE = {
+if TYPE_CHECKING:
+    from tests.trainer.conftest import Trained, TrainRun
+
+BASE: dict[str, Any] = {
     "workload": {"name": "digits_mlp", "hidden": [16], "batch_size": 64, "dropout": 0.1},
     "optimizer": {"name": "nadamw", "lr": 1e-2},
     "schedule": {"name": "warmup_cosine", "total_steps": 60},
@@ -24,11 +32,11 @@ MEDIAN = {"policy": "median", "interval": 15, "count": 4, "start_step": 10}
 class StopAfter(StopRequest):
     """Asks for a stop once it has been looked at so many times."""
 
-    def __init__(self, looks):
+    def __init__(self, looks: int) -> None:
         super().__init__()
         self._left = looks
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         self._left -= 1
         if self._left < 0:
             self.request("test")
@@ -39,46 +47,47 @@ TICK = 2.0**-10
 """Seconds between two readings of the clock below: sums of it are exact in floating point."""
 
 
-def ticking():
+def ticking() -> Callable[[], float]:
     counter = itertools.count()
     return lambda: next(counter) * TICK
 
 
-def final_model(trained):
-    return read(available(trained.run)[-1])["model"]
+def final_model(trained: Trained) -> dict[str, Tensor]:
+    model: dict[str, Tensor] = read(available(trained.run)[-1])["model"]
+    return model
 
 
-def test_training_lowers_the_loss_on_every_split(train_run):
+def test_training_lowers_the_loss_on_every_split(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "schedule": None, "stop": {"steps": 300}})
     first, last = trained.of_kind("evaluation")[0]["splits"], trained.of_kind("evaluation")[-1]["splits"]
     assert all(last[split]["loss"] < 0.5 * first[split]["loss"] for split in ("train", "validation", "test"))
     assert [first[split]["examples"] for split in ("train", "validation", "test")] == [1197, 300, 300]
 
 
-def test_evaluations_fall_after_step_one_then_every_k_and_at_the_stop(train_run):
+def test_evaluations_fall_after_step_one_then_every_k_and_at_the_stop(train_run: TrainRun) -> None:
     records = train_run(BASE).of_kind("evaluation")
     assert [(r["step"], r["at_stop"]) for r in records] == [(1, False), (21, False), (41, False), (60, True)]
 
 
-def test_an_evaluation_due_at_the_stop_is_none_at_the_stop(train_run):
+def test_an_evaluation_due_at_the_stop_is_none_at_the_stop(train_run: TrainRun) -> None:
     records = train_run({**BASE, "stop": {"steps": 41}}).of_kind("evaluation")
     assert [(r["step"], r["at_stop"]) for r in records] == [(1, False), (21, False), (41, False)]
 
 
-def test_evaluations_by_time_fall_when_a_multiple_has_passed(train_run):
+def test_evaluations_by_time_fall_when_a_multiple_has_passed(train_run: TrainRun) -> None:
     # a plain step reads the clock in three pairs (data, forward and backward, optimizer): it costs 3 ticks
     config = {**BASE, "eval": {"every_seconds": 30 * TICK}, "stop": {"steps": 35}}
     records = train_run(config, now=ticking()).of_kind("evaluation")
     assert [r["step"] for r in records] == [1, 10, 20, 30, 35]
 
 
-def test_no_step_starts_that_would_pass_the_time_budget(train_run):
+def test_no_step_starts_that_would_pass_the_time_budget(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "stop": {"train_seconds": 31 * TICK}}, now=ticking())
     assert trained.outcome.step == 10
     assert trained.outcome.train_seconds == 30 * TICK
 
 
-def test_windows_add_up_to_all_steps_and_to_the_clock(train_run):
+def test_windows_add_up_to_all_steps_and_to_the_clock(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "stop": {"steps": 57}, "alpha": MEDIAN})
     windows = trained.of_kind("window")
     assert [w["step"] for w in windows] == [10, 20, 30, 40, 50, 57]
@@ -89,7 +98,7 @@ def test_windows_add_up_to_all_steps_and_to_the_clock(train_run):
     assert total == pytest.approx(trained.outcome.train_seconds)
 
 
-def test_alpha_is_measured_where_the_window_rule_says(train_run):
+def test_alpha_is_measured_where_the_window_rule_says(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "alpha": {**MEDIAN, "also": ["biased", "hybrid"]}})
     steps = [record["step"] for record in trained.of_kind("alpha")]
     assert steps == [i for i in range(60) if i >= 10 and (i - 10) % 15 < 4]
@@ -102,7 +111,7 @@ def test_alpha_is_measured_where_the_window_rule_says(train_run):
     assert unbiased["alpha_rel"] == pytest.approx(-unbiased["slope"] / unbiased["curvature"])
 
 
-def test_medians_become_the_learning_rate_after_their_window(train_run):
+def test_medians_become_the_learning_rate_after_their_window(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "alpha": MEDIAN})
     accepted = trained.events("learning_rate")
     assert accepted
@@ -110,7 +119,7 @@ def test_medians_become_the_learning_rate_after_their_window(train_run):
     assert measured[25] == accepted[0]["value"]
 
 
-def test_both_routes_train_alike(train_run):
+def test_both_routes_train_alike(train_run: TrainRun) -> None:
     runs = [
         train_run(
             {**BASE, "workload": {"name": "digits_mlp", "hidden": [16]}, "alpha": {**MEDIAN, "route": r}}, r
@@ -121,7 +130,7 @@ def test_both_routes_train_alike(train_run):
     assert first == pytest.approx(second, rel=1e-3)
 
 
-def test_observing_changes_no_bit(train_run):
+def test_observing_changes_no_bit(train_run: TrainRun) -> None:
     plain = train_run(BASE, "0000000000")
     observed = train_run(
         {**BASE, "alpha": {"policy": "observe", "interval": 7, "count": 2, "also": ["biased"]}}, "0000000001"
@@ -137,7 +146,7 @@ def test_observing_changes_no_bit(train_run):
 
 @pytest.mark.parametrize("optimizer", ["nadamw", "schedule_free_adamw", "adamw"])
 @pytest.mark.parametrize("looks", [17, 75])
-def test_a_stopped_run_resumes_to_the_same_bits(train_run, optimizer, looks):
+def test_a_stopped_run_resumes_to_the_same_bits(train_run: TrainRun, optimizer: str, looks: int) -> None:
     config = {**BASE, "optimizer": {"name": optimizer, "lr": 1e-2}}
     if optimizer == "schedule_free_adamw":
         config["schedule"] = None
@@ -160,7 +169,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(train_run, optimizer, looks):
     ]
 
 
-def test_a_raised_stop_continues_to_the_same_bits(train_run):
+def test_a_raised_stop_continues_to_the_same_bits(train_run: TrainRun) -> None:
     whole = train_run(BASE, "0000000000")
     train_run({**BASE, "stop": {"steps": 33}}, "0000000001")
     continued = train_run(BASE, "0000000001")
@@ -171,7 +180,7 @@ def test_a_raised_stop_continues_to_the_same_bits(train_run):
     assert continued.records[0]["step"] == 0
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(train_run):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(train_run: TrainRun) -> None:
     config = {**BASE, "checkpoint": {"every_seconds": TICK}}
     trained = train_run(config, now=ticking())
     newest = available(trained.run)[-1]
@@ -181,7 +190,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(train_run):
     assert again.outcome.status == "completed"
 
 
-def test_two_checkpoints_are_kept(train_run):
+def test_two_checkpoints_are_kept(train_run: TrainRun) -> None:
     config = {**BASE, "checkpoint": {"every_seconds": TICK}, "stop": {"steps": 300}}
     trained = train_run(config, now=ticking())
     kept = [file.step for file in available(trained.run)]
@@ -190,19 +199,19 @@ def test_two_checkpoints_are_kept(train_run):
     assert kept[-1] == 300
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(train_run):
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(train_run: TrainRun) -> None:
     trained = train_run({**BASE, "optimizer": {"name": "sgd", "lr": 1e12}, "schedule": None})
     assert trained.outcome.status == "diverged"
     assert trained.outcome.step < 60
 
 
-def test_policies_that_set_the_rate_refuse_an_optimizer_that_is_not_linear_in_it():
+def test_policies_that_set_the_rate_refuse_an_optimizer_that_is_not_linear_in_it() -> None:
     config = {**BASE, "optimizer": {"name": "schedule_free_adamw"}, "schedule": None, "alpha": MEDIAN}
     with pytest.raises(ValidationError, match="does not allow"):
         TrainingConfig.model_validate(config)
 
 
-def test_schedule_free_is_observed_relatively(train_run):
+def test_schedule_free_is_observed_relatively(train_run: TrainRun) -> None:
     config = {
         **BASE,
         "optimizer": {"name": "schedule_free_adamw"},
