@@ -56,9 +56,10 @@ pictures: $(INSTALLED) ## make the README's pictures anew (trains the quickstart
 	$(BIN)/python docs/pictures.py
 
 bench: $(INSTALLED) ## print the benchmarks' ratios
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/dry_run.py
-	$(BIN)/python benchmarks/journal.py
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.dry_run
+	$(BIN)/python -m benchmarks.journal
+	$(BIN)/python -m benchmarks.evaluation_cadence
 
 clean: ## remove the environment and what tools cached
 	rm -rf $(VENV) .typecheck build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

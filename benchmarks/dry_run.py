@@ -1,7 +1,7 @@
 """How long `alphagrid submit --dry-run --json` of a 10,000-run grid takes, as a whole process.
 
 Bar: 2 seconds. Printed beside `alphagrid --help`, the same process without a grid.
-Run: python benchmarks/dry_run.py
+Run: python -m benchmarks.dry_run
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # as mypy names it; a script finds what lies beside it
-    from benchmarks.harness import command, hardware, interleaved, table
-else:
-    from harness import command, hardware, interleaved, table
+from benchmarks.harness import command, hardware, interleaved, table
 
 REPETITIONS = 5
 BAR = 2.0

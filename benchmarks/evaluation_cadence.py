@@ -1,7 +1,7 @@
 """Whether a plain step costs the same however often one evaluates: real runs of the trainer, side by side.
 
 Bar: within 5 %. The seconds are the clock's own (`train_seconds`), as medians over windows of 50 steps.
-Run: python benchmarks/evaluation_cadence.py
+Run: python -m benchmarks.evaluation_cadence
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from alphagrid.store.journal import Journal, read
 from alphagrid.store.layout import RunFiles
@@ -19,10 +18,7 @@ from alphagrid.trainer.loop import train
 from alphagrid.trainer.resume import prepare
 from alphagrid.trainer.stopping import StopRequest
 
-if TYPE_CHECKING:  # as mypy names it; a script finds what lies beside it
-    from benchmarks.harness import hardware, table
-else:
-    from harness import hardware, table
+from benchmarks.harness import hardware, table
 
 CADENCES = (1000, 50, 10)
 REPETITIONS = 5

@@ -1,18 +1,14 @@
 """How long `alphagrid --help` takes beside importing what any Typer program with rich help imports.
 
-Bar: at most 1.25 times. Run: python benchmarks/startup.py
+Bar: at most 1.25 times. Run: python -m benchmarks.startup
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # as mypy names it; a script finds what lies beside it
-    from benchmarks.harness import command, hardware, interleaved, table
-else:
-    from harness import command, hardware, interleaved, table
+from benchmarks.harness import command, hardware, interleaved, table
 
 REPETITIONS = 15
 BAR = 1.25
