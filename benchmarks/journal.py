@@ -1,6 +1,6 @@
 """What one journal record costs, beside `json.dumps` + `os.write` and beside sqlite-utils' insert of one row.
 
-    python benchmarks/journal.py [--json] [--records 2000] [--repetitions 25]
+    python -m benchmarks.journal [--json] [--records 2000] [--repetitions 25]
 
 Ratios are of medians over interleaved repetitions in one run, so that whatever else the machine does meets
 all three alike.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from statistics import median
 from typing import Any
 
 from alphagrid.store.journal import Journal
+
+from benchmarks.harness import hardware
 
 BAR = 1.5
 """A record may cost this many times what plain `json.dumps` + `os.write` costs."""
@@ -84,16 +85,6 @@ def measure(folder: Path, records: int, repetitions: int) -> dict[str, float]:
                 write(step)
             seconds[name].append((time.perf_counter() - start) / number)
     return {name: median(values) for name, values in seconds.items()}
-
-
-def hardware() -> str:
-    """Return the processor's name and what Python runs on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
 
 
 def main() -> None:
