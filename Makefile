@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-slurm lint format docs pictures bench clean
+.PHONY: help demo test test-slow test-slurm lint format golden docs pictures bench clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ lint: $(INSTALLED) .typecheck/alphagrid ## style, types, and the direction of im
 format: $(INSTALLED) ## let ruff format and sort
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+golden: $(INSTALLED) ## write the golden runs anew (then say why in the changelog)
+	$(BIN)/python tests/golden/record.py --write
 
 docs: $(INSTALLED) ## write docs/reference/ from the code
 	$(BIN)/python docs/reference.py

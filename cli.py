@@ -86,6 +86,10 @@ SelectorsArgument = Annotated[
 ]
 FailedOption = Annotated[bool, typer.Option("--failed", help="All failed runs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All runs of the experiment.")]
+AllowCodeChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-code-change", help="Let runs go on with other code than they had before."),
+]
 
 
 @app.command(epilog="Example: alphagrid submit specs/quickstart.yaml --set base.stop.steps=500 --wait")
@@ -106,6 +110,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the runs to their end; exit 1 if one failed.")
     ] = False,
+    allow_code_change: AllowCodeChangeOption = False,
     as_json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
@@ -124,7 +129,7 @@ def submit(
     under = _root(root)
     for warning in experiment.warnings:
         terminal.say(f"warning: {warning}")
-    submitted = send(experiment, chosen, under)
+    submitted = send(experiment, chosen, under, allow_code_change=allow_code_change)
     if as_json:
         _print_json(vars(submitted))
     _say_submitted(submitted, under)
@@ -273,6 +278,7 @@ def retry(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the runs to their end.")] = False,
     profile: ProfileOption = None,
+    allow_code_change: AllowCodeChangeOption = False,
     root: RootOption = None,
 ) -> None:
     """Send failed, cancelled or lost runs once more."""
@@ -282,7 +288,14 @@ def retry(
     under = _root(root)
     chosen = _select(under, experiment, selectors or [], failed, everything)
     other = load_profile(profile) if profile else None
-    submitted = send_again(under, experiment, [run.id for run in chosen], fresh=fresh, profile=other)
+    submitted = send_again(
+        under,
+        experiment,
+        [run.id for run in chosen],
+        fresh=fresh,
+        profile=other,
+        allow_code_change=allow_code_change,
+    )
     _say_submitted(submitted, under)
     if wait:
         _wait(under, experiment)
@@ -351,6 +364,48 @@ def profiles_show(
         _print_json(load_profile(name).model_dump(mode="json", exclude_none=True))
     else:
         terminal.show(terminal.profile_table(name, describe(name)))
+
+
+@profiles_app.command("check", epilog="Example: alphagrid profiles check slurm-a100")
+def profiles_check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile's name or file.")],
+    as_json: JsonOption = False,
+    root: RootOption = None,
+) -> None:
+    """Hold a profile against the cluster, a verdict per line; exit 1 if anything is wrong.
+
+    How long a checkpoint takes is read from the runs under the root. Nothing is sent.
+    """
+    from . import terminal
+    from .cluster_profiles.check import check
+    from .cluster_profiles.loader import load_profile
+
+    checked = check(load_profile(name), _root(root))
+    if as_json:
+        _print_json(checked.as_dict())
+    else:
+        terminal.show(terminal.check_view(checked))
+    if checked.is_wrong:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@profiles_app.command("init", epilog="Example: alphagrid profiles init --partition gpu ours.yaml")
+def profiles_init(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The profile; by default CLUSTER.yaml.")
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option("--partition", metavar="P", help="For this partition. [default: one with GPUs]"),
+    ] = None,
+) -> None:
+    """Write a profile for this cluster, from what it says of itself; never over a file."""
+    from .cluster_profiles.draft import init
+    from .terminal import say
+
+    written = init(path, partition)
+    name = written if written.is_absolute() else f"./{written}"
+    say(f"wrote {written}; see how it fits: alphagrid profiles check {name}")
 
 
 @store_app.command("path")

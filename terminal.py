@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from .analysis.tables import Table as ReportTable
+    from .cluster_profiles.check import Checked
     from .cluster_profiles.loader import Setting
     from .jobs.status import ExperimentStatus, RunStatus
 
@@ -41,6 +43,7 @@ STYLES = {
     "cancelled": "dim",
     "unknown": "bold yellow",
 }
+VERDICT_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "cannot tell": "magenta"}
 URGENCY = (
     "failed",
     "unknown",
@@ -51,11 +54,6 @@ URGENCY = (
     "pending",
     "completed",
     "cancelled",
-)
-
-
-STATUS_COLUMNS = (
-    *("run", "state", "step", "done", "loss", "rate", "seen", "ETA", "attempts", "checkpoint", "why"),
 )
 
 
@@ -93,16 +91,14 @@ def status_view(
     found: ExperimentStatus, everything: bool = False, now: float | None = None
 ) -> RenderableType:
     """Return an experiment's runs, the most urgent first where there are too many to show."""
-    now = time.time() if now is None else now
-    table = _table(found.experiment, STATUS_COLUMNS, right=range(2, len(STATUS_COLUMNS) - 1))
     runs = list(found.runs)
     if not everything and len(runs) > MOST_RUNS:
         runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[:MOST_RUNS]
-    for run in runs:
-        table.add_row(*_status_row(run, now))
     hidden = len(found.runs) - len(runs)
     more = [Text(f"and {hidden} more (--all shows them)", style="dim")] if hidden else []
-    return Group(table, *more, _counts(found.counts))
+    return Group(
+        _Runs(found.experiment, runs, time.time() if now is None else now), *more, _counts(found.counts)
+    )
 
 
 def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
@@ -159,6 +155,17 @@ def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
     return table
 
 
+def check_view(checked: Checked) -> RenderableType:
+    """Return the verdicts on a profile, and what to do about each."""
+    version = f" (Slurm {checked.version})" if checked.version else ""
+    table = _table(f"{checked.profile} on {checked.cluster}{version}", ["", "verdict", ""])
+    for finding in checked.findings:
+        advice = Text(f"; {finding.advice}" if finding.advice else "", style="dim")
+        verdict = Text(finding.verdict, style=VERDICT_STYLES[finding.verdict])
+        table.add_row(finding.check, verdict, Text(finding.said) + advice)
+    return table
+
+
 def _follow(
     look: Callable[[], ExperimentStatus],
     view: Callable[[ExperimentStatus], RenderableType],
@@ -192,28 +199,63 @@ def _console(terminal: bool) -> Console:
 
 
 def _table(title: str, columns: Sequence[str], right: Container[int] = ()) -> Table:
+    """Return an empty table; where room is short its first column is kept whole, and headers wrap."""
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
+        justify: JustifyMethod = "right" if index in right else "left"
+        least = max(map(len, column.split()), default=1)
         table.add_column(
-            column, justify="right" if index in right else "left", header_style="dim", overflow="fold"
+            column, justify=justify, header_style="dim", overflow="fold", no_wrap=index == 0, min_width=least
         )
     return table
 
 
-def _status_row(run: RunStatus, now: float) -> list[RenderableType]:
-    return [
-        Text(run.name),
-        Text(run.state, style=STYLES[run.state]),
-        f"{run.step:,}",
-        f"{run.percent_done:.0f} %",
-        _number(run.best_validation_loss, "{:.4f}"),
-        _number(run.learning_rate, "{:.3g}"),
-        "" if run.last_seen is None else _duration(max(0.0, now - run.last_seen)) + " ago",
-        "" if run.eta_seconds is None else _duration(run.eta_seconds),
-        str(run.attempts),
-        _checkpoint(run),
-        Text(run.reason or "", style="dim"),
-    ]
+@dataclass(frozen=True)
+class _Column:
+    """A column of `status`: left out where it says nothing, or on a terminal narrower than `from_width`."""
+
+    title: str
+    cell: Callable[[RunStatus, float], Text | str]
+    right: bool = True
+    from_width: int = 0
+
+
+STATUS_COLUMNS = (
+    _Column("run", lambda run, now: run.name, right=False),
+    _Column("state", lambda run, now: Text(run.state, style=STYLES[run.state]), right=False),
+    _Column("step", lambda run, now: f"{run.step:,}"),
+    _Column("done", lambda run, now: f"{run.percent_done:.0f} %"),
+    _Column("loss", lambda run, now: _number(run.best_validation_loss, "{:.4f}")),
+    _Column("rate", lambda run, now: _number(run.learning_rate, "{:.3g}"), from_width=90),
+    _Column("seen", lambda run, now: _ago(run.last_seen, now), from_width=78),
+    _Column("ETA", lambda run, now: "" if run.eta_seconds is None else _duration(run.eta_seconds)),
+    _Column("tries", lambda run, now: str(run.attempts), from_width=90),
+    _Column("checkpoint", lambda run, now: _checkpoint(run), from_width=110),
+    _Column("why", lambda run, now: Text(run.reason or "", style="dim"), right=False),
+)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The table of `status`, in as many columns as there is room for."""
+
+    experiment: str
+    runs: Sequence[RunStatus]
+    now: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay out the table for the width at hand."""
+        shown = [
+            (column, cells)
+            for column in STATUS_COLUMNS
+            if column.from_width <= options.max_width
+            and any(cells := [column.cell(run, self.now) for run in self.runs])
+        ]
+        right = [index for index, (column, _) in enumerate(shown) if column.right]
+        table = _table(self.experiment, [column.title for column, _ in shown], right)
+        for row in zip(*(cells for _, cells in shown), strict=True):
+            table.add_row(*row)
+        yield table
 
 
 def _number(value: float | None, form: str) -> str:
@@ -233,6 +275,10 @@ def size(count: int) -> str:
     while amount >= 1000 and unit < len(UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
     return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
+
+
+def _ago(moment: float | None, now: float) -> str:
+    return "" if moment is None else _duration(max(0.0, now - moment)) + " ago"
 
 
 def _duration(seconds: float) -> str:

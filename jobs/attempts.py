@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,8 @@ class Attempt:
     reason: str | None = None
     """Why it ended, was interrupted or crashed."""
     asked_to_stop: bool = False
+    began: bool = False
+    """Whether it wrote its first record, and so whether `resume_step` says anything."""
     step: int = 0
     """Steps done when it wrote its last record."""
     train_seconds: float = 0.0
@@ -76,12 +77,19 @@ def limits(attempts: Sequence[Attempt]) -> dict[int, int]:
     """Return, by attempt, the step up to which its checkpoints count.
 
     An attempt that lived on after a newer one had begun may have left checkpoints from beyond the step at
-    which that one took up the run.
+    which that one took up the run. One that died before its first record took up nothing.
     """
     found: dict[int, int] = {}
-    for index, attempt in enumerate(attempts[:-1]):
-        found[attempt.number] = min(later.resume_step for later in attempts[index + 1 :])
+    for index, attempt in enumerate(attempts):
+        later = [other.resume_step for other in attempts[index + 1 :] if other.began]
+        if later:
+            found[attempt.number] = min(later)
     return found
+
+
+def reached(attempts: Sequence[Attempt]) -> Attempt | None:
+    """Return the newest attempt that wrote anything: it tells how far the run has come."""
+    return next((attempt for attempt in reversed(attempts) if attempt.began or attempt.step), None)
 
 
 def fruitless(
@@ -145,7 +153,8 @@ def _read_one(number: int, path: Path) -> Attempt:
         journal=path,
         submission=start.get("submission"),
         fresh=bool(start.get("fresh")),
-        resume_step=start.get("resume_step", 0),
+        began=True,
+        resume_step=start["resume_step"],
         job=start.get("job"),
         stop=start.get("stop"),
         **ending,
@@ -154,18 +163,15 @@ def _read_one(number: int, path: Path) -> Attempt:
 
 def _first_record(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
-        line = file.readline()
-    try:
-        record = json.loads(line)
-    except ValueError:  # nothing whole has been written yet
-        return None
-    return record if isinstance(record, dict) and record.get("kind") == "start" else None
+        records = journal.parse(file.readline()).records  # none while nothing whole has been written
+    return records[0] if records and records[0]["kind"] == "start" else None
 
 
 def _ending(records: Sequence[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for record in records:
-        found.update(step=record["step"], train_seconds=record["train_seconds"])
+        done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
+        found.update(step=done, train_seconds=record["train_seconds"])
         if record["kind"] == "end":
             found.update(end=record["status"], reason=record.get("reason"))
         elif record["kind"] == "event" and record["event"] in ("interrupted", "crash"):

@@ -33,7 +33,11 @@ class FileLock:
                 return False
             time.sleep(0.02)
         self._descriptor = descriptor
-        self._sign()
+        try:
+            self._sign()
+        except OSError:  # a full disk; the lock must not stay with whoever could not take it
+            self.release()
+            raise
         return True
 
     def release(self) -> None:

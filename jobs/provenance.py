@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
 
+from ..store import journal
 from ..trainer.config import TrainingConfig
+
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "curvlinops-for-pytorch",
+    "schedulefree",
+    "submitit",
+    "pydantic",
+)
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def versions() -> dict[str, str | None]:
     """Return the versions of what decides a run's numbers; None for what is not installed."""
-
-    def installed(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
     return {
         "python": platform.python_version(),
-        "torch": installed("torch"),
-        "alphagrid": installed("alphagrid"),
+        "torch": _installed("torch"),
+        "alphagrid": _installed("alphagrid"),
     }
+
+
+def packages(workload: str) -> dict[str, str]:
+    """Return the versions of further packages, of the one that an import-path workload comes from too."""
+    names = [
+        *PACKAGES,
+        *(packages_distributions().get(re.split("[.:]", workload)[0], ()) if ":" in workload else ()),
+    ]
+    found = {name: _installed(name) for name in names}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def hardware(config: TrainingConfig) -> dict[str, str | None]:
@@ -29,4 +55,35 @@ def hardware(config: TrainingConfig) -> dict[str, str | None]:
     import torch
 
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    return {"device": "cuda" if cuda else "cpu", "gpu": torch.cuda.get_device_name() if cuda else None}
+    return {
+        "device": "cuda" if cuda else "cpu",
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+        "driver": driver() if cuda else None,
+    }
+
+
+def driver(file: Path = DRIVER) -> str | None:
+    """Return the version of the NVIDIA driver, None if there is none or it does not say."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def start_record(path: Path) -> dict[str, Any] | None:
+    """Return what an attempt's journal begins with, None if it died before."""
+    with path.open("rb") as file:
+        records = journal.parse(file.readline()).records
+    return records[0] if records and records[0]["kind"] == "start" else None
+
+
+def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return a warning if an attempt has other versions than the one before it; None if not."""
+    changes = [
+        f"{name} {before[name]} → {now[name]}"
+        for name in now
+        if before.get(name) is not None and before[name] != now[name]
+    ]
+    return f"other versions than in the attempt before: {', '.join(changes)}" if changes else None

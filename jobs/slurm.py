@@ -23,7 +23,7 @@ from ..cluster_profiles.loader import Profile
 from ..errors import SystemRefused, UserError
 from ..store.layout import ExperimentFiles
 from ..store.submissions import JobRef, Submission
-from . import squeue
+from . import environment, squeue
 from .commands import run
 
 SBATCH_SECONDS = 120
@@ -110,7 +110,8 @@ def _send_array(
 
     root, count = str(files.path.parent.absolute()), len(chunk)
     executor = submitit.SlurmExecutor(files.submitit, python=PYTHON + shlex.quote(sys.executable))
-    executor.update_parameters(**parameters(profile, submission))
+    setup = environment.script_lines(profile, files, submission.id, chunk)
+    executor.update_parameters(**parameters(profile, submission), setup=setup)
     with _clean_environment(), _time_limit(SBATCH_SECONDS):
         try:
             jobs = executor.map_array(
@@ -157,7 +158,6 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
         "mail_type": "END,FAIL" if profile.mail_user else None,
         "signal_delay_s": profile.signal_seconds,
         "array_parallelism": profile.throttle or len(submission.runs),
-        "setup": _setup(profile),
         "stderr_to_stdout": True,
         "srun_args": None if profile.cpus is None else [f"--cpus-per-task={profile.cpus}"],
         "additional_parameters": {
@@ -170,11 +170,6 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
     _check_lines({**given, **given["additional_parameters"]})
     minutes = None if profile.hours is None else math.ceil(profile.hours * 60)
     return {**given, "time": minutes, "wckey": None}  # None: say nothing, where submitit would
-
-
-def _setup(profile: Profile) -> list[str]:
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in (profile.env or {}).items()]
-    return ["set -e", *exports, *(profile.setup or [])]
 
 
 def _check_lines(values: Mapping[str, Any]) -> None:

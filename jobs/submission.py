@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..cluster_profiles.loader import Profile
@@ -19,7 +20,8 @@ from ..errors import UserError
 from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission, Title
-from . import attempts, continuity, debug, local, locks, preconditions, slurm
+from . import attempts, code, continuity, debug, environment, local, locks, preconditions, slurm
+from .code import Code
 from .grid import Experiment, Run
 from .reconciliation import Situation, Verdict, retry_verdict, verdict
 from .standing import Sent, Standing, accounts, newest, standings
@@ -47,6 +49,7 @@ def submit(
     profile: Profile,
     root: Root,
     *,
+    allow_code_change: bool = False,
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
 ) -> Submitted:
@@ -55,7 +58,8 @@ def submit(
     Returns when they are handed over; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, no Slurm, or an edited base.
+        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
+            changed (unless that is allowed), or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -76,12 +80,13 @@ def submit(
         named = {
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
         }
+        given, told = _prepared(files, experiment, profile, chosen, past, allow_code_change)
         submission = Submission(
             id=submissions.new_id(now),
             created=now,
             experiment=experiment.name,
             profile=_profile_record(profile, experiment.runs, known),
-            code_path=str(experiment.spec_folder),
+            **given.fields(allow_code_change),
             runs=chosen,
             named=named,
         )
@@ -94,7 +99,7 @@ def submit(
         tuple(entry.id for entry in chosen),
         _kept(verdicts),
         left,
-        preconditions.warnings(profile, environ),
+        (*preconditions.warnings(profile, environ), *told),
     )
 
 
@@ -105,6 +110,7 @@ def retry(
     *,
     fresh: bool = False,
     profile: Profile | None = None,
+    allow_code_change: bool = False,
     now: float | None = None,
 ) -> Submitted:
     """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
@@ -112,7 +118,7 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted.
+        UserError: a run was never submitted, an import fails, or code has changed (unless that is allowed).
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
@@ -126,16 +132,46 @@ def retry(
         _check_known(experiment, run_ids, sent)
         for run_id, standing in standings(root, files, sent, accounts(files, sent)).items():
             verdicts[run_id] = retry_verdict(Situation(standing.state), fresh)
-        groups = _groups(
-            past, [one for run_id, one in sent.items() if verdicts[run_id] == "send"], profile, fresh, now
-        )
+        again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
+        groups = _groups(files, past, again, profile, fresh, allow_code_change, now)
+        told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
         for used, submission in groups:
-            if used.cluster == "slurm":
-                slurm.require()
             _hand_over(files, submission, used, now)
     for used, submission in groups:
         _start(root, files, used, submission, verdicts)
-    return Submitted(experiment, tuple(i for i, v in verdicts.items() if v == "send"), _kept(verdicts))
+    sent_ids = tuple(run_id for run_id, why in verdicts.items() if why == "send")
+    return Submitted(experiment, sent_ids, _kept(verdicts), warnings=told)
+
+
+def _prepared(
+    files: ExperimentFiles,
+    experiment: Experiment,
+    profile: Profile,
+    chosen: Sequence[RunEntry],
+    past: Sequence[Submission],
+    allow_code_change: bool,
+) -> tuple[Code, tuple[str, ...]]:
+    """Keep the code of the runs to be sent, and see that a job can import it; return warnings too."""
+    if not chosen:
+        return Code(), ()
+    given = code.of_experiment(files, chosen, experiment.spec_folder, Path(experiment.document.source))
+    if not allow_code_change:
+        code.check_unchanged(files, chosen, given)
+    told = code.differs_from_others(files, past, given)
+    if profile.cluster == "slurm":
+        told += environment.check(files, profile, given, code.user_modules(chosen))
+    return given, told
+
+
+def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
+    """See that what is to be sent once more can be; return what is worth a warning."""
+    given = Code.of(submission)
+    if not submission.code_change_allowed:
+        code.check_unchanged(files, submission.runs, given)
+    if profile.cluster != "slurm":
+        return ()
+    slurm.require()
+    return environment.check(files, profile, given, code.user_modules(submission.runs))
 
 
 def _alone(files: ExperimentFiles) -> Any:
@@ -245,23 +281,33 @@ def _title(run: Run) -> Title:
 
 
 def _groups(
-    past: Sequence[Submission], again: Sequence[Sent], profile: Profile | None, fresh: bool, now: float
+    files: ExperimentFiles,
+    past: Sequence[Submission],
+    again: Sequence[Sent],
+    profile: Profile | None,
+    fresh: bool,
+    allow_code_change: bool,
+    now: float,
 ) -> list[tuple[Profile, Submission]]:
-    """Return one new submission per profile and code path that the runs were last sent with."""
-    alike: dict[tuple[str, str | None], list[Sent]] = defaultdict(list)
+    """Return one new submission per profile and source of code that the runs were last sent with."""
+    alike: dict[tuple[str, str | None, str | None], list[Sent]] = defaultdict(list)
     for one in again:
         record = one.submission.profile if profile is None else profile.model_dump(mode="json")
-        alike[json.dumps(record, sort_keys=True), one.submission.code_path].append(one)
+        source = code.source_of(one.submission)
+        kept = one.submission.code_hash if source is None or not Path(source).is_dir() else None
+        alike[json.dumps(record, sort_keys=True), source, kept].append(one)
     groups = []
-    for (record_json, code_path), members in alike.items():
+    for (record_json, _, _), members in alike.items():
         record = json.loads(record_json)
+        runs = [one.entry.model_copy(update={"fresh": fresh}) for one in members]
+        given = code.as_sent_before(files, members[-1].submission, runs)
         submission = Submission(
             id=submissions.new_id(now),
             created=now,
             experiment=past[-1].experiment,
             profile=record,
-            code_path=code_path,
-            runs=[one.entry.model_copy(update={"fresh": fresh}) for one in members],
+            **given.fields(allow_code_change),
+            runs=runs,
             named=past[-1].named,
         )
         groups.append((_recorded_profile(record), submission))

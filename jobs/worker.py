@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, locks, markers, provenance, requeue, signals, slots
+from . import attempts, code, locks, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -51,7 +51,11 @@ def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> Non
     _remove_torn_result()
     stop = StopRequest()
     with signals.requesting(stop):
-        ending = attempt_run(Root(Path(root)).experiment(experiment), run_id, submission, stop)
+        try:
+            ending = attempt_run(Root(Path(root)).experiment(experiment), run_id, submission, stop)
+        except SystemRefused as error:
+            log.error("cannot begin: %s", error.message)
+            sys.exit(error.exit_code)
         log.info("%s", ending)
         if ending in ("interrupted", "crash"):
             requeue.come_back(stop.reason, crashed=ending == "crash")
@@ -62,7 +66,11 @@ def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> Non
 def attempt_run(
     files: ExperimentFiles, run_id: str, submission: str, stop: StopRequest | None = None
 ) -> Ending:
-    """Run one attempt in this process and return how it ended."""
+    """Run one attempt in this process and return how it ended.
+
+    Raises:
+        SystemRefused: it could not begin, because the disk is full or cannot be written.
+    """
     stop = StopRequest() if stop is None else stop
     manifest = submissions.read(files.submissions / f"{submission}.json")
     entry = next(entry for entry in manifest.runs if entry.id == run_id)
@@ -72,24 +80,37 @@ def attempt_run(
             return "elsewhere"
         if markers.is_cancelled(task.run, submission):
             return "cancelled"
+        held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
 
 
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
-    """Write down that a run failed whose processes die before they can write anything themselves."""
-    run = files.run(run_id)
+    """Write down that a run failed whose processes die before they can write anything themselves.
+
+    Where the disk does not take even that, the run is left as it is, for the next `submit`.
+    """
+    try:
+        _conclude(files.run(run_id), submission, reason)
+    except SystemRefused as error:
+        log.error("%s: %s", run_id, error.message)
+
+
+def _conclude(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     lock = locks.FileLock(run.lock)
     if not lock.acquire():
         return
-    earlier = attempts.read(run)
-    number, writer = journal.open_next(run)
-    start = {"attempt": number, "fresh": False, "submission": submission, "job": None}
-    _append_unresumed(writer, start, earlier)
-    last = earlier[-1] if earlier else Attempt(0, Path())
-    writer.append("end", last.step, last.train_seconds, status="failed", reason=reason)
-    writer.close()
-    lock.release()
+    try:
+        earlier = attempts.read(run)
+        number, writer = journal.open_next(run)
+        with closing(writer):
+            writer.make_room()
+            start = {"attempt": number, "fresh": False, "submission": submission, "job": None}
+            _append_unresumed(writer, start, earlier)
+            last = attempts.reached(earlier) or Attempt(0, Path())
+            writer.append("end", last.step, last.train_seconds, status="failed", reason=reason)
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,10 @@ class _Task:
     run: RunFiles
     submission: Submission
     entry: RunEntry
+
+    @property
+    def files(self) -> ExperimentFiles:
+        return ExperimentFiles(self.run.path.parent)
 
     @property
     def cluster(self) -> str:
@@ -112,7 +137,18 @@ class _Task:
 
 
 def _take_place(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
-    """Hold a slot of this machine and the run itself; tell whether both were to be had."""
+    """Hold a slot of this machine and the run itself; tell whether both were to be had.
+
+    Raises:
+        SystemRefused: the run's folder or its lock cannot be written.
+    """
+    try:
+        return _hold(task, stop, held)
+    except OSError as error:
+        raise SystemRefused(f"cannot write below {task.run.path}: {error.strerror or error}") from error
+
+
+def _hold(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
     if task.cluster == "slurm":
         task.run.path.mkdir(parents=True, exist_ok=True)
         return True
@@ -146,14 +182,21 @@ def _attempt(task: _Task, stop: StopRequest) -> Ending:
     """Number the attempt, and see it through to the record of its end, whatever happens."""
     earlier = attempts.read(task.run)
     number, writer = journal.open_next(task.run)
-    try:
+    with closing(writer):
         try:
-            ending, reason = _train(task, stop, earlier, number, writer)
-        except (Exception, SystemExit) as error:
-            ending, reason = _explain(task, error, number, writer)
-        return _write_end(task, ending, reason, number, writer)
-    finally:
-        writer.close()
+            ending, reason = _outcome(task, stop, earlier, number, writer)
+            return _write_end(task, ending, reason, number, writer)
+        except SystemRefused as error:  # the disk filled up over the very record of a crash, or of the end
+            return _write_end(task, "interrupted", error.message, number, writer)
+
+
+def _outcome(
+    task: _Task, stop: StopRequest, earlier: list[Attempt], number: int, writer: Journal
+) -> tuple[Ending, str | None]:
+    try:
+        return _train(task, stop, earlier, number, writer)
+    except (Exception, SystemExit) as error:
+        return _explain(task, error, number, writer)
 
 
 def _train(
@@ -164,15 +207,19 @@ def _train(
     try:
         if len(lost) >= attempts.MAX_FRUITLESS:
             raise UserError(_gave_up(lost))
+        code.check_same(task.files, task.submission, task.entry, () if start["fresh"] else earlier)
         config = _configuration(task)
         resume = _prepare(task.run, earlier, number, start["fresh"])
         start.update(provenance.hardware(config), resume_step=resume.step)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, code.CodeChanged):
+            start["code"] = {**start["code"], "refused": True}
         _append_unresumed(writer, start, earlier)
         raise
     writer.append("start", resume.step, resume.train_seconds, **start)
-    if start["fresh"]:
-        _discard_checkpoints(task.run)
+    if warning := _other_versions(earlier, start):
+        writer.append("event", resume.step, resume.train_seconds, event="warning", message=warning)
+    _discard_checkpoints(task.run, number, -1 if start["fresh"] else resume.step)
     log.info("attempt %d of %s starts at step %d", number, task.entry.name, resume.step)
     outcome = _run_loop(config, task.run, writer, number, resume, stop)
     return outcome.status, outcome.reason
@@ -180,7 +227,7 @@ def _train(
 
 def _append_unresumed(writer: Journal, start: dict[str, Any], earlier: list[Attempt]) -> None:
     """Write the start of an attempt that takes up nothing: what earlier ones wrote stands."""
-    last = earlier[-1] if earlier and not start["fresh"] else Attempt(0, Path())
+    last = (None if start["fresh"] else attempts.reached(earlier)) or Attempt(0, Path())
     writer.append("start", last.step, last.train_seconds, **{**start, "resume_step": last.step})
 
 
@@ -191,10 +238,16 @@ def _prepare(run: RunFiles, earlier: list[Attempt], number: int, fresh: bool) ->
     return resume.prepare(run, after, attempts.limits(earlier))
 
 
-def _discard_checkpoints(run: RunFiles) -> None:
-    """Remove what a run that begins anew will never resume from; it would crowd out the new ones."""
-    for path in run.checkpoints():
-        path.unlink(missing_ok=True)
+def _discard_checkpoints(run: RunFiles, number: int, step: int) -> None:
+    """Remove the checkpoints of earlier attempts beyond `step`, where this one has taken up the run.
+
+    No later attempt will resume from them (`attempts.limits`), damaged or not; they would crowd out the new.
+    """
+    from ..trainer import checkpoint
+
+    for file in checkpoint.available(run):
+        if file.attempt < number and file.step > step:
+            file.path.unlink(missing_ok=True)
 
 
 def _run_loop(
@@ -207,8 +260,11 @@ def _run_loop(
 
 def _explain(task: _Task, error: BaseException, number: int, writer: Journal) -> tuple[Ending, str | None]:
     """Tell what an exception means for the run; one that is nobody's message is recorded as a crash."""
-    if isinstance(error, SystemRefused) or _is_disk_full(error):
-        return "interrupted", str(error)
+    if isinstance(error, SystemRefused):
+        return "interrupted", error.message
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f": cannot write {error.filename}" if error.filename else ""
+        return "interrupted", f"disk full ({error.strerror}){where}"
     if isinstance(error, UserError | ValidationError):  # it would fail the same way every time
         log.error("%s", error)
         hint = getattr(error, "hint", None)
@@ -228,22 +284,23 @@ def _write_end(task: _Task, ending: Ending, reason: str | None, number: int, wri
     """Write how the attempt ended, unless a newer attempt of the run has begun meanwhile."""
     if journal.overtaken(task.run, number):
         return "elsewhere"
+    writer.make_room()
     if ending == "interrupted" and markers.is_cancelled(task.run, task.submission.id):
         ending, reason = "cancelled", "cancelled by the user"
     if ending == "interrupted":
         try:
             _append(task, writer, "event", event="interrupted", reason=reason)
             writer.sync()
-        except SystemRefused as error:  # the disk is still full; the log has the reason
-            log.error("%s", error.message)
+        except SystemRefused as error:  # somebody else took the room; the log has the reason
+            log.error("%s: %s", reason, error.message)
     elif ending != "crash":
         _append(task, writer, "end", status=ending, reason=reason)
     return ending
 
 
 def _append(task: _Task, writer: Journal, kind: str, **fields: Any) -> None:
-    """Append a record at the step and time of the journal's last one."""
-    last = attempts.latest(task.run)
+    """Append a record at the step and time of the last one, of an earlier attempt if this has none."""
+    last = attempts.reached(attempts.read(task.run))
     step, train_seconds = (last.step, last.train_seconds) if last else (0, 0.0)
     writer.append(kind, step, train_seconds, **fields)
 
@@ -256,14 +313,26 @@ def _gave_up(lost: list[Attempt]) -> str:
 
 def _configuration(task: _Task) -> TrainingConfig:
     """Return the run's config, variables expanded as this node knows them; keep a copy beside the journal."""
-    if task.submission.code_path is not None and task.submission.code_path not in sys.path:
-        sys.path.insert(0, task.submission.code_path)
     os.environ.update(task.submission.profile.get("env") or {})
     copy = {key: value for key, value in task.entry.config.items() if key != "stop"}
     content = json.dumps(copy, indent=1).encode()
     if not task.run.config.exists() or task.run.config.read_bytes() != content:
         write_atomically(task.run.config, content)
-    return TrainingConfig.model_validate(expand_variables(task.entry.config, os.environ))
+    config = TrainingConfig.model_validate(expand_variables(task.entry.config, os.environ))
+    if (
+        task.submission.code_hash is not None and task.cluster != "debug"
+    ):  # which runs what was imported to check it
+        code.check_origin(task.files, task.submission.code_hash, code.user_modules([task.entry]))
+    return config
+
+
+def _other_versions(earlier: list[Attempt], start: dict[str, Any]) -> str | None:
+    """Say so if the newest attempt that began had another Python, torch or alphagrid."""
+    records = (provenance.start_record(attempt.journal) for attempt in reversed(earlier))
+    before: dict[str, Any] = next(
+        (record["versions"] for record in records if record and record.get("versions")), {}
+    )
+    return provenance.changed_versions(before, start["versions"])
 
 
 def _start_record(task: _Task, earlier: list[Attempt], number: int) -> dict[str, Any]:
@@ -274,18 +343,18 @@ def _start_record(task: _Task, earlier: list[Attempt], number: int) -> dict[str,
         "fresh": attempts.starts_anew(earlier, task.submission.id, task.entry.fresh),
         "submission": task.submission.id,
         "versions": provenance.versions(),
+        "packages": provenance.packages(task.entry.config["workload"]["name"]),
+        "code": code.record(task.submission, task.entry),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": None,
         "gpu": None,
+        "cuda": None,
+        "driver": None,
         "threads": task.entry.config.get("threads"),
         "job": task.job,
         "stop": task.entry.config.get("stop"),
     }
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _log_to_stderr() -> None:

@@ -20,6 +20,7 @@ from ..errors import SystemRefused
 from . import numbers
 from .files import sync_folder
 from .layout import RunFiles
+from .reserve import Reserve
 
 Record = dict[str, Any]
 
@@ -35,18 +36,23 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Journal:
     """The writer. One per attempt, and nobody else ever writes to its file."""
 
-    def __init__(self, path: Path, descriptor: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, clock: Callable[[], float], reserve: Reserve | None = None
+    ) -> None:
         self.path = path
         self.position = 0
         """Bytes written: the end of the last whole record."""
         self._descriptor = descriptor
         self._clock = clock
+        self._reserve = reserve
         self._seq = 0
         self._synced = -math.inf  # so that the first record, `start`, is durable at once
 
     @classmethod
-    def create(cls, path: Path, *, clock: Callable[[], float] = time.time) -> Self:
-        """Create the file, and its folder if need be.
+    def create(
+        cls, path: Path, *, clock: Callable[[], float] = time.time, reserve: Reserve | None = None
+    ) -> Self:
+        """Create the file, and its folder if need be; `reserve` is let go at the end.
 
         Raises:
             FileExistsError: there is such a journal: another attempt has this number.
@@ -62,7 +68,7 @@ class Journal:
             raise
         except OSError as error:
             raise _refusal(path, error) from error
-        return cls(path, descriptor, clock)
+        return cls(path, descriptor, clock, reserve)
 
     def append(self, kind: str, step: int, train_seconds: float, **fields: Any) -> None:
         """Write one record.
@@ -92,9 +98,15 @@ class Journal:
         except OSError as error:
             raise _refusal(self.path, error) from error
 
+    def make_room(self) -> None:
+        """Give up the space that was set aside for the attempt's last records, which are to follow now."""
+        if self._reserve is not None:
+            self._reserve.release()
+
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         if self._descriptor >= 0:
+            self.make_room()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -126,11 +138,21 @@ def next_attempt(run: RunFiles) -> int:
 
 
 def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple[int, Journal]:
-    """Create the journal of the run's next attempt; two workers at once get two numbers."""
+    """Create the journal of the run's next attempt; two workers at once get two numbers.
+
+    A little space is set aside with it: an attempt that could not even say why it ended is not begun.
+
+    Raises:
+        SystemRefused: the disk is full, or cannot be written.
+    """
+    try:
+        reserve = Reserve.take(run.reserve)
+    except OSError as error:
+        raise _refusal(run.journal(next_attempt(run)), error) from error
     while True:
         attempt = next_attempt(run)
         try:
-            return attempt, Journal.create(run.journal(attempt), clock=clock)
+            return attempt, Journal.create(run.journal(attempt), clock=clock, reserve=reserve)
         except FileExistsError:
             continue
 

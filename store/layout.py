@@ -47,6 +47,11 @@ class RunFiles:
         """Held (flock) by a local worker while it lives."""
         return self.path / "lock"
 
+    @property
+    def reserve(self) -> Path:
+        """Takes up a little space while an attempt lives (`store.reserve`)."""
+        return self.path / ".reserve"
+
     def journal(self, attempt: int) -> Path:
         """Return the journal of one attempt (1, 2, …)."""
         return self.path / f"journal-{attempt:04d}.jsonl"
@@ -86,6 +91,11 @@ class ExperimentFiles:
     def submitit(self) -> Path:
         """The folder of submitit's pickles and logs."""
         return self.path / "submitit"
+
+    @property
+    def code(self) -> Path:
+        """Snapshots of the users' code, by its hash."""
+        return self.path / "code"
 
     def run(self, run_id: str) -> RunFiles:
         """Return the files of a run, whether they exist or not."""

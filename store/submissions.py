@@ -59,7 +59,20 @@ class Submission(_Manifest):
     profile: dict[str, Any]
     """The resolved profile, its name and cluster included."""
     code_path: str | None = None
-    """The folder of the spec file; the worker puts it first on `sys.path`."""
+    """The folder that the worker puts first on `sys.path`, from the top of the snapshot of the users' code.
+
+    Where there is a path and no `code_hash`, the submission is older than snapshots: it is the live folder.
+    """
+    code_hash: str | None = None
+    """The snapshot; None where no workload is the users' own."""
+    code_source: str | None = None
+    """The live folder that `code_path` is a copy of."""
+    code_commit: str | None = None
+    """What git had checked out there."""
+    code_dirty: bool = False
+    """Whether git saw changes that were not committed."""
+    code_change_allowed: bool = False
+    """Whether runs may go on with other code than that of their earlier attempts."""
     runs: list[RunEntry]
     named: dict[str, Title]
     """All runs that the specification names, also those not sent, by id and in its order."""

@@ -54,7 +54,7 @@ class CheckpointWriter:
         self._last = now()
         self._blocked = 0.0
         self._thread: ThreadPoolExecutor | None = None
-        self._pending: Future[Written] | None = None
+        self._pending: Future[Written | None] | None = None
 
     def due(self) -> bool:
         """Tell whether it is time for one."""
@@ -66,7 +66,7 @@ class CheckpointWriter:
     ) -> list[Written]:
         """Write a checkpoint, and return those that have reached the disk by now.
 
-        With `last`, all have when this returns.
+        With `last`, all have when this returns. None of it is left if a newer attempt has begun.
 
         Raises:
             OSError: this one or the one before could not be written.
@@ -74,7 +74,7 @@ class CheckpointWriter:
         start = self._now()
         done = self.finished(wait=True)
         if last or _size(state) < BACKGROUND_BYTES:
-            done.append(self._write(step, train_seconds, state, start, None))
+            done += _some(self._write(step, train_seconds, state, start, None))
         else:
             copy = _copied(state)
             blocked = self._now() - start
@@ -90,15 +90,21 @@ class CheckpointWriter:
         if pending is None or not (wait or pending.done()):
             return []
         self._pending = None
-        return [pending.result()]
+        return _some(pending.result())
 
     def _write(
         self, step: int, train_seconds: float, state: dict[str, Any], start: float, blocked: float | None
-    ) -> Written:
+    ) -> Written | None:
         path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep)
+        if path is None:
+            return None
         seconds = self._now() - start
         size = path.stat().st_size
         return Written(step, train_seconds, path, size, seconds, seconds if blocked is None else blocked)
+
+
+def _some(written: Written | None) -> list[Written]:
+    return [] if written is None else [written]
 
 
 def _size(value: Any) -> int:

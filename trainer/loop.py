@@ -15,7 +15,7 @@ from .alpha.measurement import Measurement
 from .clock import Clock
 from .config import TrainingConfig
 from .outcome import Outcome
-from .randomness import torch_snapshot
+from .randomness import preserved, torch_snapshot
 from .recorder import Recorder
 from .resume import Resume
 from .session import Session
@@ -51,7 +51,8 @@ def train(
         session.load_state_dict(resume.state)
         recorder.evaluate_if_pending()
 
-    session.train_batch(session.step)  # loading the data for the first time belongs to the start-up
+    with preserved():
+        session.train_batch(session.step)  # loading the data for the first time belongs to the start-up
     recorder.event("training_started", startup_seconds=now() - started)
 
     while recorder.goes_on and not _finished(session):

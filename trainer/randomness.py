@@ -53,6 +53,13 @@ def torch_restore(state: list[Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's generators without `torch.manual_seed`, which traces the stack for devices not in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+
+
 @contextmanager
 def preserved() -> Iterator[None]:
     """Leave every generator as it was found, whatever happens inside."""
@@ -65,13 +72,10 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def replayed(start: int | list[Tensor]) -> Iterator[None]:
-    """Draw torch's random numbers from a seed, or from where they once stood; then go on as before."""
-    state = torch_snapshot()
-    try:
+    """Draw torch's random numbers from a seed, or from where they once stood; then leave no trace in any."""
+    with preserved():
         if isinstance(start, int):
-            torch.manual_seed(start)
+            seed_torch(start)
         else:
             torch_restore(start)
         yield
-    finally:
-        torch_restore(state)

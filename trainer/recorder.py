@@ -16,6 +16,8 @@ from .outcome import Outcome, Status
 from .session import Session
 from .stopping import StopRequest
 
+OVERTAKEN = "a newer attempt of this run has begun"
+
 
 class Recorder:
     """Writes the journal, evaluates, and keeps checkpoints, each when it is due."""
@@ -59,10 +61,12 @@ class Recorder:
         if session.step % session.config.log.every_steps == 0:
             self._log_window()
         session.evaluation_pending = session.evaluations.due(session.step, session.clock.train_seconds)
+        if self._overtaken:
+            return
         self.evaluate_if_pending()
         for written in self._checkpoints.finished():
             self._log_checkpoint(written)
-        if self._checkpoints.due():
+        if self._checkpoints.due() and not self._diverged:  # one would let a resumed run go on from there
             self._checkpoint()
 
     def evaluate_if_pending(self, at_stop: bool = False) -> None:
@@ -70,6 +74,7 @@ class Recorder:
         session = self._session
         if not session.evaluation_pending:
             return
+        session.settle()
         start = self._now()
         try:
             with session.clock.charge("evaluation"):
@@ -81,6 +86,8 @@ class Recorder:
             return
         session.evaluation_pending = False
         session.last_evaluated = session.step
+        if self._is_overtaken():
+            return
         self._append("evaluation", splits=losses, seconds=self._now() - start, at_stop=at_stop)
 
     def finish(self) -> Outcome:
@@ -88,15 +95,17 @@ class Recorder:
         session = self._session
         if self.goes_on:
             self._evaluate_at_stop()
+        if self._is_overtaken():
+            return self._outcome("interrupted", OVERTAKEN)
         if self._stop_request:
             self.event("stop_requested", reason=self._stop_request.reason)
         else:
             self._log_window()
-        if self._is_overtaken():
-            return self._outcome("interrupted", "a newer attempt of this run has begun")
         if self._diverged:
             return self._outcome("diverged", f"the training loss is not finite at step {session.step}")
         self._checkpoint(last=True)
+        if self._is_overtaken():
+            return self._outcome("interrupted", OVERTAKEN)
         if self._stop_request:
             return self._outcome("interrupted", self._stop_request.reason)
         return self._outcome("completed", None)
@@ -118,12 +127,13 @@ class Recorder:
 
     def _log_window(self) -> None:
         """Write the window and the α* measured in it; a loss that is not finite ends the run."""
+        if self._is_overtaken():
+            return
         self._log_measurements()
         if self._session.window.steps == 0:
             return
+        self._session.settle()
         record = self._session.window.take()
-        if self._is_overtaken():
-            return
         self._append("window", **record, seconds=self._session.clock.take_window())
         self._diverged = not math.isfinite(record["loss"])
 
@@ -135,10 +145,17 @@ class Recorder:
         self._measurements.clear()
 
     def _checkpoint(self, last: bool = False) -> None:
+        """Write a checkpoint. The journal up to there comes first: a checkpoint must not outlive it.
+
+        A run that goes on from a checkpoint does not write again what happened before, so after a node's
+        death no record of that may be missing.
+        """
         session = self._session
-        self._log_measurements()
         if self._is_overtaken():
             return
+        session.settle()
+        self._log_measurements()
+        self._journal.sync()
         seconds = session.clock.train_seconds
         with session.clock.charge("checkpoint"):
             done = self._checkpoints.write(session.step, seconds, session.state_dict(), last)

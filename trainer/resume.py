@@ -40,8 +40,14 @@ def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | N
         try:
             state = read(file)
         except CheckpointDamaged as error:
-            log.warning("%s: %s; the one before is used", file.path.name, error)
+            log.warning("%s: %s", file.path.name, error)
             damaged.append(file.path.name)
             continue
+        except FileNotFoundError:  # withdrawn by an older attempt that has learned of this one
+            continue
+        if damaged:
+            log.warning("%s, the newest sound checkpoint, is used", file.path.name)
         return Resume(file.step, state["clock"]["train_seconds"], state, tuple(damaged))
+    if damaged:
+        log.warning("no sound checkpoint is left: the run starts over")
     return Resume(damaged=tuple(damaged))

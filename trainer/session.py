@@ -51,6 +51,7 @@ class Session:
         self._train = self._stream("train")
         self._probe_stream = self.workload.stream("probe", config.seed)
         self.probe = self._probe()
+        _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
 
     def train_batch(self, index: int) -> Batch:
         """Return the batch that step `index` trains on."""
@@ -71,6 +72,12 @@ class Session:
         loss = mean(values, batch.get("weights"))
         torch.autograd.backward(loss)
         return loss.detach()
+
+    def settle(self) -> None:
+        """Wait for the device on the clock: the work that is still queued there belongs to steps taken."""
+        if self.device.type == "cuda":
+            with self.clock.charge("forward_backward"):
+                torch.cuda.synchronize(self.device)
 
     def measures(self, index: int) -> bool:
         """Tell whether step `index` measures α*."""
@@ -112,9 +119,8 @@ class Session:
         return moved
 
     def _model(self) -> nn.Module:
-        torch.manual_seed(derive(self.config.seed, "model"))
+        _seed_everything(derive(self.config.seed, "model"))
         model = self.workload.model().to(self.device)
-        _seed_everything(derive(self.config.seed, "training"))
         return model.train()
 
     def _stepper(self) -> Stepper:

@@ -1,0 +1,133 @@
+"""A profile held against the cluster it is for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..store.layout import Root
+from . import access, fit, limits, preemption
+from .finding import Finding, Verdict, ok, unknown, warning, wrong
+from .fit import Wish
+from .measured import Measured, slowest_checkpoint
+from .profile import Profile
+from .site import Partition, Site
+from .survey import Answer, Ask, ask, require, survey
+
+NO_NODE_NOW = "Requested node configuration is not available"
+POLICY = "Job violates accounting/QOS policy"
+SILENCE = ("cannot be run", "did not answer", "Unable to contact", "timed out", "Connection refused")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came out, line by line."""
+
+    profile: str
+    cluster: str
+    version: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything has to be changed."""
+        return any(finding.verdict is Verdict.wrong for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {**asdict(self), "wrong": self.is_wrong}
+
+
+def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
+    """Hold a profile against the cluster that Slurm's commands of this machine talk to.
+
+    What a checkpoint takes is read from the runs under `root`.
+
+    Raises:
+        UserError: the profile is not for Slurm, or there is no Slurm here.
+        SystemRefused: Slurm's controller does not answer.
+    """
+    if profile.cluster != "slurm":
+        raise UserError(
+            f"profile '{profile.name}' is not for Slurm (cluster: {profile.cluster})", "nothing to check"
+        )
+    require()
+    site = survey(ask)
+    measured = slowest_checkpoint(root)
+    found = [*verdicts(profile, site, measured), trial(profile, site, ask(trial_command(profile)))]
+    return Checked(profile.name, site.name, site.config.get("SLURM_VERSION", ""), tuple(found))
+
+
+def verdicts(profile: Profile, site: Site, measured: Measured | str) -> Iterator[Finding]:
+    """Say how a profile fits what is known of a cluster; where it names several partitions, for each."""
+    yield from access.missing(profile, site)
+    for part in access.chosen(profile, site):
+        yield from _in_partition(profile, site, part, measured)
+    yield from limits.array_size(profile, site)
+    yield from preemption.requeue(profile, site)
+    yield from preemption.accounting(site)
+
+
+def _in_partition(
+    profile: Profile, site: Site, part: Partition, measured: Measured | str
+) -> Iterator[Finding]:
+    yield from access.partition(profile, site, part)
+    yield from access.account(profile, site, part)
+    yield from access.qos(profile, site, part)
+    yield from fit.fit(profile, site, part)
+    yield from limits.time_limit(profile, site, part)
+    yield from limits.submit_limit(profile, site, part)
+    yield from preemption.mode(profile, site, part)
+    yield from preemption.grace(profile, site, part)
+    yield from preemption.checkpoint(profile, site, part, measured)
+
+
+def trial_command(profile: Profile) -> list[str]:
+    """Return a call of sbatch that asks whether a job of the profile would be taken, and sends none."""
+    wanted = {
+        "partition": profile.partition,
+        "gres": profile.gres,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "exclude": profile.exclude,
+        "cpus-per-task": profile.cpus,
+        "mem": profile.memory,
+        "time": None if profile.hours is None else math.ceil(profile.hours * 60),
+        **{key.replace("_", "-"): value for key, value in profile.sbatch.items()},
+    }
+    options = [
+        f"--{key}" if value is True else f"--{key}={value}"
+        for key, value in wanted.items()
+        if value is not None
+    ]
+    requeue = "--requeue" if profile.requeue else "--no-requeue"
+    return ["sbatch", "--test-only", "--nodes=1", "--ntasks=1", requeue, *options, "--wrap=true"]
+
+
+def trial(profile: Profile, site: Site, answer: Answer) -> Finding:
+    """Say what sbatch answered to `trial_command`."""
+    if answer.failure is None:
+        return ok("sbatch", "--test-only: a job would be taken")
+    said = (
+        answer.failure.splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
+    )
+    if any(words in answer.failure for words in SILENCE):
+        return unknown("sbatch", f"--test-only: {said}")
+    if NO_NODE_NOW in said and _some_node_fits(profile, site):
+        return warning("sbatch", f"--test-only: {said}", "jobs wait until a node that fits is up")
+    if POLICY in said:
+        return warning(
+            "sbatch", f"--test-only: {said}", "fine if you have as many jobs as you may have already"
+        )
+    return wrong(
+        "sbatch", f"--test-only: {said}", "see the lines above; `alphagrid profiles show` prints the profile"
+    )
+
+
+def _some_node_fits(profile: Profile, site: Site) -> bool:
+    nodes = [node for part in access.chosen(profile, site) for node in site.nodes_of(part)]
+    return any(not Wish.of(profile).lacks(node) for node in nodes)

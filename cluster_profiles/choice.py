@@ -1,0 +1,99 @@
+"""Which partition a first profile is for, and how a user reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .access import account, partition, qos
+from .finding import Verdict, listed
+from .profile import Profile
+from .site import Association, Node, Partition, Site
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A partition and how it is reached."""
+
+    part: Partition
+    nodes: tuple[Node, ...]
+    """Those that are up."""
+    account: str | None
+    qos: str | None
+    """None: the user's default, which will do, or nothing is known."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all its nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def profile(self) -> Profile:
+        """What is chosen, as a profile."""
+        return _profile(self.part, self.account, self.qos)
+
+
+def choose(site: Site, wanted: str | None = None) -> tuple[Choice, list[Choice]]:
+    """Return the default partition, if it has GPUs, else that with most; and the others, the best first.
+
+    `wanted` names another one.
+
+    Raises:
+        UserError: there is no partition that the user can use, or none called `wanted`.
+    """
+    choices = [choice for part in (site.partitions or {}).values() if (choice := _choice(site, part))]
+    choices.sort(key=_rank, reverse=True)
+    fitting = [choice for choice in choices if wanted in (None, choice.part.name)]
+    if not fitting:
+        raise _refusal(site, wanted, choices)
+    return fitting[0], [one for one in choices if one is not fitting[0] and not one.part.hidden]
+
+
+def associations(site: Site, part: Partition) -> list[Association]:
+    """Return the accounts under which the user can send jobs to a partition."""
+    return [each for each in site.associations or () if each.partition in (None, part.name)]
+
+
+def _rank(choice: Choice) -> tuple[bool, bool, bool, int, int]:
+    part = choice.part
+    return (not part.hidden, choice.gpus > 0, part.default, choice.gpus, len(choice.nodes))
+
+
+def _refusal(site: Site, wanted: str | None, choices: list[Choice]) -> UserError:
+    names = listed(choice.part.name for choice in choices)
+    if wanted is None:
+        why = site.silent.get("partitions") or site.silent.get("nodes")
+        return UserError(f"no partition is open to {site.user}" + (f" ({why})" if why else ""), "see `sinfo`")
+    exists = wanted in (site.partitions or {})
+    said = (
+        f"partition '{wanted}' is not open to {site.user}" if exists else f"there is no partition '{wanted}'"
+    )
+    return UserError(said, f"open are: {names}")
+
+
+def _choice(site: Site, part: Partition) -> Choice | None:
+    """Return how the user can use a partition; None if not at all, or if none of its nodes is up."""
+    nodes = tuple(node for node in site.nodes_of(part) if node.usable)
+    if not nodes:
+        return None
+    for name, service in _ways(site, part):
+        profile = _profile(part, name, service)
+        lines = [*partition(profile, site, part), *account(profile, site, part), *qos(profile, site, part)]
+        if all(line.verdict is not Verdict.wrong for line in lines):
+            return Choice(part, nodes, name, service)
+    return None
+
+
+def _ways(site: Site, part: Partition) -> Iterator[tuple[str | None, str | None]]:
+    """Yield accounts and QOS to try, None for the default first."""
+    own = associations(site, part)
+    yield None, None
+    yield from (
+        (None, service) for each in own if each.account == site.default_account for service in each.qos
+    )
+    yield from ((each.account, service) for each in own for service in (None, *each.qos))
+
+
+def _profile(part: Partition, account: str | None, qos: str | None) -> Profile:
+    return Profile(name="draft", cluster="slurm", partition=part.name, account=account, qos=qos)

@@ -1,0 +1,180 @@
+"""Whether a node of the partition has what a run asks for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from . import notation
+from .finding import Finding, listed, memory, ok, unknown, warning, wrong
+from .notation import Devices
+from .profile import Profile
+from .site import Node, Partition, Site
+
+GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one run asks a node for."""
+
+    devices: tuple[Devices, ...]
+    cpus: int
+    memory: float | None
+    """MiB; None: nothing said, 0: all of the node's."""
+    features: str | None
+    excluded: frozenset[str]
+
+    @classmethod
+    def of(cls, profile: Profile) -> Wish:
+        """Return what a profile asks for, by its keys and by the options of sbatch that mean the same."""
+        options = {key.replace("_", "-"): str(value) for key, value in profile.sbatch.items()}
+        gpus = next((options[key] for key in GPU_OPTIONS if key in options), None)
+        return cls(
+            devices=notation.devices(profile.gres) + notation.devices(gpus and f"gpu:{gpus}"),
+            cpus=profile.cpus or 1,
+            memory=notation.mebibytes(profile.memory),
+            features=profile.constraint,
+            excluded=notation.hosts(profile.exclude),
+        )
+
+    def lacks(self, node: Node) -> list[str]:
+        """Return the keys that the node does not satisfy; what is not known of it is taken to suffice."""
+        short = {
+            "gres": any(node.count(wanted) < wanted.count for wanted in self.devices),
+            "cpus": node.cpus is not None and node.cpus < self.cpus,
+            "memory": None not in (node.memory, self.memory) and (node.memory or 0) < (self.memory or 0),
+            "constraint": has_features(node, self.features) is False,
+            "exclude": node.name in self.excluded,
+        }
+        return [key for key, lacking in short.items() if lacking]
+
+    def runs_on(self, node: Node) -> int:
+        """Return how many such runs the node has room for at a time."""
+        rooms = [node.count(wanted) // wanted.count for wanted in self.devices if wanted.count]
+        rooms += [node.cpus // self.cpus] if node.cpus else []
+        rooms += [int(node.memory // self.memory)] if node.memory and self.memory else []
+        return 1 if self.memory == 0 else min(rooms, default=1)
+
+
+def has_features(node: Node, wanted: str | None) -> bool | None:
+    """Return whether a node has the features of a constraint; None if it is neither `a&b` nor `a|b`."""
+    if wanted is None:
+        return True
+    if not re.fullmatch(r"[\w.-]+([&|,][\w.-]+)*", wanted):
+        return None
+    return any(set(re.split(r"[&,]", each)) <= node.features for each in wanted.split("|"))
+
+
+def gres(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say whether a node has the generic resources, type and count."""
+    nodes = site.nodes_of(part)
+    for wanted in Wish.of(profile).devices:
+        enough = [node for node in nodes if node.count(wanted) >= wanted.count]
+        if any(node.usable for node in enough):
+            yield ok(
+                "GRES", f"{wanted}: offered by {_nodes(sum(node.usable for node in enough))} of '{part.name}'"
+            )
+        elif enough:
+            yield warning(
+                "GRES", f"{wanted}: only nodes offer it that are down ({listed(n.name for n in enough)})"
+            )
+        else:
+            yield wrong("GRES", f"no node of '{part.name}' offers {wanted}", _offered(nodes, wanted))
+
+
+def _offered(nodes: list[Node], wanted: Devices) -> str:
+    offered = {str(each) for node in nodes for each in node.devices}
+    same = {each for each in offered if each.split(":")[0] == wanted.name}
+    return f"a node has {listed(same or offered)}" if offered else "its nodes have no generic resources"
+
+
+def cpus(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say whether a node has the CPUs."""
+    wish = Wish.of(profile)
+    most = max((node.cpus for node in site.nodes_of(part) if node.cpus), default=None)
+    if most is None:
+        yield unknown("CPUs", "Slurm does not say how many the nodes have")
+        return
+    limit = min(most, part.max_cpus if part.max_cpus is not None else most)
+    if wish.cpus > limit:
+        yield wrong(
+            "CPUs", f"{wish.cpus}, but a job can have {limit:g} of a node", f"cpus: {limit:g} or fewer"
+        )
+    else:
+        yield ok("CPUs", f"{wish.cpus} of a node's {most}")
+
+
+def ram(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say whether a node has the memory."""
+    wanted = Wish.of(profile).memory
+    most = max((node.memory for node in site.nodes_of(part) if node.memory), default=None)
+    if wanted is None:
+        yield _default_memory(site, part)
+    elif most is None:
+        yield unknown("memory", "Slurm does not say how much the nodes have")
+    else:
+        limit = min(most, part.max_memory if part.max_memory is not None else most)
+        if wanted > limit:
+            said = f"{profile.memory}, but a job can have {memory(limit)} of a node"
+            yield wrong("memory", said, f"memory: {int(limit)}M or less")
+        else:
+            yield ok("memory", f"{profile.memory if wanted else 'all'} of a node's {memory(most)}")
+
+
+def _default_memory(site: Site, part: Partition) -> Finding:
+    shared = "MEMORY" not in site.config.get("SelectTypeParameters", "MEMORY").upper()
+    if shared:
+        return ok("memory", "not set; this cluster does not ration it")
+    if part.default_memory in notation.ENDLESS:
+        return warning("memory", "not set, and then a run takes a whole node's", "set memory")
+    return ok("memory", f"not set; the partition gives {part.default_memory or 'its default'} (MiB)")
+
+
+def node(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say whether one node has all of it at once, and how many runs fit on it."""
+    nodes, wish = site.nodes_of(part), Wish.of(profile)
+    fitting = [each for each in nodes if not wish.lacks(each)]
+    up = [each for each in fitting if each.usable]
+    if not nodes:
+        yield wrong("node", f"partition '{part.name}' has no nodes", "choose another")
+    elif not fitting:
+        yield wrong("node", f"no node of '{part.name}' has all of it", _reasons(nodes, wish.lacks))
+    elif not up:
+        yield warning("node", f"those that have all of it are down: {listed(each.name for each in fitting)}")
+    elif has_features(up[0], wish.features) is None:
+        yield unknown(
+            "node", f"constraint '{profile.constraint}' is not understood; but for it, {_nodes(len(up))} fit"
+        )
+    else:
+        most = max(wish.runs_on(each) for each in up)
+        yield ok("node", f"{_nodes(len(up))} of {len(nodes)} fit; a node takes {most} at a time")
+
+
+def _reasons(nodes: list[Node], lacks: Callable[[Node], list[str]]) -> str:
+    counts = Counter(key for node in nodes for key in lacks(node))
+    return "in the way: " + ", ".join(f"{key} on {_nodes(count)}" for key, count in counts.most_common())
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+CHECKS: Mapping[str, Callable[[Profile, Site, Partition], Iterator[Finding]]] = {
+    "GRES": gres,
+    "CPUs": cpus,
+    "memory": ram,
+    "node": node,
+}
+
+
+def fit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say all of the above; nothing can be told where Slurm shows no nodes."""
+    if site.nodes is None:
+        for name in CHECKS:
+            yield unknown(name, site.silent.get("nodes", "scontrol shows no nodes"))
+        return
+    for check in CHECKS.values():
+        yield from check(profile, site, part)

@@ -1,0 +1,116 @@
+"""How long, how many at a time: the limits of the partition, the QOS and the user."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from . import notation
+from .access import association, qos_name
+from .finding import Finding, hours, hours_key, ok, unknown, warning, wrong
+from .profile import Profile
+from .site import Partition, Site
+
+MAX_ARRAY = 1001
+"""What alphagrid takes for MaxArraySize where a profile does not set max_array."""
+
+
+def time_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say whether the time limit is within those of the partition, the QOS and the account."""
+    limits = time_limits(profile, site, part)
+    if profile.hours is None:
+        yield _default_time(part)
+        return
+    wanted = math.ceil(profile.hours * 60) * 60
+    over = {whose: limit for whose, limit in limits.items() if wanted > limit}
+    if over:
+        whose, least = min(over.items(), key=lambda item: item[1])
+        yield wrong(
+            "time limit", f"{hours(wanted)}, but {whose} allows {hours(least)}", f"hours: {hours_key(least)}"
+        )
+    elif part.max_seconds is None:
+        yield unknown("time limit", f"{hours(wanted)}; '{part.name}' tells no limit")
+    else:
+        told = ", ".join(f"{whose}: {hours(limit)}" for whose, limit in limits.items())
+        unsure = "" if site.qos is not None or not site.has_accounting else "; the QOS may allow less"
+        yield ok("time limit", f"{hours(wanted)} ({told}{unsure})")
+
+
+def time_limits(profile: Profile, site: Site, part: Partition) -> dict[str, float]:
+    """Return the limits that bind: the partition's, and the first that is set of QOS and account."""
+    limits = {} if part.max_seconds is None else {f"partition '{part.name}'": part.max_seconds}
+    if "limits" not in site.enforced and "safe" not in site.enforced:
+        return limits
+    services = (
+        [site.qos[name] for name in _services(profile, site, part) if name in site.qos] if site.qos else []
+    )
+    candidates = [(f"QOS '{each.name}'", each.max_seconds) for each in services]
+    own = association(profile, site, part)
+    candidates += [(f"account '{own.account}'", own.max_seconds)] if own else []
+    first = next(((whose, limit) for whose, limit in candidates if limit is not None), None)
+    return {**limits, first[0]: first[1]} if first else limits
+
+
+def _services(profile: Profile, site: Site, part: Partition) -> list[str]:
+    """Return the QOS of the partition and of the job, the one that counts more first."""
+    own = qos_name(profile, site, part)
+    names = [name for name in (part.qos, own) if name]
+    overrides = own and site.qos and own in site.qos and "OverPartQOS" in site.qos[own].flags
+    return names[::-1] if overrides else names
+
+
+def _default_time(part: Partition) -> Finding:
+    limit = part.max_seconds if part.default_seconds is None else part.default_seconds
+    if limit is None:
+        return unknown("time limit", f"not set; what '{part.name}' gives, Slurm does not say", "set hours")
+    if part.default_seconds is not None and limit != part.max_seconds:
+        return warning("time limit", f"not set; '{part.name}' gives {hours(limit)} by default", "set hours")
+    return ok("time limit", f"not set; '{part.name}' gives {hours(limit)}")
+
+
+def array_size(profile: Profile, site: Site) -> Iterator[Finding]:
+    """Say whether an array may be as long as those that alphagrid makes."""
+    limit = largest_array(site)
+    size = profile.max_array or MAX_ARRAY
+    if limit is None:
+        yield unknown("array size", "the cluster tells no MaxArraySize")
+    elif limit == 0:
+        yield wrong(
+            "array size", "this cluster takes no job arrays (MaxArraySize is 0)", "ask an administrator"
+        )
+    elif size > limit:
+        default = "" if profile.max_array else " (the default)"
+        yield wrong(
+            "array size", f"{size}{default}, but the cluster takes {limit} at most", f"max_array: {limit}"
+        )
+    else:
+        more = (
+            f"; max_array: {limit} would need fewer sbatch calls"
+            if limit > size and not profile.max_array
+            else ""
+        )
+        yield ok("array size", f"{size} of at most {limit}{more}")
+
+
+def largest_array(site: Site) -> int | None:
+    """Return how many jobs an array may have: indices go from 0 to MaxArraySize - 1."""
+    size = notation.whole(site.config.get("MaxArraySize"))
+    tasks = re.search(r"max_array_tasks=(\d+)", site.config.get("SchedulerParameters", ""))
+    return size if size is None or tasks is None else min(size, int(tasks[1]))
+
+
+def submit_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
+    """Say how many jobs the user may have at a time, where that is limited; nothing where it is not."""
+    own = association(profile, site, part)
+    limits = {f"account '{own.account}'": own.max_submit} if own else {}
+    for name in _services(profile, site, part):
+        service = (site.qos or {}).get(name)
+        limits |= {f"QOS '{name}'": service.max_submit} if service else {}
+    known = {whose: limit for whose, limit in limits.items() if limit is not None}
+    if known:
+        whose, least = min(known.items(), key=lambda item: item[1])
+        said = (
+            f"{whose} lets you have {least} jobs at a time; what does not fit goes out with the next submit"
+        )
+        yield ok("submit limit", said)

@@ -1,0 +1,42 @@
+"""How long checkpoints took, as the runs under a root have recorded it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UserError
+from ..store.layout import Root
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The slowest of the runs' last checkpoints."""
+
+    seconds: float
+    experiment: str
+    run: str
+
+
+def slowest_checkpoint(root: Root) -> Measured | str:
+    """Return the slowest of the last checkpoints of all runs; a text says why there is none."""
+    nothing = f"no run under {root.path} has written a checkpoint yet"
+    if not root.experiments():
+        return nothing
+    try:
+        return max(_all(root), key=lambda each: each.seconds, default=nothing)
+    except UserError as error:
+        return error.message
+
+
+def _all(root: Root) -> list[Measured]:
+    from ..store.database import open_store
+    from ..store.queries import experiments, runs
+
+    with open_store(root) as store:
+        store.sync()
+        rows = [row for name in experiments(store.db) for row in runs(store.db, name)]
+    return [
+        Measured(row.checkpoint_seconds, row.experiment, row.name)
+        for row in rows
+        if row.checkpoint_seconds is not None
+    ]

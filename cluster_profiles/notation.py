@@ -1,0 +1,137 @@
+"""How Slurm writes things: records, durations, memory, devices, lists of nodes. Nothing here asks Slurm.
+
+What cannot be read is None, never an error: sites and versions differ. No limit is `math.inf`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+NOTHING = frozenset({"", "(null)", "N/A", "n/a", "NONE", "None", "(none)"})
+ENDLESS = frozenset({"UNLIMITED", "INFINITE"})
+UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "P": 1024.0**3}
+"""MiB in a unit of memory."""
+MULTIPLES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
+WIDEST_RANGE = 100_000
+
+_KEY = re.compile(r"(?:^|\s+)([A-Za-z_]+(?:/[A-Za-z_]+)?)=")
+_DURATION = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """So many of a generic resource: `gpu:a100:4` of a node, or as a job asks for it."""
+
+    name: str
+    type: str | None
+    count: int
+
+    def __str__(self) -> str:
+        return ":".join(part for part in (self.name, self.type, str(self.count)) if part)
+
+
+def records(text: str) -> list[dict[str, str]]:
+    """Return what `scontrol --oneliner show` says: one mapping a line.
+
+    A value may hold blanks and even `=` (a node's Reason); of a key that occurs twice the first counts.
+    """
+    return [_record(line) for line in text.splitlines() if "=" in line]
+
+
+def _record(line: str) -> dict[str, str]:
+    parts = _KEY.split(line)
+    found: dict[str, str] = {}
+    for key, value in zip(parts[1::2], parts[2::2], strict=True):
+        found.setdefault(key, value.strip())
+    return found
+
+
+def settings(text: str) -> dict[str, str]:
+    """Return what `scontrol show config` says."""
+    pairs = [line.partition("=") for line in text.splitlines()]
+    return {key.strip(): value.strip() for key, sign, value in pairs if sign}
+
+
+def table(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return what `sacctmgr --noheader --parsable2` says; lines of another width are left out."""
+    rows = [line.split("|") for line in text.splitlines()]
+    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """Return the parts of a list with commas; `(null)` and the like are empty."""
+    parts = (part.strip() for part in (text or "").split(","))
+    return tuple(part for part in parts if part not in NOTHING)
+
+
+def seconds(text: str | None) -> float | None:
+    """Return a duration: `3-00:00:00`, `01:30:00`, `10:00` (minutes), `30` (minutes), `UNLIMITED`."""
+    if text in ENDLESS:
+        return math.inf
+    found = _DURATION.fullmatch(text or "")
+    if found is None:
+        return None
+    days, *rest = found.groups()
+    first, *more = (int(part) for part in rest if part is not None)
+    if days is None and len(more) < 2:  # minutes, or minutes and seconds
+        return first * 60.0 + sum(more)
+    minutes, second = (*more, 0, 0)[:2]
+    return ((int(days or 0) * 24 + first) * 60 + minutes) * 60.0 + second
+
+
+def whole(text: str | None) -> int | None:
+    """Return the number that a text begins with: of `10`, `5 sec`."""
+    found = re.match(r"\d+", text or "")
+    return int(found[0]) if found else None
+
+
+def limit(text: str | None) -> float | None:
+    """Return a number that may be `UNLIMITED`."""
+    return math.inf if text in ENDLESS else whole(text)
+
+
+def mebibytes(text: str | None) -> float | None:
+    """Return memory as Slurm writes it: `80G`, `512000` (MiB), `UNLIMITED`."""
+    if text in ENDLESS:
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)(?:i?B)?", text or "")
+    return float(found[1]) * UNITS[found[2]] if found else None
+
+
+def devices(text: str | None) -> tuple[Devices, ...]:
+    """Return generic resources: `gpu:a100:4(S:0-1),shard:a100:16`, `bandwidth:lustre:no_consume:4G`."""
+    return tuple(_devices(part) for part in words(re.sub(r"\([^)]*\)", "", text or "")))
+
+
+def _devices(text: str) -> Devices:
+    name, *rest = [part for part in text.split(":") if part != "no_consume"]
+    found = re.fullmatch(r"(\d+)([KMGTP]?)", rest[-1]) if rest else None
+    kinds = rest[:-1] if found else rest
+    return Devices(name, kinds[0] if kinds else None, int(found[1]) * MULTIPLES[found[2]] if found else 1)
+
+
+def hosts(text: str | None) -> frozenset[str]:
+    """Return the nodes of a list: `node[1-3,07],rack[1-2]n[01-04],login`."""
+    found = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text or "")
+    return frozenset(name for part in found if part not in NOTHING for name in _names(part))
+
+
+def _names(text: str) -> list[str]:
+    before, bracket, rest = text.partition("[")
+    if not bracket:
+        return [text]
+    inside, _, after = rest.partition("]")
+    return [f"{before}{number}{end}" for number in _numbers(inside) for end in _names(after)]
+
+
+def _numbers(text: str) -> Iterator[str]:
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and last.isdecimal():
+            end = min(int(last), int(first) + WIDEST_RANGE)
+            yield from (f"{number:0{len(first)}}" for number in range(int(first), end + 1))
+        else:
+            yield part

@@ -1,0 +1,220 @@
+"""What is known of a cluster: its partitions, nodes, accounts and qualities of service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from . import notation
+from .notation import Devices
+
+UNUSABLE = frozenset(
+    {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "FUTURE"}
+)
+NOT_A_MODE = frozenset({"GANG", "WITHIN", "PRIORITY", "CLUSTER"})
+EVERYONE = "ALL"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition; None stands for what Slurm does not say."""
+
+    name: str
+    state: str
+    default: bool
+    hidden: bool
+    root_only: bool
+    needs_reservation: bool
+    max_seconds: float | None
+    default_seconds: float | None
+    tier: int
+    modes: frozenset[str]
+    """What happens to preempted jobs: REQUEUE, CANCEL, SUSPEND, OFF; empty: Slurm does not say."""
+    grace: int | None
+    allowed: Mapping[str, frozenset[str] | None]
+    """By `accounts`, `qos`, `groups`: who may use it; None is everyone."""
+    denied: Mapping[str, frozenset[str]]
+    qos: str | None
+    max_cpus: float | None
+    max_memory: float | None
+    """MiB a node; `inf` is no limit."""
+    default_memory: str
+
+    @classmethod
+    def read(cls, record: Mapping[str, str]) -> Partition:
+        """Return the partition of a record of `scontrol show partition`."""
+        said = record.get
+        return cls(
+            name=record["PartitionName"],
+            state=said("State", ""),
+            default=said("Default") == "YES",
+            hidden=said("Hidden") == "YES",
+            root_only=said("RootOnly") == "YES",
+            needs_reservation=said("ReqResv") == "YES",
+            max_seconds=notation.seconds(said("MaxTime")),
+            default_seconds=notation.seconds(said("DefaultTime")),
+            tier=notation.whole(said("PriorityTier")) or 0,
+            modes=modes(said("PreemptMode")),
+            grace=notation.whole(said("GraceTime")),
+            allowed={key: _allowed(said(f"Allow{word}")) for key, word in _KINDS.items()},
+            denied={key: frozenset(notation.words(said(f"Deny{word}"))) for key, word in _KINDS.items()},
+            qos=next(iter(notation.words(said("QoS"))), None),
+            max_cpus=notation.limit(said("MaxCPUsPerNode")),
+            max_memory=notation.mebibytes(said("MaxMemPerNode")),
+            default_memory=said("DefMemPerNode") or said("DefMemPerCPU") or "",
+        )
+
+    def admits(self, kind: str, name: str) -> bool:
+        """Whether an account, QOS or group (`kind`: accounts, qos, groups) may use it."""
+        allowed = self.allowed[kind]
+        return (allowed is None or name in allowed) and name not in self.denied[kind]
+
+
+_KINDS = {"accounts": "Accounts", "qos": "Qos", "groups": "Groups"}
+
+
+def _allowed(text: str | None) -> frozenset[str] | None:
+    return None if text in (None, EVERYONE) else frozenset(notation.words(text))
+
+
+def modes(text: str | None) -> frozenset[str]:
+    """Return the preemption modes in `GANG,SUSPEND` or `requeue`, without what says how and not what."""
+    return frozenset(mode.upper() for mode in notation.words(text)) - NOT_A_MODE
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: what it has, whatever of it is taken now."""
+
+    name: str
+    state: str
+    partitions: frozenset[str]
+    devices: tuple[Devices, ...]
+    cpus: int | None
+    memory: float | None
+    """MiB that jobs can have."""
+    features: frozenset[str]
+
+    @classmethod
+    def read(cls, record: Mapping[str, str]) -> Node:
+        """Return the node of a record of `scontrol show node`."""
+        memory, kept = (notation.mebibytes(record.get(key)) for key in ("RealMemory", "MemSpecLimit"))
+        return cls(
+            name=record["NodeName"],
+            state=record.get("State", ""),
+            partitions=frozenset(notation.words(record.get("Partitions"))),
+            devices=notation.devices(record.get("Gres")),
+            cpus=notation.whole(record.get("CPUEfctv") or record.get("CPUTot")),
+            memory=None if memory is None else memory - (kept or 0),
+            features=frozenset(notation.words(record.get("AvailableFeatures"))),
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is up; a node that is switched off to save energy is."""
+        return not UNUSABLE & {word.rstrip("*~#!%$@^-") for word in self.state.split("+")}
+
+    def count(self, wanted: Devices) -> int:
+        """Return how many devices of the wanted name (and type, if one is wanted) it has."""
+        fitting = [each for each in self.devices if each.name == wanted.name]
+        return sum(each.count for each in fitting if wanted.type in (None, each.type))
+
+    @property
+    def gpus(self) -> int:
+        """Its GPUs, of all types."""
+        return self.count(Devices("gpu", None, 1))
+
+
+@dataclass(frozen=True)
+class Association:
+    """An account of the user's, with what he may do under it."""
+
+    account: str
+    partition: str | None
+    """The only partition where it is his; None: all."""
+    qos: tuple[str, ...]
+    default_qos: str | None
+    max_seconds: float | None
+    max_submit: int | None
+
+    @classmethod
+    def read(cls, row: Mapping[str, str]) -> Association:
+        """Return the association of a row of `sacctmgr show association`."""
+        return cls(
+            account=row["account"],
+            partition=row["partition"] or None,
+            qos=tuple(name.lstrip("+") for name in notation.words(row["qos"])),
+            default_qos=row["defaultqos"] or None,
+            max_seconds=notation.seconds(row["maxwall"]),
+            max_submit=notation.whole(row["maxsubmit"]),
+        )
+
+
+@dataclass(frozen=True)
+class Qos:
+    """A quality of service."""
+
+    name: str
+    max_seconds: float | None
+    grace: float | None
+    modes: frozenset[str]
+    """Empty: the cluster's."""
+    preempts: frozenset[str]
+    max_submit: int | None
+    flags: frozenset[str]
+
+    @classmethod
+    def read(cls, row: Mapping[str, str]) -> Qos:
+        """Return the QOS of a row of `sacctmgr show qos`."""
+        return cls(
+            name=row["name"],
+            max_seconds=notation.seconds(row["maxwall"]),
+            grace=notation.seconds(row["gracetime"]),
+            modes=modes(row["preemptmode"]),
+            preempts=frozenset(notation.words(row["preempt"])),
+            max_submit=notation.whole(row["maxsubmitpu"]),
+            flags=frozenset(notation.words(row["flags"])),
+        )
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster as one user sees it; None stands for what could not be found out."""
+
+    config: Mapping[str, str]
+    partitions: Mapping[str, Partition] | None
+    nodes: tuple[Node, ...] | None
+    associations: tuple[Association, ...] | None
+    default_account: str | None
+    qos: Mapping[str, Qos] | None
+    user: str
+    groups: frozenset[str] = frozenset()
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Why something could not be found out, by `partitions`, `nodes`, `accounts`, `qos`, `sacct`."""
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.config.get("ClusterName", "cluster")
+
+    @property
+    def has_accounting(self) -> bool:
+        """Whether it keeps accounts of users and jobs."""
+        return self.config.get("AccountingStorageType", "").endswith("slurmdbd")
+
+    @property
+    def enforced(self) -> frozenset[str]:
+        """What it enforces of `associations`, `limits`, `qos`, in lower case."""
+        words = {word.lower() for word in notation.words(self.config.get("AccountingStorageEnforce"))}
+        binding = words & {"associations", "limits", "qos", "safe", "wckeys", "all"}
+        return frozenset(words | ({"associations"} if binding else set())) - {"none"}
+
+    def nodes_of(self, partition: Partition) -> list[Node]:
+        """Return the partition's nodes, those that are down too."""
+        return [node for node in self.nodes or () if partition.name in node.partitions]
+
+    def associations_for(self, account: str, partition: Partition) -> list[Association]:
+        """Return what the user may do under an account in a partition, the closest first."""
+        own = [each for each in self.associations or () if each.account == account.lower()]
+        fitting = [each for each in own if each.partition in (None, partition.name)]
+        return sorted(fitting, key=lambda each: each.partition is None)

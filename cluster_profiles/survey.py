@@ -1,0 +1,148 @@
+"""What `scontrol`, `sacctmgr` and `sacct` say of the cluster. Looking changes nothing."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import SystemRefused, UserError
+from . import notation
+from .site import Association, Node, Partition, Qos, Site
+
+CALL_SECONDS = 60
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER")
+"""Of what Slurm's commands read from the environment, only where the cluster is."""
+ACCOUNTS = ("account", "partition", "qos", "defaultqos", "maxwall", "maxsubmit")
+QOS = ("name", "maxwall", "gracetime", "preemptmode", "preempt", "maxsubmitpu", "flags")
+NOT_SET_UP = ("configuration source", "configuration file", "cannot stat file")
+"""What the commands say where they are installed but belong to no cluster."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed; `failure` is what it complained of, None if it succeeded."""
+
+    text: str
+    failure: str | None = None
+
+
+Ask = Callable[[Sequence[str]], Answer]
+
+
+def ask(command: Sequence[str]) -> Answer:
+    """Run one of Slurm's commands, untouched by the variables of an enclosing job."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("SBATCH_", "SLURM_"))
+    }
+    environment |= {key: os.environ[key] for key in KEPT if key in os.environ}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, env=environment)
+    except OSError as error:
+        return Answer("", f"{command[0]} cannot be run ({error.strerror})")
+    except subprocess.TimeoutExpired:
+        return Answer("", f"{command[0]} did not answer within {CALL_SECONDS} s")
+    complaint = done.stderr.strip() or f"exit code {done.returncode}"
+    return Answer(done.stdout if done.returncode == 0 else "", complaint if done.returncode else None)
+
+
+def survey(ask: Ask = ask) -> Site:
+    """Ask the cluster about itself.
+
+    Raises:
+        UserError: there is no Slurm on this machine.
+        SystemRefused: there is, and its controller does not answer.
+    """
+    config = _config(ask)
+    user = _user()
+    answers = {
+        "partitions": ask(["scontrol", "--all", "--oneliner", "show", "partition"]),
+        "nodes": ask(["scontrol", "--all", "--oneliner", "show", "node"]),
+        "accounts": _accounts(ask, config, user, "association", ACCOUNTS),
+        "users": _accounts(ask, config, user, "user", ("defaultaccount",)),
+        "qos": _accounts(ask, config, user, "qos", QOS),
+        "sacct": ask(["sacct", "--noheader", "--allocations", "--parsable2", "--starttime=now"]),
+    }
+    return _site(config, user, answers)
+
+
+def require() -> None:
+    """Refuse where Slurm's commands are not installed.
+
+    Raises:
+        UserError: they are not.
+    """
+    if shutil.which("scontrol") is None:
+        raise UserError(
+            "this machine has no Slurm (no scontrol on the PATH)", "run it on a login node of the cluster"
+        )
+
+
+def _config(ask: Ask) -> dict[str, str]:
+    answer = ask(["scontrol", "show", "config"])
+    config = notation.settings(answer.text)
+    if answer.failure is None and "ClusterName" in config:
+        return config
+    failure = _last_line(answer.failure or "scontrol show config said nothing")
+    if any(words in (answer.failure or "") for words in NOT_SET_UP):
+        raise UserError(
+            f"this machine belongs to no Slurm cluster ({failure})", "run it on a login node of the cluster"
+        )
+    raise SystemRefused(
+        f"Slurm's controller does not answer: {failure}", "`scontrol ping` says whether it is up"
+    )
+
+
+def _accounts(ask: Ask, config: dict[str, str], user: str, what: str, columns: Sequence[str]) -> Answer:
+    """Ask sacctmgr, where there is something to ask it about."""
+    if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
+        return Answer("", "this cluster keeps no accounts")
+    whose = {"association": [f"user={user}", f"cluster={config['ClusterName']}"], "user": [user], "qos": []}
+    form = f"format={','.join(columns)}"
+    return ask(["sacctmgr", "--noheader", "--parsable2", "show", what, *whose[what], form])
+
+
+def _site(config: dict[str, str], user: str, answers: dict[str, Answer]) -> Site:
+    told = {key: None if answer.failure else answer.text for key, answer in answers.items()}
+    partitions, nodes, accounts, qos = (told[key] for key in ("partitions", "nodes", "accounts", "qos"))
+    parts = [Partition.read(each) for each in notation.records(partitions or "") if "PartitionName" in each]
+    machines = [Node.read(each) for each in notation.records(nodes or "") if "NodeName" in each]
+    services = [Qos.read(row) for row in notation.table(qos or "", QOS)]
+    owned = [Association.read(row) for row in notation.table(accounts or "", ACCOUNTS)]
+    return Site(
+        config=config,
+        partitions={each.name: each for each in parts} or None,
+        nodes=tuple(machines) or None,
+        associations=None if accounts is None else tuple(owned),
+        default_account=next(iter((told["users"] or "").split()), None),
+        qos=None if qos is None else {each.name: each for each in services},
+        user=user,
+        groups=_groups(),
+        silent={key: _last_line(answer.failure) for key, answer in answers.items() if answer.failure},
+    )
+
+
+def _last_line(text: str) -> str:
+    """Return the last line of a complaint, on which Slurm's commands say what it comes to."""
+    return text.strip().splitlines()[-1] if text.strip() else ""
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user that this machine has no name for
+        return str(os.getuid())
+
+
+def _groups() -> frozenset[str]:
+    names = set()
+    for number in {os.getgid(), *os.getgroups()}:
+        try:
+            names.add(grp.getgrgid(number).gr_name)
+        except KeyError:
+            names.add(str(number))
+    return frozenset(names)

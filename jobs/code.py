@@ -1,0 +1,232 @@
+"""The user's code, as it was submitted: which it is, where a worker finds it, and whether it has changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import UserError
+from ..store.layout import ExperimentFiles
+from ..store.submissions import RunEntry, Submission
+from . import attempts, provenance, snapshot
+from .attempts import Attempt
+from .project import import_root, is_found, is_installed, read_project, shown
+
+MOST_NAMED = 8
+
+CHANGE_HINT = (
+    "undo the change, or give the experiment another name; --allow-code-change lets the runs go on with it"
+    " (what is no code belongs in .gitignore)"
+)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that the runs of a submission are given."""
+
+    hash: str | None = None
+    """Of its snapshot; None where all workloads are alphagrid's own, or installed."""
+    path: str | None = None
+    """The folder of the snapshot that goes first on `sys.path`, from the snapshot's top."""
+    source: str | None = None
+    """The live folder that `path` is a copy of."""
+    commit: str | None = None
+    dirty: bool = False
+
+    @classmethod
+    def of(cls, sent: Submission) -> Self:
+        """Return the code that a submission gave its runs."""
+        return cls(sent.code_hash, sent.code_path, sent.code_source, sent.code_commit, sent.code_dirty)
+
+    def fields(self, change_allowed: bool = False) -> dict[str, Any]:
+        """Return what a submission says of its code."""
+        said = {f"code_{name}": value for name, value in vars(self).items()}
+        return {**said, "code_change_allowed": change_allowed}
+
+
+def of_experiment(files: ExperimentFiles, entries: Sequence[RunEntry], spec_folder: Path, spec: Path) -> Code:
+    """Keep the code of the entries' workloads; modules beside the specification are found first.
+
+    Raises:
+        UserError: it cannot be told what belongs to the code, or it is too much.
+        SystemRefused: it cannot be written.
+    """
+    modules = user_modules(entries)
+    roots = {module: import_root(module, spec_folder) for module in modules}
+    places = sorted({root.resolve() for root in roots.values() if root is not None})
+    if not places:
+        return Code()
+    if len(places) > 1:
+        told = " and ".join(map(shown, places))
+        raise UserError(f"the workloads come from several places: {told}", "write a specification for each")
+    return _kept(files, places[0], [module for module, root in roots.items() if root is not None], spec)
+
+
+def as_sent_before(files: ExperimentFiles, sent: Submission, entries: Sequence[RunEntry]) -> Code:
+    """Keep what lies where an earlier submission's code came from; if nothing does, take what was kept.
+
+    Raises:
+        UserError, SystemRefused: as above.
+    """
+    live = source_of(sent)
+    if live is None or not Path(live).is_dir():
+        return Code.of(sent)
+    modules = [module for module in user_modules(entries) if is_found(module, Path(live))]
+    return _kept(files, Path(live), modules, None) if modules else Code()
+
+
+def source_of(sent: Submission) -> str | None:
+    """Return the live folder that a submission's code came from; before there were snapshots, it was used."""
+    return sent.code_source if sent.code_hash is not None else sent.code_path
+
+
+def user_modules(entries: Iterable[RunEntry]) -> list[str]:
+    """Return the modules of the workloads that are import paths, sorted; alphagrid's own left out."""
+    own = str(__package__).partition(".")[0]
+    names = {str(entry.config["workload"]["name"]) for entry in entries}
+    modules = {name.partition(":")[0] for name in names if ":" in name}
+    return sorted(module for module in modules if module.partition(".")[0] != own)
+
+
+def _kept(files: ExperimentFiles, root: Path, modules: Sequence[str], spec: Path | None) -> Code:
+    project = read_project(root, modules, (files.path.parent, files.path))
+    try:
+        f"{root} {project.import_root}".encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name of the folder {shown(root)} is no UTF-8", "rename it") from None
+    code_hash = snapshot.keep(files, project, spec)
+    return Code(code_hash, project.import_root, str(root.absolute()), project.commit, project.dirty)
+
+
+# Whether it has changed
+
+
+def check_unchanged(files: ExperimentFiles, entries: Iterable[RunEntry], code: Code) -> None:
+    """Refuse code that differs from that of earlier attempts of the runs.
+
+    Raises:
+        UserError: which files differ, and for which runs.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    known: dict[str, list[str]] = {}
+    for entry in entries:
+        if code.hash is None or entry.fresh or not user_modules([entry]):
+            continue
+        before = last_hash(attempts.read(files.run(entry.id)))
+        if before is not None and before != code.hash:
+            if before not in known:
+                known[before] = snapshot.changed(files, before, code.hash)
+            found.setdefault(tuple(known[before]), []).append(entry.name)
+    for differing, runs in found.items():
+        if differing:
+            raise UserError(
+                f"the code of {_listed(runs, 3)} has changed since they were last run: {_listed(differing)}",
+                CHANGE_HINT,
+            )
+
+
+def differs_from_others(files: ExperimentFiles, past: Sequence[Submission], code: Code) -> tuple[str, ...]:
+    """Return a warning if other runs of the experiment were last sent with other code."""
+    before = next((one.code_hash for one in reversed(past) if one.code_hash is not None), None)
+    if before is None or code.hash is None:
+        return ()
+    differing = snapshot.changed(files, before, code.hash)
+    told = f"the code differs from that of runs sent before: {_listed(differing)}"
+    return (told,) if differing else ()
+
+
+def last_hash(earlier: Sequence[Attempt]) -> str | None:
+    """Return the code of the newest attempt that ran, of those whose checkpoints count; None if unknown."""
+    counting = [attempt for attempt in earlier if attempt.number > attempts.ignored_until(earlier)]
+    for attempt in reversed(counting):
+        code = (provenance.start_record(attempt.journal) or {}).get("code")
+        if isinstance(code, Mapping) and not code.get("refused"):
+            return str(code["hash"])
+    return None
+
+
+def _listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    told = ", ".join(shown(name) for name in names[:most])
+    return told if len(names) <= most else f"{told} and {len(names) - most} more"
+
+
+# In the worker
+
+
+def record(submission: Submission, entry: RunEntry) -> dict[str, Any] | None:
+    """Return what an attempt's `start` says of its code; None if it is none of the user's."""
+    if submission.code_hash is None or not user_modules([entry]):
+        return None
+    return {"hash": submission.code_hash, "commit": submission.code_commit, "dirty": submission.code_dirty}
+
+
+def check_same(
+    files: ExperimentFiles, submission: Submission, entry: RunEntry, earlier: Sequence[Attempt]
+) -> None:
+    """Refuse to go on with other code than that of the run's earlier attempts, unless that was allowed.
+
+    Raises:
+        UserError: which files differ.
+    """
+    if submission.code_change_allowed or record(submission, entry) is None:
+        return
+    before, now = last_hash(earlier), str(submission.code_hash)
+    if before is not None and (differing := snapshot.changed(files, before, now)):
+        raise CodeChanged(f"the code has changed since the last attempt: {_listed(differing)}", CHANGE_HINT)
+
+
+class CodeChanged(UserError):
+    """An attempt was refused because its code is not that of earlier ones."""
+
+
+def import_folder(files: ExperimentFiles, submission: Submission) -> Path | None:
+    """Return the folder that a worker puts first on `sys.path`; None if there is nothing of the user's."""
+    if submission.code_path is None or submission.code_hash is None:
+        return None if submission.code_path is None else Path(submission.code_path)
+    folder = snapshot.folder_of(files, submission.code_hash)
+    return Path(os.path.normpath(folder.absolute() / submission.code_path))
+
+
+@contextmanager
+def importable(folder: Path | None) -> Iterator[None]:
+    """Let modules be imported from `folder` before all others, leaving nothing in it."""
+    if folder is None:
+        yield
+        return
+    writes_nothing = sys.dont_write_bytecode
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_nothing
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str]) -> None:
+    """Refuse workloads that were imported from somewhere else than the snapshot.
+
+    Raises:
+        UserError: the snapshot is gone; or which workload came from where.
+    """
+    kept = snapshot.folder_of(files, code_hash).absolute()
+    for module in modules:
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None or is_installed(Path(file)) or _lies_in(kept, file):
+            continue
+        raise UserError(
+            f"{module} was imported from {file}, not from the code that was submitted, {kept}",
+            "was the snapshot removed, or the module installed by a tool that goes before sys.path?",
+        )
+
+
+def _lies_in(folder: Path, file: str) -> bool:
+    """Tell whether a file is in a folder, by its own name or by where links lead."""
+    by_name = Path(os.path.normpath(Path(file).absolute())).is_relative_to(folder)
+    return by_name or Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))

@@ -1,0 +1,140 @@
+"""What surrounds the worker on its node: the profile's set-up and variables; and the same, tried here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cluster_profiles.loader import Profile
+from ..errors import UserError
+from ..store.layout import ExperimentFiles
+from . import code, last_words
+from .code import Code
+from .project import is_installed
+
+TRIAL_SECONDS = 120
+LINES_SHOWN = 8
+
+TRIAL = "import sys; from {package} import environment; environment.try_imports(*sys.argv[1:])"
+
+
+def script_lines(profile: Profile, files: ExperimentFiles, submission: str, runs: Sequence[str]) -> list[str]:
+    """Return the lines of a job's script before the worker starts, for the array tasks that run `runs`."""
+    return [
+        "set -e",
+        *last_words.before_setup(files, submission, runs),
+        *_exports(profile),
+        *profile.setup,
+        *last_words.after_setup(),
+    ]
+
+
+def check(files: ExperimentFiles, profile: Profile, given: Code, modules: Sequence[str]) -> tuple[str, ...]:
+    """Import here what a job will import, after the profile's set-up; return what is worth a warning.
+
+    Raises:
+        UserError: the import fails; the message holds its last lines.
+    """
+    if not (profile.setup or profile.env or given.hash):
+        return ()  # then this very process is the proof
+    with tempfile.TemporaryDirectory(prefix="alphagrid-") as folder:
+        report = Path(folder) / "report"
+        script = _trial(files, profile, given, modules, report)
+        returned, lines = _run(script)
+        if returned == 0 and report.exists():
+            return _told(json.loads(report.read_bytes()))
+        if not (Path(folder) / "ready").exists():
+            return (
+                f"the profile's set-up was not tried: it does not work on this machine ({_last(lines, 1)})",
+            )
+    if returned is None:
+        return (f"importing what the jobs need took more than {TRIAL_SECONDS} s here, and was given up",)
+    raise UserError(
+        f"a job could not import what it needs:\n{_last(lines, LINES_SHOWN)}",
+        f"tried with {sys.executable}" + (" after the profile's setup and env" if profile.setup else ""),
+    )
+
+
+def try_imports(report: str, folder: str, code_folder: str, *modules: str) -> None:
+    """Import what a job imports; write to the file `report` which of the user's modules are no snapshot's."""
+    from . import worker  # noqa: F401  # what submitit unpickles
+
+    with code.importable(Path(folder) if folder else None):
+        for module in modules:
+            __import__(module)
+    if code_folder:
+        kept = Path(code_folder)
+        code.check_origin(ExperimentFiles(kept.parent.parent), kept.name, modules)
+    Path(report).write_text(json.dumps(_live(Path(code_folder)) if code_folder else []))
+
+
+def _exports(profile: Profile) -> list[str]:
+    return [f"export {key}={shlex.quote(value)}" for key, value in profile.env.items()]
+
+
+def _trial(
+    files: ExperimentFiles, profile: Profile, given: Code, modules: Sequence[str], report: Path
+) -> str:
+    kept = None if given.hash is None else (files.code / given.hash).absolute()
+    folder = None if kept is None else os.path.normpath(kept / str(given.path))
+    program = TRIAL.format(package=__package__)
+    command = [sys.executable, "-u", "-c", program, str(report), folder or "", str(kept or ""), *modules]
+    ready = f": > {shlex.quote(str(report.with_name('ready')))}"
+    return "\n".join(["set -e", *_exports(profile), *profile.setup, ready, f"exec {shlex.join(command)}"])
+
+
+def _run(script: str) -> tuple[int | None, list[str]]:
+    """Run a script as a job would, as far as the environment goes; None stands for one that took too long."""
+    environment = {name: value for name, value in os.environ.items() if not _is_of_a_job(name)}
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=TRIAL_SECONDS)
+        return process.returncode, _lines(said)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return None, _lines(said)
+
+
+def _is_of_a_job(name: str) -> bool:
+    return name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")) and not name.startswith("SLURM_CONF")
+
+
+def _lines(said: bytes) -> list[str]:
+    return [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+
+
+def _last(lines: Sequence[str], count: int) -> str:
+    return "\n".join(lines[-count:]) or "it said nothing"
+
+
+def _live(kept: Path) -> list[str]:
+    """Return what was imported that is neither in the snapshot nor installed: packages and their folders."""
+    found: dict[str, str] = {}
+    for name, module in sys.modules.copy().items():
+        package, file = name.partition(".")[0], getattr(module, "__file__", None)
+        if file is None or not Path(file).is_absolute() or package == str(__package__).partition(".")[0]:
+            continue
+        real = Path(os.path.realpath(file))
+        if not real.is_relative_to(os.path.realpath(kept)) and not is_installed(real):
+            found.setdefault(package, str(real.parent))
+    return [f"{package} ({folder})" for package, folder in sorted(found.items())]
+
+
+def _told(live: Sequence[str]) -> tuple[str, ...]:
+    if not live:
+        return ()
+    return (f"imported, but no part of the code that is kept for the runs: {', '.join(live)}",)

@@ -1,0 +1,245 @@
+"""Snapshots of a project's files: `code/<hash>/` below an experiment, and `code/<hash>.json`, what it holds.
+
+A snapshot gets its name when all of it is on the disk: one that has a name is whole. Its files are read-only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import SystemRefused, UserError
+from ..store.files import sync_folder, write_atomically
+from ..store.layout import ExperimentFiles
+from .project import LARGEST_FILE, Project, shown
+
+HASH_DIGITS = 16
+CHUNK = 1 << 20
+ABANDONED_SECONDS = 3600.0
+
+NO_CODE = frozenset({
+    ".md", ".rst", ".tex", ".bib", ".pdf", ".ipynb", ".html", ".log", ".csv", ".tsv",
+    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".gitignore", ".gitattributes", ".gitmodules",
+})  # fmt: skip
+"""Endings of files that are copied, but whose change is no change of code."""
+_SETTINGS = re.compile(rb"^(experiment|cluster|extends)\s*:", re.MULTILINE)
+"""How specifications and profiles are told from other YAML: an experiment may grow, its jobs ask for more."""
+
+Manifest = Mapping[str, Sequence[Any]]
+"""By path: how it is kept (`file`, `program`, `link`), its hash, its bytes, and whether it counts as code."""
+
+
+def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> str:
+    """Return the hash of a project's content, of which there is a snapshot from now on.
+
+    Raises:
+        UserError: a file cannot be read, or somebody changed the snapshot.
+        SystemRefused: it cannot be written.
+    """
+    try:
+        source = _Source(project, spec)
+        code_hash = _hash({name: _entry(source, name, _read) for name in project.files})
+        if not _is_whole(files, code_hash):
+            code_hash = _copy(files, source)
+    except OSError as error:
+        where = f": {shown(error.filename)}" if error.filename else ""
+        refusal = UserError if _is_in(project.folder, error.filename) else SystemRefused
+        raise refusal(f"cannot copy the code: {error.strerror}{where}") from error
+    return code_hash
+
+
+def folder_of(files: ExperimentFiles, code_hash: str) -> Path:
+    """Return the folder of a snapshot, whether it exists or not."""
+    return files.code / code_hash
+
+
+def changed(files: ExperimentFiles, before: str, after: str) -> list[str]:
+    """Return the paths in which two snapshots differ, as far as they are code.
+
+    Where one is not there any more, that is all there is to say of it.
+    """
+    if before == after:
+        return []
+    old, new = _manifest(files, before), _manifest(files, after)
+    if old is None or new is None:
+        return [f"snapshot {before if old is None else after} (it is gone)"]
+    return sorted(path for path in old.keys() | new.keys() if _differs(old.get(path), new.get(path)))
+
+
+def _differs(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
+    known = [entry for entry in (one, other) if entry is not None]
+    return all(entry[3] for entry in known) and (len(known) < 2 or known[0][:2] != known[1][:2])
+
+
+# What is in it
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The files to keep, and the specification among them."""
+
+    project: Project
+    spec: Path | None
+
+    @cached_property
+    def inside(self) -> frozenset[str]:
+        """The files, and the folders that hold them."""
+        folders = (str(above) for name in self.project.files for above in Path(name).parents)
+        return frozenset(self.project.files).union(folders)
+
+    def link(self, name: str) -> str | None:
+        """Return what the link `name` becomes in a snapshot; None if the file it leads to is copied instead.
+
+        One inside the project stays so. One to a folder, or a very large file, outside leads there still.
+        """
+        real = os.path.realpath(self.project.folder / name)
+        inside = os.path.relpath(real, os.path.realpath(self.project.folder))
+        if inside in self.inside:
+            return os.path.relpath(inside, Path(name).parent)
+        target = Path(real)
+        return None if target.is_file() and target.stat().st_size <= LARGEST_FILE else real
+
+    def counts(self, name: str, head: bytes) -> bool:
+        """Tell whether a file is code, so that a run does not go on when it has changed."""
+        path = self.project.folder / name
+        if path.suffix in NO_CODE or path.name in NO_CODE:
+            return False
+        if self.spec is not None and os.path.realpath(path) == os.path.realpath(self.spec):
+            return False
+        return not (path.suffix in (".yaml", ".yml") and _SETTINGS.search(head))
+
+
+_Taken = tuple[str, int, bytes]
+"""A file's hash, its size, and how it begins."""
+
+
+def _entry(source: _Source, name: str, take: Callable[[Path], _Taken]) -> list[Any]:
+    path = source.project.folder / name
+    if path.is_symlink() and (target := source.link(name)) is not None:
+        return ["link", hashlib.sha256(os.fsencode(target)).hexdigest(), 0, True]
+    digest, size, head = take(path)
+    mode = "program" if path.stat().st_mode & stat.S_IXUSR else "file"
+    return [mode, digest, size, source.counts(name, head)]
+
+
+def _read(path: Path, copy: Path | None = None) -> _Taken:
+    """Read a file, and write it to `copy` if that is given."""
+    digest, size, head = hashlib.sha256(), 0, b""
+    with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as target:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            head = head or chunk
+            target.write(chunk)
+    return digest.hexdigest(), size, head
+
+
+def _hash(manifest: Manifest) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(manifest, key=os.fsencode):
+        mode, digest = manifest[name][:2]
+        whole.update(b"%b\0%b\0%b\n" % (os.fsencode(name), mode.encode(), digest.encode()))
+    return whole.hexdigest()[:HASH_DIGITS]
+
+
+# How it is written
+
+
+def _copy(files: ExperimentFiles, source: _Source) -> str:
+    """Copy a project; the name comes from what was copied, should a file change meanwhile."""
+    files.code.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(files.code)
+    temporary = files.code / f".{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
+        manifest = {name: _copy_one(source, name, temporary) for name in source.project.files}
+        code_hash = _hash(manifest)
+        _make_durable(temporary)
+        write_atomically(_manifest_path(files, code_hash), json.dumps({"files": manifest}).encode())
+        _give_name(temporary, folder_of(files, code_hash))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return code_hash
+
+
+def _copy_one(source: _Source, name: str, folder: Path) -> list[Any]:
+    copy = folder / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    entry = _entry(source, name, lambda path: _read(path, copy))
+    if entry[0] == "link":
+        copy.symlink_to(str(source.link(name)))
+    else:
+        copy.chmod(0o555 if entry[0] == "program" else 0o444)
+    return entry
+
+
+def _make_durable(folder: Path) -> None:
+    """Write out all files, and then their folders; the first call does most of the work for the others."""
+    for above, _, names in os.walk(folder, topdown=False):
+        for path in (Path(above) / name for name in names):
+            if not path.is_symlink():
+                sync_folder(path)
+        sync_folder(Path(above))
+
+
+def _give_name(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError as error:  # somebody was faster, and copied the same
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    sync_folder(folder.parent)
+
+
+def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
+    """Tell whether there is a snapshot, and its manifest.
+
+    Raises:
+        UserError: somebody changed it.
+    """
+    folder, manifest = folder_of(files, code_hash), _manifest(files, code_hash)
+    if manifest is None or not folder.is_dir():
+        return False
+    for name, (mode, digest, *_) in manifest.items():
+        path = folder / name
+        if mode != "link" and not (path.is_file() and _read(path)[0] == digest):
+            raise UserError(
+                f"the code that was kept has been changed: {shown(path)}",
+                f"remove {folder}, and submit again",
+            )
+    return True
+
+
+def _manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
+    try:
+        found: Manifest = json.loads(_manifest_path(files, code_hash).read_bytes())["files"]
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:
+    return files.code / f"{code_hash}.json"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what submitters left that were killed while they copied."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_in(folder: Path, name: object) -> bool:
+    return isinstance(name, str | bytes) and Path(os.fsdecode(name)).is_relative_to(folder)
