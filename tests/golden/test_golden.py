@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent
 KEPT = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
 
