@@ -29,6 +29,8 @@ WIDTH_IN_A_PIPE = 400
 PERIOD = 1.0
 MOST_RUNS = 40
 """Runs shown before the rest is only counted."""
+LINES_AROUND = 5
+"""Lines of a status view beside its runs: title, header, what is hidden, counts, the cursor's."""
 MOST_PLANNED = 20
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -88,27 +90,28 @@ def experiments_table(found: Sequence[ExperimentStatus], root: Path) -> Renderab
 
 
 def status_view(
-    found: ExperimentStatus, everything: bool = False, now: float | None = None
+    found: ExperimentStatus, everything: bool = False, rows: int = MOST_RUNS, now: float | None = None
 ) -> RenderableType:
-    """Return an experiment's runs, the most urgent first where there are too many to show."""
+    """Return an experiment's runs, the most urgent first where there are too many for so many rows."""
     runs = list(found.runs)
-    if not everything and len(runs) > MOST_RUNS:
-        runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[:MOST_RUNS]
+    if not everything and len(runs) > rows:
+        runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[: max(rows, 1)]
     hidden = len(found.runs) - len(runs)
     more = [Text(f"and {hidden} more (--all shows them)", style="dim")] if hidden else []
-    return Group(
-        _Runs(found.experiment, runs, time.time() if now is None else now), *more, _counts(found.counts)
-    )
+    table = _Runs(found.experiment, runs, time.time() if now is None else now)
+    files = ", ".join(found.damaged)
+    damage = [Text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
+    return Group(table, *more, *(damage if files else []), _counts(found.counts))
 
 
 def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
     """Show an experiment until nothing of it will go on by itself; in a pipe, once at its end."""
-    _follow(look, lambda found: status_view(found, everything), transient=False)
+    _follow(look, lambda found, rows: status_view(found, everything, rows), transient=False)
 
 
 def follow(look: Callable[[], ExperimentStatus]) -> ExperimentStatus:
     """Show progress until nothing will go on by itself; quiet in a pipe. Return the last look."""
-    return _follow(look, status_view, transient=True)
+    return _follow(look, lambda found, rows: status_view(found, rows=rows), transient=True)
 
 
 def report_table(table: ReportTable) -> RenderableType:
@@ -168,17 +171,19 @@ def check_view(checked: Checked) -> RenderableType:
 
 def _follow(
     look: Callable[[], ExperimentStatus],
-    view: Callable[[ExperimentStatus], RenderableType],
+    view: Callable[[ExperimentStatus, int], RenderableType],
     transient: bool,
 ) -> ExperimentStatus:
     console = Console(stderr=transient)
     if not console.is_terminal:
         found = _until_quiet(look, lambda _: None)
         if not transient:
-            show(view(found))
+            show(view(found, MOST_RUNS))
         return found
     with Live(console=console, transient=transient, auto_refresh=False) as live:
-        return _until_quiet(look, lambda found: live.update(view(found), refresh=True))
+        return _until_quiet(
+            look, lambda found: live.update(view(found, console.height - LINES_AROUND), refresh=True)
+        )
 
 
 def _until_quiet(

@@ -75,9 +75,9 @@ class Curve:
         return cls(kept, ended, last_step, last_seconds, finished)
 
     def outcome(self, limit: float | None, kind: Kind) -> Outcome:
-        """Return what was reached within `limit` seconds or steps; nothing at all for None."""
+        """Return what was reached within `limit` seconds or steps; no values for None, an unknown budget."""
         if limit is None:
-            return Outcome()
+            return Outcome(complete=self.finished)
         best = self._best[kind].within(limit)
         return Outcome(
             best_validation_loss=None if best is None else best.losses["validation"],

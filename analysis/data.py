@@ -72,6 +72,8 @@ class ExperimentData:
 
     experiment: str
     runs: tuple[RunData, ...]
+    damaged: tuple[str, ...] = ()
+    """Files with lines that could not be read and were left out."""
 
 
 def load(db: sqlite3.Connection, experiment: str, *, details: bool = True) -> ExperimentData:
@@ -98,7 +100,7 @@ def load(db: sqlite3.Connection, experiment: str, *, details: bool = True) -> Ex
         )
         for row in rows
     ]
-    return ExperimentData(experiment, tuple(runs))
+    return ExperimentData(experiment, tuple(runs), tuple(queries.damage(db, experiment)))
 
 
 def _no_such_experiment(db: sqlite3.Connection, name: str) -> UserError:

@@ -45,7 +45,9 @@ def warnings(data: ReportData) -> list[str]:
     stale = (
         [f"{unnamed} of {len(data.experiment.runs)} runs are no longer named by the spec."] if unnamed else []
     )
-    return hardware_warnings(data.experiment) + stale
+    files = ", ".join(data.experiment.damaged)
+    damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
+    return damaged + hardware_warnings(data.experiment) + stale
 
 
 def report_csv(data: ReportData) -> str:

@@ -58,10 +58,17 @@ def budgets(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[s
 
 
 def default_labels(data: ExperimentData) -> list[str]:
-    """Return `until:` the first baseline, if that one has a schedule with an end, and `all`."""
-    first = next((run for run in data.runs if run.baseline is not None), None)
-    until = [f"until:{first.baseline}"] if first is not None and first.schedule_steps is not None else []
-    return [*until, "all"]
+    """Return `until:` the first baseline, if the end of its schedule can still be reached, and `all`."""
+    first = next((run.baseline for run in data.runs if run.baseline is not None), None)
+    seeds = [run for run in data.runs if first is not None and run.baseline == first]
+    return [f"until:{first}", "all"] if any(map(_may_reach_its_end, seeds)) else ["all"]
+
+
+def _may_reach_its_end(run: RunData) -> bool:
+    """Tell whether a run has a schedule with an end, and has reached it or is still on its way."""
+    if run.schedule_steps is None:
+        return False
+    return not run.curve.finished or run.curve.seconds_at(run.schedule_steps) is not None
 
 
 def _common(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:

@@ -62,6 +62,8 @@ class ExperimentStatus:
 
     experiment: str
     runs: tuple[RunStatus, ...]
+    damaged: tuple[str, ...] = ()
+    """Files with lines that could not be read and were left out."""
 
     @property
     def counts(self) -> dict[State, int]:
@@ -72,7 +74,8 @@ class ExperimentStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         runs = [run.as_dict() for run in self.runs]
-        return {"experiment": self.experiment, "counts": self.counts, "runs": runs}
+        found = {"experiment": self.experiment, "counts": self.counts, "runs": runs}
+        return {**found, "damaged": list(self.damaged)}
 
 
 def status(root: Root, experiment: str) -> ExperimentStatus:
@@ -84,9 +87,10 @@ def status(root: Root, experiment: str) -> ExperimentStatus:
     names = [files.name for files in root.experiments()]
     if experiment not in names:
         raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
-    rows = _rows(root, experiment)
+    rows, damaged = _read(root, experiment)
     found = _standings(root, experiment, rows)
-    return ExperimentStatus(experiment, tuple(_run_status(row, found[row.id]) for row in rows))
+    runs = tuple(_run_status(row, found[row.id]) for row in rows)
+    return ExperimentStatus(experiment, runs, tuple(damaged))
 
 
 def _hint(experiment: str, names: Sequence[str]) -> str:
@@ -95,13 +99,13 @@ def _hint(experiment: str, names: Sequence[str]) -> str:
     return f"did you mean '{guess}'?" if guess else known
 
 
-def _rows(root: Root, experiment: str) -> list[RunRow]:
+def _read(root: Root, experiment: str) -> tuple[list[RunRow], list[str]]:
     from ..store import queries
     from ..store.database import open_store
 
     with open_store(root) as store:
         store.sync([experiment])
-        return queries.runs(store.db, experiment)
+        return queries.runs(store.db, experiment), queries.damage(store.db, experiment)
 
 
 def _standings(root: Root, experiment: str, rows: Sequence[RunRow]) -> Mapping[str, Standing]:
@@ -152,12 +156,10 @@ def _run_status(row: RunRow, standing: Standing) -> RunStatus:
 
 
 def _share_done(row: RunRow) -> float:
-    stop = row.config["stop"]
-    shares = [
-        done / bound
-        for done, bound in ((row.step, stop["steps"]), (row.train_seconds, stop["train_seconds"]))
-        if bound is not None
-    ]
+    """Return how much of its `stop` a run has done; 0 where no submission tells its stop any more."""
+    stop = row.config.get("stop") or {}
+    bounds = ((row.step, stop.get("steps")), (row.train_seconds, stop.get("train_seconds")))
+    shares = [done / bound for done, bound in bounds if bound is not None]
     return min(1.0, max(shares, default=0.0))
 
 

@@ -276,10 +276,6 @@ def _start(
         debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
 
 
-def _title(run: Run) -> Title:
-    return Title(name=run.name, baseline=run.baseline, params=run.params)
-
-
 def _groups(
     files: ExperimentFiles,
     past: Sequence[Submission],

@@ -134,6 +134,12 @@ def metric_keys(db: sqlite3.Connection) -> list[str]:
     return [key for (key,) in db.execute(_METRIC_KEYS)]
 
 
+def damage(db: sqlite3.Connection, experiment: str) -> list[str]:
+    """Return the files of an experiment that hold lines which could not be read and were left out."""
+    sql = "SELECT DISTINCT file FROM problem WHERE experiment = ? ORDER BY file"
+    return [str(file) for (file,) in db.execute(sql, (experiment,))]
+
+
 def journals(db: sqlite3.Connection, experiment: str | None = None) -> list[JournalRow]:
     """Return how far each journal has been read, of one experiment or of all."""
     sql = f"SELECT {_JOURNAL} FROM journal JOIN run ON run.key = journal.run"

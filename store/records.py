@@ -132,7 +132,7 @@ def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
         _number(record["loss"]), lowest, mean, highest,
         *(_real(seconds.get(category, 0.0)) for category in CATEGORIES),
     )  # fmt: skip
-    return [("window", row)], {"learning_rate": mean}
+    return [("window", row)], {"learning_rate": _number(rates["last"]) if "last" in rates else mean}
 
 
 def _alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:

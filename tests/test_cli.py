@@ -250,3 +250,45 @@ def test_every_command_explains_itself(call: Call, command: str) -> None:
     assert result.exit_code == 0
     assert f"alphagrid {command}" in result.stdout or "Usage:" in result.stdout
     assert len(result.stdout.splitlines()) > 5
+
+
+def test_a_run_whose_submission_is_gone_is_shown_and_breaks_nothing(
+    call: Call, spec: Path, tmp_path: Path
+) -> None:
+    call("submit", spec)
+    for path in (tmp_path / "runs" / "tiny" / "submissions").iterdir():
+        path.unlink()
+    found = call("status", "tiny", "--json")
+    assert found.exit_code == 0, found.output
+    assert len(json.loads(found.stdout)["runs"]) == 3
+    assert call("status").exit_code == 0
+
+
+def test_a_damaged_line_is_told_by_status_and_report(call: Call, spec: Path, tmp_path: Path) -> None:
+    call("submit", spec)
+    journal = next((tmp_path / "runs").rglob("journal-*.jsonl"))
+    journal.write_bytes(journal.read_bytes().replace(b'"kind":"evaluation"', b'"kind":"evaluatiom"', 1))
+    assert "damaged" in call("status", "tiny").stdout
+    assert journal.name in json.loads(call("status", "tiny", "--json").stdout)["damaged"][0]
+    assert "damaged" in call("report", "tiny").stderr
+    assert "damaged" in json.loads(call("report", "tiny", "--json").stdout)["warnings"][0]
+    assert call("store", "check").exit_code == 1
+
+
+def test_finished_runs_are_complete_and_an_end_out_of_reach_is_no_budget(call: Call, spec: Path) -> None:
+    spec.write_text(SPEC.replace("eval:", "schedule: {name: warmup_cosine, total_steps: 1000}\n  eval:"))
+    call("submit", spec)
+    asked = json.loads(call("report", "tiny", "--json").stdout)["budgets"]
+    assert [budget["label"] for budget in asked] == ["all"]
+    until = json.loads(call("report", "tiny", "--json", "--budget", "until:momentum").stdout)["budgets"][0]
+    assert until["value"] is None
+    assert all(run["complete"] and run["best_validation_loss"] is None for run in until["runs"])
+
+
+def test_status_shows_the_latest_rate(call: Call, spec: Path) -> None:
+    spec.write_text(
+        SPEC.replace("eval:", "schedule: {name: warmup_linear, total_steps: 20, warmup_fraction: 0}\n  eval:")
+    )
+    call("submit", spec)
+    runs = json.loads(call("status", "tiny", "--json").stdout)["runs"]
+    assert runs[0]["learning_rate"] == pytest.approx(0.02 / 20)

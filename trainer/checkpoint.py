@@ -20,7 +20,7 @@ from ..store.journal import overtaken
 from ..store.layout import RunFiles
 
 CHUNK = 1 << 20
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointDamaged(Exception):

@@ -45,11 +45,11 @@ def train(
     stop_request.on_resumption = clock.forget_suspension
     session = Session(config, clock)
     recorder = Recorder(session, run, journal, attempt, stop_request, now)
-    for name in resume.damaged:
-        recorder.event("checkpoint_damaged", file=name)
     if resume.state is not None:
         session.load_state_dict(resume.state)
-        recorder.evaluate_if_pending()
+    for name in resume.damaged:
+        recorder.event("checkpoint_damaged", file=name)
+    recorder.evaluate_if_pending()
 
     with preserved():
         session.train_batch(session.step)  # loading the data for the first time belongs to the start-up

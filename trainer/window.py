@@ -21,6 +21,7 @@ class Window:
         self._loss += loss
         self.steps += 1
         self._alpha_steps += measured
+        self._last_rate = learning_rate
         self._rates = (
             min(self._rates[0], learning_rate),
             self._rates[1] + learning_rate,
@@ -34,7 +35,12 @@ class Window:
             "steps": self.steps,
             "alpha_steps": self._alpha_steps,
             "loss": float(self._loss) / self.steps,
-            "learning_rate": {"min": lowest, "mean": total / self.steps, "max": highest},
+            "learning_rate": {
+                "min": lowest,
+                "mean": total / self.steps,
+                "max": highest,
+                "last": self._last_rate,
+            },
         }
         self._clear()
         return record
@@ -45,17 +51,19 @@ class Window:
             "loss": self._loss.clone(),
             "steps": self.steps,
             "alpha_steps": self._alpha_steps,
-            "rates": list(self._rates),
+            "rates": [*self._rates, self._last_rate],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self._loss = state["loss"].to(self._device)
         self.steps, self._alpha_steps = state["steps"], state["alpha_steps"]
-        self._rates = tuple(state["rates"])
+        *rates, self._last_rate = state["rates"]
+        self._rates = tuple(rates)
 
     def _clear(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
         self.steps = 0
         self._alpha_steps = 0
+        self._last_rate = 0.0
         self._rates = (float("inf"), 0.0, float("-inf"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -51,10 +52,15 @@ class InMemoryWorkload(Workload):
 
     def stream(self, name: str, seed: int) -> Stream:
         """Return batches of the training split in an order of the stream's own."""
-        return ShuffledStream(self.data("train"), self.options.batch_size, derive(seed, name))
+        return ShuffledStream(self._read("train"), self.options.batch_size, derive(seed, name))
 
     def split(self, name: str) -> Iterable[Batch]:
         """Yield the rows of a split in order."""
-        data = self.data(name)
+        data = self._read(name)
         for start in range(0, len(data["targets"]), EVALUATION_BATCH):
             yield {key: tensor[start : start + EVALUATION_BATCH] for key, tensor in data.items()}
+
+    @cache  # noqa: B019 (a workload lives as long as its run)
+    def _read(self, split: str) -> dict[str, Tensor]:
+        """Ask for a split's data once: they may come from a file."""
+        return self.data(split)
