@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ..documents import Document
 from ..errors import UserError
-from ..problems import MOST_PROBLEMS, Problem, problems_of, refuse
+from ..problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
 from ..trainer.config import TrainingConfig
 from .cells import Cell, cells
 from .collector import collector_paused
@@ -72,7 +72,7 @@ def expand(spec: Spec) -> Experiment:
         configs = _validated(found, spec.document)
     ids = [config.run_id() for config in configs]
     names = readable_names(found, ids, bool(spec.file.seeds))
-    _check_distinct(names, ids)
+    _check_distinct(names, ids, spec.document)
     runs = [
         Run(run_id, name, cell.baseline, cell.params, config)
         for run_id, name, cell, config in zip(ids, names, found, configs, strict=True)
@@ -152,18 +152,34 @@ def _variables(found: Sequence[Cell]) -> list[str]:
     return variables_in([dict(enumerate(sections.values()))])
 
 
-def _check_distinct(names: Sequence[str], ids: Sequence[str]) -> None:
+def _check_distinct(names: Sequence[str], ids: Sequence[str], document: Document) -> None:
     first: dict[str, str] = {}
     for name, run_id in zip(names, ids, strict=True):
         if run_id in first:
-            _refuse_twins(first[run_id].removesuffix(f"-{run_id}"), name.removesuffix(f"-{run_id}"))
+            twins = (first[run_id].removesuffix(f"-{run_id}"), name.removesuffix(f"-{run_id}"))
+            _refuse_twins(*twins, document)
         first[run_id] = name
 
 
-def _refuse_twins(one: str, other: str) -> NoReturn:
+def _refuse_twins(one: str, other: str, document: Document) -> NoReturn:
     if one == other:
-        raise UserError(f"the run '{one}' is there twice", "an axis or seeds holds the same value twice")
+        path = _repeating(document)
+        where = f"{document.place(*path)}: {dotted(path)}: " if path else f"{document.source}: "
+        raise UserError(
+            f"{where}the run '{one}' is there twice", "an axis or seeds holds the same value twice"
+        )
     raise UserError(
-        f"'{one}' and '{other}' are the same run",
+        f"{document.source}: '{one}' and '{other}' are the same run",
         "let them differ; stop and checkpoint do not count, and keys at their defaults are the same as none",
     )
+
+
+def _repeating(document: Document) -> KeyPath:
+    """Return the key of the first axis of the file that holds a value twice, () if none does."""
+    grid = document.value.get("grid") or {}
+    axes: dict[KeyPath, list[Any]] = {("grid", key): axis for key, axis in grid.items()}
+    axes[("seeds",)] = document.value.get("seeds") or []
+    for path, values in axes.items():
+        if any(value in values[:index] for index, value in enumerate(values)):
+            return path
+    return ()

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..cluster_profiles.loader import Profile
+from ..documents import Document
 from ..errors import UserError
 from ..store.layout import Root
 from .grid import Run
-from .variables import unset_variables
+from .variables import unset_variables, where_used
 
 
 def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
     return (f"{', '.join(hidden)} would override the profile and are ignored",)
 
 
-def check_variables(runs: Iterable[Run], environ: Mapping[str, str]) -> None:
+def check_variables(runs: Iterable[Run], environ: Mapping[str, str], document: Document) -> None:
     """Refuse configs whose variables are not set.
 
     Raises:
@@ -29,7 +30,10 @@ def check_variables(runs: Iterable[Run], environ: Mapping[str, str]) -> None:
     """
     if missing := unset_variables([run.config.as_dict() for run in runs], environ):
         names = ", ".join(f"${{{name}}}" for name in missing)
-        raise UserError(f"not set in the environment: {names}", f"export {missing[0]}=… before submitting")
+        where = f"{where_used(document, missing[0])}: "
+        raise UserError(
+            f"{where}not set in the environment: {names}", f"export {missing[0]}=… before submitting"
+        )
 
 
 def check_writable(root: Root) -> None:

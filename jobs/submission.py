@@ -64,7 +64,7 @@ def submit(
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
     known = {**environ, **(profile.env or {})}
-    preconditions.check_variables(experiment.runs, known)
+    preconditions.check_variables(experiment.runs, known, experiment.document)
     preconditions.check_writable(root)
     if profile.cluster == "slurm":
         slurm.require()

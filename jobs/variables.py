@@ -44,6 +44,14 @@ def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> d
     return {key: _mapped(value, lambda text: VARIABLE.sub(expanded, text)) for key, value in config.items()}
 
 
+def where_used(document: Document, name: str) -> str:
+    """Return file, line and key of the first `${name}` in a specification; the file alone if none is."""
+    for path, text in _strings(document.value, ()):
+        if f"${{{name}}}" in text:
+            return f"{document.place(*path)}: {dotted(path)}"
+    return document.source
+
+
 def malformed_variables(document: Document, settings: Iterable[Override] = ()) -> list[Problem]:
     """Return what looks like a variable but is none, in a document and in what `--set` gives."""
     found = [(document.place(*path), path) for path in _malformed(document.value)]

@@ -292,3 +292,25 @@ def test_status_shows_the_latest_rate(call: Call, spec: Path) -> None:
     call("submit", spec)
     runs = json.loads(call("status", "tiny", "--json").stdout)["runs"]
     assert runs[0]["learning_rate"] == pytest.approx(0.02 / 20)
+
+
+def test_a_value_given_twice_and_a_missing_variable_are_located(
+    call: Call, spec: Path, tmp_path: Path
+) -> None:
+    spec.write_text(SPEC.replace("[0.02, 0.05]", "[0.02, 0.02]"))
+    line = next(n for n, text in enumerate(spec.read_text().splitlines(), 1) if "[0.02" in text)
+    assert f"{spec}:{line}: grid.optimizer.lr" in call("submit", spec).stderr.replace("\n", "")
+    (tmp_path / "variable_task.py").write_text(
+        "from alphagrid.trainer.workloads.least_squares import LeastSquares\n"
+        "from alphagrid.trainer.workloads.options import LeastSquaresOptions\n"
+        "class Options(LeastSquaresOptions):\n    data_dir: str\n"
+        "class Task(LeastSquares):\n    Options = Options\n"
+    )
+    spec.write_text(
+        SPEC.replace("name: least_squares", 'name: "variable_task:Task", data_dir: "${NO_SUCH_DIR}"')
+    )
+    line = next(n for n, text in enumerate(spec.read_text().splitlines(), 1) if "NO_SUCH" in text)
+    refused = call("submit", spec)
+    assert refused.exit_code == 2
+    assert f"{spec}:{line}: base.workload.data_dir" in refused.stderr.replace("\n", "")
+    assert not (tmp_path / "runs").exists()
