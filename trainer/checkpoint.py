@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import UserError
+from ..store.files import sync_folder
 from ..store.journal import overtaken
 from ..store.layout import RunFiles
 
@@ -85,7 +86,7 @@ def write(run: RunFiles, step: int, attempt: int, state: Mapping[str, Any], keep
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(run.path)
+    sync_folder(run.path)
     if overtaken(run, attempt):
         path.unlink(missing_ok=True)
         return None
@@ -155,11 +156,3 @@ def _load(stream: IO[bytes], checksum: int) -> dict[str, Any]:
     stream.seek(0)
     state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
     return state
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
