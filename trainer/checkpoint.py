@@ -21,7 +21,7 @@ from ..store.journal import overtaken
 from ..store.layout import RunFiles
 
 CHUNK = 1 << 20
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointDamaged(Exception):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .alpha.options import AlphaOptions
+from .alpha.options import OPERATOR_ROUTES, AlphaOptions, EmaOptions
 from .alpha.policies import POLICIES
 from .optimizers import OPTIMIZERS
 from .optimizers.options import OptimizerOptions
@@ -102,6 +102,32 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"alpha.policy '{alpha.policy}' sets the step size, which {self.optimizer.name} "
                 "does not allow; use policy 'observe', or another optimizer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_accumulation(self) -> Self:
+        if self.workload.accumulate > 1 and self.alpha is not None and self.alpha.route in OPERATOR_ROUTES:
+            raise ValueError(
+                f"alpha.route '{self.alpha.route}' looks at one batch alone, and workload.accumulate makes "
+                f"a step of {self.workload.accumulate}; use route: jvp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rate(self) -> Self:
+        """Leave the rate to policy `ema` where none is given; without that policy there must be one."""
+        sets_rate = isinstance(self.alpha, EmaOptions)
+        if sets_rate and "lr" not in self.optimizer.model_fields_set:
+            object.__setattr__(self, "optimizer", self.optimizer.model_copy(update={"lr": None}))
+        if self.optimizer.lr is not None:
+            return self
+        if not sets_rate:
+            raise ValueError("optimizer.lr is null: only alpha.policy 'ema' finds a rate by itself")
+        if self.schedule is not None or (self.alpha is not None and self.alpha.start_step > 0):
+            raise ValueError(
+                "optimizer.lr is not given, so that alpha.policy 'ema' sets the rate from the first step on: "
+                "give it, or leave out schedule and alpha.start_step"
             )
         return self
 

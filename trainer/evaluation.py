@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from .losses import Loss
+from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
 from .randomness import preserved
 from .stopping import StopRequest
@@ -58,6 +58,6 @@ def _mean_loss(
         batch = to_device(batch, device)
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()
-        total += (weights * values).sum()
+        total += weigh(values, weights).sum()
         weight += weights.sum()
     return {"loss": float(total / weight), "examples": float(weight)}

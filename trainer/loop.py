@@ -6,20 +6,24 @@ about to be taken; everything else counts steps done.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from ..store.journal import Journal
 from ..store.layout import RunFiles
-from .alpha.measurement import Measurement
 from .clock import Clock
 from .config import TrainingConfig
 from .outcome import Outcome
-from .randomness import preserved, torch_snapshot
 from .recorder import Recorder
+from .rehearsal import rehearse
 from .resume import Resume
-from .session import Session
+from .session import Session, device_of
+from .step import take_step
 from .stopping import StopRequest
+from .timers import CudaTimer, HostTimer
+
+log = logging.getLogger("alphagrid")
 
 
 def train(
@@ -33,7 +37,7 @@ def train(
 ) -> Outcome:
     """Train until the config's stop, a stop request, or divergence; report to the journal.
 
-    `now` is the clock to read [s]. A stop request ends the step in progress, writes a checkpoint, and
+    `now` is the host's clock [s]. A stop request ends the step in progress, writes a checkpoint, and
     returns an interrupted outcome.
 
     Raises:
@@ -41,7 +45,10 @@ def train(
         OSError: a checkpoint could not be written.
     """
     started = now()
-    clock = Clock(now)
+    on_gpu = device_of(config).type == "cuda"
+    if config.device == "auto" and not on_gpu:
+        log.warning("torch sees no GPU: training on the CPU (device: cpu says that you mean it)")
+    clock = Clock(CudaTimer() if on_gpu else HostTimer(now))
     stop_request.on_resumption = clock.forget_suspension
     session = Session(config, clock)
     recorder = Recorder(session, run, journal, attempt, stop_request, now)
@@ -49,42 +56,27 @@ def train(
         session.load_state_dict(resume.state)
     for name in resume.damaged:
         recorder.event("checkpoint_damaged", file=name)
+    if provenance := session.workload.provenance():
+        recorder.event("data", **provenance)
     recorder.evaluate_if_pending()
 
-    with preserved():
-        session.train_batch(session.step)  # loading the data for the first time belongs to the start-up
-    recorder.event("training_started", startup_seconds=now() - started)
+    if not _finished(session):
+        rehearse(session)
+    recorder.event("training_started", startup_seconds=now() - started, **_data(session))
 
-    while recorder.goes_on and not _finished(session):
-        index = session.step
-        measuring = session.measures(index)
-        measurement: Measurement | None = None
-        stepper, policy = session.stepper, session.policy
-        rate = policy.learning_rate(index, session.scheduled_rate(index))
-        stepper.learning_rate = rate
-
-        with clock.step("alpha" if measuring else "plain"):
-            with clock.charge("data"):
-                batch = session.train_batch(index)
-            generator = torch_snapshot() if measuring else []
-            with clock.charge("forward_backward"):
-                loss = session.forward_backward(batch)
-            if session.probe is not None and measuring:
-                with clock.charge("optimizer"):
-                    direction = stepper.direction()
-                measurement = session.probe.measure(index, direction, batch, loss, generator)
-                with clock.charge("optimizer"):
-                    stepper.take(direction, policy.factor(measurement))
-            else:
-                with clock.charge("optimizer"):
-                    stepper.step()
-
-        events = policy.after_step(measurement)
-        session.step += 1
-        session.window.add(loss, rate, measuring)
-        recorder.after_step(measurement, events)
+    going = True
+    while going:
+        with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
+            if going := recorder.goes_on and not _finished(session):
+                recorder.after_step(take_step(session))
 
     return recorder.finish()
+
+
+def _data(session: Session) -> dict[str, int]:
+    """Return the size of the training data, where the workload tells it."""
+    examples = session.workload.train_examples
+    return {} if examples is None else {"train_examples": examples}
 
 
 def _finished(session: Session) -> bool:
@@ -94,5 +86,4 @@ def _finished(session: Session) -> bool:
         return True
     if stop.train_seconds is None:
         return False
-    kind = "alpha" if session.measures(session.step) else "plain"
-    return clock.train_seconds + clock.expected(kind) > stop.train_seconds
+    return clock.projected(session.kind(session.step)) > stop.train_seconds

@@ -40,6 +40,21 @@ def restore(state: State) -> None:
     torch_restore(state["torch"])
 
 
+def drawn_since(state: State) -> bool:
+    """Tell whether any generator has been drawn from since a `snapshot`."""
+    return not _same(state, snapshot())
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return all(_same(*pair) for pair in zip(left, right, strict=True))
+    return bool(left == right)
+
+
 def torch_snapshot() -> list[Tensor]:
     """Return the states of torch's generators: the CPU's, then every CUDA device's."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -63,11 +78,13 @@ def seed_torch(seed: int) -> None:
 @contextmanager
 def preserved() -> Iterator[None]:
     """Leave every generator as it was found, whatever happens inside."""
-    state = snapshot()
+    python, numpy, torch_state = random.getstate(), np.random.get_state(legacy=False), torch_snapshot()
     try:
         yield
     finally:
-        restore(state)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch_restore(torch_state)
 
 
 @contextmanager

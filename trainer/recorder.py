@@ -9,11 +9,11 @@ from typing import Any
 from ..store.journal import Journal, overtaken
 from ..store.layout import RunFiles
 from .alpha.measurement import Measurement
-from .alpha.policies.base import PolicyEvent
 from .checkpoint_writer import CheckpointWriter, Written
 from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
 from .session import Session
+from .step import Taken
 from .stopping import StopRequest
 
 OVERTAKEN = "a newer attempt of this run has begun"
@@ -51,12 +51,11 @@ class Recorder:
         """Write an event."""
         self._append("event", event=name, **details)
 
-    def after_step(self, measurement: Measurement | None, events: list[PolicyEvent]) -> None:
+    def after_step(self, taken: Taken) -> None:
         """Log, evaluate and write a checkpoint where each is due."""
         session = self._session
-        if measurement is not None:
-            self._measurements.append(measurement)
-        for event in events:
+        self._measurements += taken.measurements
+        for event in taken.events:
             self.event(event.name, **event.details)
         if session.step % session.config.log.every_steps == 0:
             self._log_window()
@@ -74,7 +73,7 @@ class Recorder:
         session = self._session
         if not session.evaluation_pending:
             return
-        session.settle()
+        session.clock.settle()
         start = self._now()
         try:
             with session.clock.charge("evaluation"):
@@ -101,6 +100,7 @@ class Recorder:
             self.event("stop_requested", reason=self._stop_request.reason)
         else:
             self._log_window()
+            self._log_awaited()
         if self._diverged:
             return self._outcome("diverged", f"the training loss is not finite at step {session.step}")
         self._checkpoint(last=True)
@@ -130,19 +130,43 @@ class Recorder:
         if self._is_overtaken():
             return
         self._log_measurements()
+        self._log_summary()
         if self._session.window.steps == 0:
             return
-        self._session.settle()
+        self._session.clock.settle()
         record = self._session.window.take()
-        self._append("window", **record, seconds=self._session.clock.take_window())
+        self._append("window", **record, **self._session.clock.take_window())
         self._diverged = not math.isfinite(record["loss"])
 
     def _log_measurements(self) -> None:
+        """Write the α* that are complete, or keep them for the summary of the window."""
+        windowed = self._is_windowed()
         for measurement in self._measurements:
-            self._journal.append(
-                "alpha", measurement.index, measurement.train_seconds, **measurement.record()
-            )
+            if windowed:
+                self._session.alphas.add(measurement)
+            else:
+                self._log_measurement(measurement)
         self._measurements.clear()
+
+    def _log_measurement(self, measurement: Measurement) -> None:
+        step, seconds = measurement.step.index, measurement.train_seconds
+        self._journal.append("alpha", step, seconds, **measurement.record())
+
+    def _log_summary(self) -> None:
+        if (summary := self._session.alphas.take()) is not None:
+            step = summary.pop("step")
+            self._journal.append("alpha", step, self._session.clock.train_seconds, **summary)
+
+    def _log_awaited(self) -> None:
+        """Write what is known of a last step whose lookahead value no further step brings."""
+        probe = self._session.probe
+        awaited = None if probe is None else probe.awaited
+        if awaited is not None and awaited.measurement.estimators and not self._is_windowed():
+            self._log_measurement(awaited.measurement)
+
+    def _is_windowed(self) -> bool:
+        alpha = self._session.config.alpha
+        return alpha is not None and alpha.record == "windowed"
 
     def _checkpoint(self, last: bool = False) -> None:
         """Write a checkpoint. The journal up to there comes first: a checkpoint must not outlive it.
@@ -153,7 +177,7 @@ class Recorder:
         session = self._session
         if self._is_overtaken():
             return
-        session.settle()
+        session.clock.settle()
         self._log_measurements()
         self._journal.sync()
         seconds = session.clock.train_seconds

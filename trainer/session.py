@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from . import randomness
-from .alpha.measurement import Probe
+from .alpha.options import NEGLIGIBLE_RATE
 from .alpha.policies import POLICIES
 from .alpha.policies.base import Policy
+from .alpha.probe import Probe
+from .alpha.routing import Router
+from .alpha.summary import AlphaSummary
 from .cadence import Cadence
 from .clock import Clock
 from .config import TrainingConfig
-from .losses import Loss, loss_of, mean
+from .gradient import accumulate, forward_backward
+from .losses import Loss, loss_of
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
 from .schedules import learning_rate
@@ -27,8 +31,6 @@ from .window import Window
 from .workloads import WORKLOADS
 from .workloads.base import Workload
 
-log = logging.getLogger("alphagrid")
-
 
 class Session:
     """The parts of a run. `state_dict` is the checkpoint: each part tells what it must remember."""
@@ -36,7 +38,8 @@ class Session:
     def __init__(self, config: TrainingConfig, clock: Clock) -> None:
         self.config = config
         self.clock = clock
-        self.device = _device(config)
+        self.accumulate = config.workload.accumulate
+        self.device = device_of(config)
         _prepare_torch(config, self.device)
         self.workload: Workload = WORKLOADS.entry(config.workload.name).load()(config.workload)
         self.loss: Loss = loss_of(self.workload.loss)
@@ -45,6 +48,8 @@ class Session:
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
         self.window = Window(self.device)
+        self.alphas = AlphaSummary()
+        self.warnings: list[str] = []
         self.step = 0
         self.evaluation_pending = False
         self.last_evaluated = 0
@@ -53,35 +58,44 @@ class Session:
         self.probe = self._probe()
         _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
 
-    def train_batch(self, index: int) -> Batch:
-        """Return the batch that step `index` trains on."""
-        return self._on_device(self._train.batch(index))
+    def train_batch(self, index: int, part: int = 0) -> Batch:
+        """Return the batch that step `index` trains on, or one part of it where it accumulates several."""
+        return self._on_device(self._train.batch(index * self.accumulate + part))
 
-    def probe_batch(self, index: int) -> Batch:
+    def probe_batches(self, index: int) -> list[Batch]:
         """Return B₁ for step `index`: from a stream of its own, so that observing changes no order."""
-        return self._on_device(self._probe_stream.batch(index))
+        positions = range(index * self.accumulate, (index + 1) * self.accumulate)
+        return [self._on_device(self._probe_stream.batch(position)) for position in positions]
 
     def scheduled_rate(self, index: int) -> float:
         """Return η of the schedule for step `index`."""
-        return learning_rate(self.config.schedule, self.config.optimizer.lr, index)
+        return learning_rate(self.config.schedule, self._given_rate, index)
 
-    def forward_backward(self, batch: Batch) -> Tensor:
-        """Compute the batch's mean loss and its gradient; return the loss, detached."""
+    def forward_backward(self, batches: Iterable[Batch]) -> Tensor:
+        """Compute the mean loss of a step's batches, taken as one, and its gradient; return the loss.
+
+        They pass through the model one after the other.
+        """
         self.stepper.optimizer.zero_grad(set_to_none=True)
-        values = self.loss.values(self.model(batch["inputs"]), batch["targets"])
-        loss = mean(values, batch.get("weights"))
-        torch.autograd.backward(loss)
-        return loss.detach()
+        if self.accumulate > 1:
+            return accumulate(self.model, self.loss, batches)
+        (batch,) = batches
+        if self.probe is not None and (fused := self.probe.train_and_look(batch)) is not None:
+            return fused
+        return forward_backward(self.model, self.loss, batch)
 
-    def settle(self) -> None:
-        """Wait for the device on the clock: the work that is still queued there belongs to steps taken."""
-        if self.device.type == "cuda":
-            with self.clock.charge("forward_backward"):
-                torch.cuda.synchronize(self.device)
+    def keeps_batches(self, index: int) -> bool:
+        """Tell whether step `index` keeps its batches at hand: there is one, or α* looks at them again."""
+        awaits = self.probe is not None and self.probe.awaited is not None
+        return self.accumulate == 1 or awaits or self.measures(index)
 
     def measures(self, index: int) -> bool:
         """Tell whether step `index` measures α*."""
         return self.config.alpha is not None and self.config.alpha.measures(index)
+
+    def kind(self, index: int) -> str:
+        """Return the kind of step `index`: `alpha` if it pays for an α*, else `plain`."""
+        return "alpha" if self.config.alpha is not None and self.config.alpha.pays(index) else "plain"
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the steps to come depend on."""
@@ -90,6 +104,8 @@ class Session:
             "model": self.model.state_dict(),
             "optimizer": self.stepper.state_dict(),
             "policy": self.policy.state_dict(),
+            "probe": {} if self.probe is None else self.probe.state_dict(),
+            "alphas": self.alphas.state_dict(),
             "randomness": randomness.snapshot(),
             "clock": self.clock.state_dict(),
             "evaluations": self.evaluations.state_dict(),
@@ -103,6 +119,9 @@ class Session:
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["optimizer"])
         self.policy.load_state_dict(state["policy"])
+        if self.probe is not None:
+            self.probe.load_state_dict(state["probe"])
+        self.alphas.load_state_dict(state["alphas"])
         randomness.restore(state["randomness"])
         self.clock.load_state_dict(state["clock"])
         self.evaluations.load_state_dict(state["evaluations"])
@@ -115,16 +134,20 @@ class Session:
         return Prefetched(stream, self.workload.prefetch) if self.workload.prefetch else stream
 
     def _on_device(self, batch: Batch) -> Batch:
-        moved: Batch = to_device(batch, self.device)
-        return moved
+        return to_device(batch, self.device)
 
     def _model(self) -> nn.Module:
         _seed_everything(derive(self.config.seed, "model"))
         model = self.workload.model().to(self.device)
         return model.train()
 
+    @property
+    def _given_rate(self) -> float:
+        rate = self.config.optimizer.lr
+        return NEGLIGIBLE_RATE if rate is None else rate
+
     def _stepper(self) -> Stepper:
-        options = self.config.optimizer
+        options = self.config.optimizer.model_copy(update={"lr": self._given_rate})
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         stepper: Stepper = OPTIMIZERS.entry(options.name).load()(options, parameters)
         return stepper
@@ -140,18 +163,15 @@ class Session:
         options = self.config.alpha
         if options is None:
             return None
-        return Probe(
-            options, self.model, self.loss, self.stepper, self.probe_batch, self.clock, self.config.seed
-        )
+        router = Router(options, self.model, self.loss, self.warnings.append, self.clock.curvature)
+        return Probe(options, router, self.stepper, self.probe_batches, self.clock, self.config.seed)
 
 
-def _device(config: TrainingConfig) -> torch.device:
+def device_of(config: TrainingConfig) -> torch.device:
+    """Return the device a config runs on here."""
     if config.device != "auto":
         return torch.device(config.device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    log.warning("torch sees no GPU: training on the CPU (device: cpu says that you mean it)")
-    return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _prepare_torch(config: TrainingConfig, device: torch.device) -> None:

@@ -6,7 +6,8 @@ Resuming therefore needs no more than the index, and is exact by construction.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol
@@ -80,12 +81,51 @@ class Prefetched:
         return self._reading[index].result()
 
 
-def to_device(value: Any, device: torch.device) -> Any:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch (nested mappings, lists and tuples included) to `device`."""
+    moved: Batch = _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return moved
+
+
+def examples(batch: Batch) -> int:
+    """Return the number of examples in a batch: the length of its targets."""
+    return len(batch["targets"])
+
+
+def share(batches: Sequence[Batch], fraction: float) -> list[Batch]:
+    """Return the first examples of a step's batches, a `fraction` of all of them rounded up."""
+    wanted, found = math.ceil(fraction * sum(map(examples, batches))), []
+    for batch in batches:
+        if wanted > 0:
+            found.append(_rows(batch, 0, wanted))
+            wanted -= examples(batch)
+    return found
+
+
+def in_chunks(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into at most `count` parts of (nearly) equal size, in order."""
+    if count == 1:
+        return [batch]
+    size = math.ceil(examples(batch) / count)
+    return [_rows(batch, start, start + size) for start in range(0, examples(batch), size)]
+
+
+def _rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Cut every tensor of a batch that has a row for each example."""
+    count = examples(batch)
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[start:stop] if tensor.dim() and len(tensor) == count else tensor
+
+    rows: Batch = batch if start == 0 and stop >= count else _each_tensor(batch, cut)
+    return rows
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: to_device(item, device) for key, item in value.items()}
+        return {key: _each_tensor(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(to_device(item, device) for item in value)
+        return type(value)(_each_tensor(item, change) for item in value)
     return value

@@ -16,11 +16,11 @@ class Window:
         self._rates: tuple[float, float, float]
         self._clear()
 
-    def add(self, loss: Tensor, learning_rate: float, measured: bool) -> None:
-        """Take note of one step; `loss` stays on the device."""
+    def add(self, loss: Tensor, learning_rate: float, paid: bool) -> None:
+        """Take note of one step, and whether it paid for α*; `loss` stays on the device."""
         self._loss += loss
         self.steps += 1
-        self._alpha_steps += measured
+        self._alpha_steps += paid
         self._last_rate = learning_rate
         self._rates = (
             min(self._rates[0], learning_rate),

@@ -12,7 +12,9 @@ The step is linear in η, so that u is known before it is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from torch import Tensor
 
 from .options import NAdamWOptions
 from .stepper import Direction, Stepper
+
+BLOCK = 2**16
+"""Elements that an update works on at a time on a CPU."""
 
 
 class NAdamW(torch.optim.Optimizer):
@@ -38,12 +43,21 @@ class NAdamW(torch.optim.Optimizer):
         super().__init__(params, {**settings, "t": 0})
 
     @torch.no_grad()
-    def direction(self) -> list[Tensor]:
+    def direction(self, into: list[Tensor] | None = None) -> list[Tensor]:
         """Advance the moments by the present gradients; return u [one tensor a parameter], θ unmoved.
 
-        A parameter without a gradient has u = 0 and keeps its moments.
+        A parameter without a gradient has u = 0 and keeps its moments. `into`: tensors to put u into.
         """
-        return [u for group in self.param_groups for u in self._group_direction(group)]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        room = [torch.empty_like(p) for p in parameters] if into is None else into
+        found = dict(zip(parameters, room, strict=True))
+        for parameter, u in found.items():
+            if parameter.grad is None:
+                u.zero_()
+        for group, active in self._advance():
+            for block in blocks((*self._row(p), found[p]) for p in active):
+                torch._foreach_copy_(block.others, _updates(group, block))
+        return room
 
     @torch.no_grad()
     def descend(self, direction: list[Tensor], factor: float = 1.0) -> None:
@@ -55,40 +69,84 @@ class NAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Take one step."""
-        self.descend(self.direction())
+        """Take one step: what `direction` and `descend` do, bit for bit, with no u of the whole model."""
+        for group, active in self._advance():
+            for block in blocks(map(self._row, active)):
+                torch._foreach_add_(block.parameters, _updates(group, block), alpha=-group["lr"])
 
-    def _group_direction(self, group: dict[str, Any]) -> list[Tensor]:
-        group["t"] += 1
-        active = [p for p in group["params"] if p.grad is not None]
-        if not active:
-            return [torch.zeros_like(p) for p in group["params"]]
-        updates = dict(zip(active, self._updates(group, active), strict=True))
-        return [updates[p] if p in updates else torch.zeros_like(p) for p in group["params"]]
+    def _advance(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
+        """Count the step in each group, and yield it with the parameters that have a gradient."""
+        for group in self.param_groups:
+            group["t"] += 1
+            if active := [p for p in group["params"] if p.grad is not None]:
+                yield group, active
 
-    def _updates(self, group: dict[str, Any], active: list[Tensor]) -> list[Tensor]:
-        beta1, beta2, t = group["beta1"], group["beta2"], group["t"]
-        gradients = [p.grad for p in active if p.grad is not None]
-        first, second = self._moments(active)
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
-        updates = torch._foreach_lerp(first, gradients, 1 - beta1)  # m̄, of this step only
-        denominators = torch._foreach_sqrt(second)
-        torch._foreach_div_(denominators, math.sqrt(1 - beta2**t))
-        torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_mul_(denominators, 1 - beta1**t)
-        torch._foreach_div_(updates, denominators)
-        if group["weight_decay"]:
-            torch._foreach_add_(updates, active, alpha=group["weight_decay"])
-        return list(updates)
+    def _row(self, parameter: Tensor) -> tuple[Tensor, ...]:
+        """Return a parameter, its gradient, and its moments m and v, which are zero at first."""
+        state = self.state[parameter]
+        if not state:
+            state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        return parameter, parameter.grad, state["m"], state["v"]
 
-    def _moments(self, active: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        for parameter in active:
-            if not self.state[parameter]:
-                self.state[parameter]["m"] = torch.zeros_like(parameter)
-                self.state[parameter]["v"] = torch.zeros_like(parameter)
-        return [self.state[p]["m"] for p in active], [self.state[p]["v"] for p in active]
+
+@dataclass(frozen=True)
+class Block:
+    """Pieces of parameters, their gradients and moments, and of further tensors of the same shapes."""
+
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    others: list[Tensor]
+
+
+def blocks(rows: Iterable[tuple[Tensor, ...]]) -> Iterator[Block]:
+    """Cut the tensors of all parameters into blocks of about BLOCK elements each (on a GPU, into one).
+
+    A row is a parameter, its gradient and moments, maybe more. What a block goes through stays in the
+    processor's cache, where a whole table would pass through memory with every operation.
+    """
+    kept: list[tuple[Tensor, ...]] = []
+    size = 0
+    for row in chain.from_iterable(map(_pieces, rows)):
+        if size + row[0].numel() > BLOCK and kept and row[0].device.type == "cpu":
+            yield _block(kept)
+            kept, size = [], 0
+        kept.append(row)
+        size += row[0].numel()
+    if kept:
+        yield _block(kept)
+
+
+def _block(rows: list[tuple[Tensor, ...]]) -> Block:
+    parameters, gradients, first, second, *others = map(list, zip(*rows, strict=True))
+    return Block(parameters, gradients, first, second, others[0] if others else [])
+
+
+def _pieces(row: tuple[Tensor, ...]) -> Iterable[tuple[Tensor, ...]]:
+    """Return views of at most BLOCK elements of each tensor, or the row itself where it cannot be cut."""
+    whole = row[0].numel() <= BLOCK or row[0].device.type != "cpu"
+    if whole or not all(tensor.is_contiguous() for tensor in row):
+        return (row,)
+    return zip(*(torch.split(tensor.detach().view(-1), BLOCK) for tensor in row), strict=True)
+
+
+def _updates(group: dict[str, Any], block: Block) -> list[Tensor]:
+    """Advance the moments of a block; return its u."""
+    beta1, beta2, t = group["beta1"], group["beta2"], group["t"]
+    torch._foreach_lerp_(block.first, block.gradients, 1 - beta1)
+    torch._foreach_mul_(block.second, beta2)
+    torch._foreach_addcmul_(block.second, block.gradients, block.gradients, value=1 - beta2)
+    updates = torch._foreach_lerp(block.first, block.gradients, 1 - beta1)  # m̄, of this step only
+    denominators = torch._foreach_sqrt(block.second)
+    torch._foreach_div_(denominators, math.sqrt(1 - beta2**t))
+    torch._foreach_add_(denominators, group["eps"])
+    torch._foreach_mul_(denominators, 1 - beta1**t)
+    torch._foreach_div_(updates, denominators)
+    if group["weight_decay"]:
+        torch._foreach_add_(updates, block.parameters, alpha=group["weight_decay"])
+    return list(updates)
 
 
 class NAdamWStepper(Stepper):
@@ -97,11 +155,10 @@ class NAdamWStepper(Stepper):
     optimizer: NAdamW
 
     @torch.no_grad()
-    def direction(self) -> Direction:
+    def direction(self, keep_origin: bool = True, into: list[Tensor] | None = None) -> Direction:
         """Return d = −η·u; the parameters stay at θ₀ until `take`."""
-        gradient = self._gradient()
         rate = self.learning_rate
-        return Direction(self.optimizer.direction(), -rate, rate, gradient)
+        return Direction(self.optimizer.direction(into), -rate, rate, self.gradients)
 
     def take(self, direction: Direction, factor: float = 1.0) -> None:
         """Take θ₀ + factor · d."""

@@ -23,14 +23,15 @@ class OptimizerOptions(Section):
     """Whether the learning rate merely scales the step, so that a policy may set it."""
 
     name: str
-    lr: Positive
-    """Learning rate η; with a schedule, its peak."""
+    lr: Positive | None
+    """Learning rate η; with a schedule, its peak. With alpha.policy `ema` it may be left out (null): the
+    policy then finds it; given, it is the rate until the policy has one."""
 
 
 class NAdamWOptions(OptimizerOptions):
     """Nesterov Adam with decoupled weight decay, AlgoPerf's self-tuning baseline."""
 
-    lr: Positive = 0.0017486387539278373
+    lr: Positive | None = 0.0017486387539278373
     beta1: Share = 0.93266073836
     """Decay β₁ of the running mean of gradients, per step."""
     beta2: Share = 0.9955159689799007
@@ -46,7 +47,7 @@ class ScheduleFreeAdamWOptions(OptimizerOptions):
 
     linear_in_lr: ClassVar[bool] = False
 
-    lr: Positive = 0.0025
+    lr: Positive | None = 0.0025
     beta1: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Share of the average x in the point y = (1 − β₁)·z + β₁·x at which gradients are taken."""
     beta2: Share = 0.9955159689799007
@@ -66,7 +67,7 @@ class ScheduleFreeAdamWOptions(OptimizerOptions):
 class SGDOptions(OptimizerOptions):
     """Stochastic gradient descent, with momentum if given."""
 
-    lr: Positive = 1e-3
+    lr: Positive | None = 1e-3
     momentum: Share = 0.0
     """Decay of the running sum of gradients, per step; 0 for none."""
     dampening: Share = 0.0
@@ -80,7 +81,7 @@ class SGDOptions(OptimizerOptions):
 class AdamOptions(OptimizerOptions):
     """Adam and its relatives in torch.optim that share its options."""
 
-    lr: Positive = 1e-3
+    lr: Positive | None = 1e-3
     beta1: Share = 0.9
     """Decay β₁ of the running mean of gradients, per step."""
     beta2: Share = 0.999
@@ -101,7 +102,7 @@ class AdamWOptions(AdamOptions):
 class NAdamOptions(AdamOptions):
     """torch's NAdam, another algorithm than `nadamw`."""
 
-    lr: Positive = 2e-3
+    lr: Positive | None = 2e-3
     momentum_decay: NonNegative = 4e-3
     """Factor ψ in the schedule of the momentum, β₁·(1 − 0.96^(t·ψ) / 2) at step t."""
     decoupled_weight_decay: bool = False
@@ -111,7 +112,7 @@ class NAdamOptions(AdamOptions):
 class RMSpropOptions(OptimizerOptions):
     """RMSprop."""
 
-    lr: Positive = 1e-2
+    lr: Positive | None = 1e-2
     alpha: Share = 0.99
     """Decay of the running mean of squared gradients, per step (nothing to do with α*)."""
     eps: NonNegative = 1e-8
@@ -127,7 +128,7 @@ class RMSpropOptions(OptimizerOptions):
 class AdagradOptions(OptimizerOptions):
     """Adagrad."""
 
-    lr: Positive = 1e-2
+    lr: Positive | None = 1e-2
     lr_decay: NonNegative = 0.0
     """Factor κ in the learning rate of step t, η / (1 + (t − 1)·κ)."""
     weight_decay: NonNegative = 0.0

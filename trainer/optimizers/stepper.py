@@ -22,7 +22,7 @@ class Direction:
     """A step about to be judged.
 
     `vector` and `gradient` (of the batch that gave the direction) hold one tensor a parameter; `origin`
-    holds θ₀ where the parameters have already moved.
+    holds θ₀ where the parameters have already moved and it was asked for.
     """
 
     vector: list[Tensor]
@@ -57,21 +57,34 @@ class Stepper:
         """Take a plain step."""
         self.optimizer.step()
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradient of each parameter, zeros where it has none."""
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+
     @torch.no_grad()
-    def direction(self) -> Direction:
-        """Step, and tell from where to where."""
-        gradient = self._gradient()
+    def direction(self, keep_origin: bool = True, into: list[Tensor] | None = None) -> Direction:
+        """Step, and tell from where to where; without `keep_origin`, nobody goes back there.
+
+        `into`: tensors of the parameters' shapes that are free, to be used instead of new ones.
+        """
+        gradient = self.gradients
         if self._overwrites_gradient:
             gradient = [g.clone() for g in gradient]
-        origin = [p.detach().clone() for p in self.parameters]
+        origin = [torch.empty_like(p) for p in self.parameters] if into is None else into
+        torch._foreach_copy_(origin, self.parameters)
         self.optimizer.step()
-        vector = list(torch._foreach_sub(self.parameters, origin))
-        return Direction(vector, 1.0, self.learning_rate, gradient, origin)
+        if keep_origin:
+            vector = list(torch._foreach_sub(self.parameters, origin))
+            return Direction(vector, 1.0, self.learning_rate, gradient, origin)
+        torch._foreach_neg_(origin)
+        torch._foreach_add_(origin, self.parameters)  # θ₁ − θ₀ in the memory of θ₀
+        return Direction(origin, 1.0, self.learning_rate, gradient)
 
     @contextmanager
     def at_origin(self, direction: Direction) -> Iterator[None]:
         """Put the parameters at θ₀ for the duration, without copying: only their storage is exchanged."""
-        if direction.origin is None:
+        if direction.origin is None:  # they are there still
             yield
             return
         moved = [p.data for p in self.parameters]
@@ -104,9 +117,6 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
-
-    def _gradient(self) -> list[Tensor]:
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
 
 
 def _point(parameters: list[Tensor], storages: list[Tensor]) -> None:

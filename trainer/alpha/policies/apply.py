@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..measurement import Measurement
+from ..measurement import Estimate, Measurement
 from ..options import ApplyOptions
 from .base import Policy, PolicyEvent
 
@@ -19,19 +19,16 @@ class Apply(Policy):
     def factor(self, measurement: Measurement) -> float:
         """Return scale · α*_rel, or 1 where the value is rejected."""
         value = measurement.value
-        accepted = value.usable and value.alpha_rel > 0
-        return self.options.scale * value.alpha_rel if accepted else 1.0
+        return self.options.scale * value.alpha_rel if _accepted(value) else 1.0
 
-    def after_step(self, measurement: Measurement | None) -> list[PolicyEvent]:
+    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
         """Count rejections."""
-        if measurement is None:
-            return []
         value = measurement.value
-        if value.usable and value.alpha_rel > 0:
+        if _accepted(value):
             return []
         self._rejected += 1
-        reason = "not positive" if value.usable else "undefined"
-        return [PolicyEvent("rejected", {"reason": reason, "used": 0, "of": 1, "rejected": self._rejected})]
+        details = {"reason": value.flaw, "used": 0, "of": 1, "rejected": self._rejected}
+        return [PolicyEvent("rejected", details)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of rejections."""
@@ -40,3 +37,7 @@ class Apply(Policy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self._rejected = state["rejected"]
+
+
+def _accepted(value: Estimate) -> bool:
+    return value.usable and value.alpha_rel > 0

@@ -16,19 +16,29 @@ class PolicyEvent:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where the step about to be taken stands."""
+
+    index: int
+    """0-based."""
+    train_seconds: float
+    """What has been paid so far [s]."""
+
+
 class Policy:
     """Does nothing with α*; the others override what they change."""
 
-    def learning_rate(self, index: int, scheduled: float) -> float:
-        """Return η for the step with 0-based `index`, given what the schedule says."""
+    def learning_rate(self, progress: Progress, scheduled: float) -> float:
+        """Return η for the step about to be taken, given what the schedule says."""
         return scheduled
 
     def factor(self, measurement: Measurement) -> float:
         """Return the factor on the step just measured."""
         return 1.0
 
-    def after_step(self, measurement: Measurement | None) -> list[PolicyEvent]:
-        """Take note of a step; `measurement` is None outside windows."""
+    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+        """Take note of a value as soon as it is known; what follows from it acts from the next rate on."""
         return []
 
     def state_dict(self) -> dict[str, Any]:

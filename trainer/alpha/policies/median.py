@@ -7,49 +7,50 @@ from typing import Any
 
 from ..measurement import Measurement
 from ..options import MedianOptions
-from .base import Policy, PolicyEvent
+from .base import Policy, PolicyEvent, Progress
 
 
 class Median(Policy):
     """Before `start_step` the schedule acts; from there on it is the rate of `start_step` or of a median.
 
     η is constant within a window. After the window's last update the (midpoint) median of its usable
-    α*_abs becomes η, times `scale`, if it is positive and rests on at least half of the window.
+    α*_abs becomes η, times `scale`, if it is positive and rests on at least half of the window. The values
+    stay on the device until then.
     """
 
     def __init__(self, options: MedianOptions) -> None:
         self.options = options
         self._rate: float | None = None
-        self._window: list[float] = []
+        self._values: list[float] = []
+        self._waiting: list[Measurement] = []
         self._rejected = 0
 
-    def learning_rate(self, index: int, scheduled: float) -> float:
+    def learning_rate(self, progress: Progress, scheduled: float) -> float:
         """Return the schedule's η before `start_step`, then the one held."""
-        if index < self.options.start_step:
+        if progress.index < self.options.start_step:
             return scheduled
         if self._rate is None:
             self._rate = scheduled
         return self._rate
 
-    def after_step(self, measurement: Measurement | None) -> list[PolicyEvent]:
+    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
         """Collect a window's values; at its end, set η or keep it."""
-        if measurement is None:
-            return []
-        value = measurement.value
-        if value.usable:
-            self._window.append(value.alpha_abs)
-        return [self._close(measurement.index)] if self.options.ends_window(measurement.index) else []
+        self._waiting.append(measurement)
+        index = measurement.step.index
+        return [self._close(index)] if self.options.ends_window(index) else []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rate held, the window in progress, and the count of rejections."""
-        return {"rate": self._rate, "window": list(self._window), "rejected": self._rejected}
+        self._read()
+        return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
-        self._rate, self._window, self._rejected = state["rate"], list(state["window"]), state["rejected"]
+        self._rate, self._values, self._rejected = state["rate"], list(state["window"]), state["rejected"]
 
     def _close(self, index: int) -> PolicyEvent:
-        values, self._window = self._window, []
+        self._read()
+        values, self._values = self._values, []
         count = self.options.count
         details: dict[str, Any] = {"used": len(values), "of": count, "window_start": index - count + 1}
         middle = median(values) if values else None
@@ -62,3 +63,9 @@ class Median(Policy):
         return PolicyEvent(
             "rejected", {"reason": reason, "median": middle, **details, "rejected": self._rejected}
         )
+
+    def _read(self) -> None:
+        """Read the values that wait on the device; undefined ones are left out."""
+        estimates = [measurement.value for measurement in self._waiting]
+        self._values += [estimate.alpha_abs for estimate in estimates if estimate.usable]
+        self._waiting.clear()

@@ -1,0 +1,314 @@
+"""Measuring α* around a training step: at θ₀ before it counts, or at θ₁ from the gradient of the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..clock import Clock
+from ..losses import mean
+from ..optimizers.stepper import Direction, Stepper
+from ..randomness import replayed, torch_snapshot
+from ..streams import Batch, derive, examples, in_chunks, share
+from .measurement import Measurement, Step
+from .options import AlphaOptions, Estimator
+from .quadratic import Crossed, Quadratic, Reading
+from .routes.base import Line
+from .routing import Router
+from .vectors import inner, norm
+
+AT_ORIGIN: tuple[Estimator, ...] = ("biased", "unbiased", "hybrid")
+SECOND_BATCH: tuple[Estimator, ...] = ("unbiased", "hybrid")
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A step whose lookahead value the next one will bring: what is measured of it so far, and its v."""
+
+    measurement: Measurement
+    vector: list[Tensor]
+
+
+class Probe:
+    """Measures α* of a run's steps; the cost is charged to `alpha` if it acts, else to `diagnostics`."""
+
+    def __init__(
+        self,
+        options: AlphaOptions,
+        router: Router,
+        stepper: Stepper,
+        batches: Callable[[int], Sequence[Batch]],
+        clock: Clock,
+        seed: int,
+    ) -> None:
+        self._options = options
+        self._router = router
+        self._stepper = stepper
+        self._batches = batches
+        self._clock = clock
+        self._seed = seed
+        self._repeat: int = getattr(options, "repeat", 1)
+        self._acts = options.acts_on != "nothing"
+        self._details = options.diagnostics or not self._acts
+        self._fuses = (
+            self._acts
+            and options.estimator == "lookahead"
+            and options.curvature_fraction == 1
+            and options.chunks == 1
+        )
+        self._fused: Quadratic | None = None
+        self._trained_at: list[Tensor] = []
+        self._spare: list[Tensor] | None = None
+        self.awaited: Awaited | None = None
+
+    @property
+    def keeps_origin(self) -> bool:
+        """Whether θ₀ must be at hand after the step: something is measured there, or steps are rescaled."""
+        return any(name in AT_ORIGIN for name in self._options.estimators)
+
+    @property
+    def replays_training(self) -> bool:
+        """Whether B₂ is looked at again, under the masks it was trained with."""
+        return any(name in ("biased", "hybrid") for name in self._options.estimators)
+
+    def rehearse(self, index: int, batch: Batch) -> None:
+        """Make one pass of each kind that the options ask for, where step `index` starts from.
+
+        Its results are thrown away; gradients, buffers and generators are the caller's to put back.
+        """
+        if self.replays_training:
+            self._router.rehearse([batch])
+        if any(name in SECOND_BATCH for name in self._options.estimators):
+            self._router.rehearse(self._batches(index * self._repeat)[:1])
+        if "lookahead" in self._options.estimators:
+            self._router.rehearse(share([batch], self._options.curvature_fraction), self._fuses)
+
+    def measure(
+        self,
+        index: int,
+        direction: Direction,
+        batches: Sequence[Batch],
+        train_loss: Tensor,
+        generator: list[Tensor],
+    ) -> list[Measurement]:
+        """Measure at θ₀ every estimator asked for: one measurement for each repetition, the first one first.
+
+        `batches` are B₂, which gave the direction (several where a step accumulates); `generator` is where
+        torch's random numbers stood before its forward pass. B₁ is the probe stream's of the same index,
+        under a seed of its own. What awaits its lookahead becomes `awaited`.
+        """
+        self._trained_at = generator
+        first = self._measurement(index, direction)
+        first.scalars["train_loss"] = train_loss
+        repeats = [self._measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
+        with self._stepper.at_origin(direction):
+            self._at_origin(first, direction, batches, generator)
+            for measurement in repeats:
+                self._at_origin(measurement, direction, batches, generator)
+            if self._compares_gradients:
+                with self._clock.charge("diagnostics"):
+                    first.scalars["probe_cosine"] = self._probe_cosine(index, direction)
+        if self._details:
+            with self._clock.charge("diagnostics"):
+                first.scalars.update(_geometry(direction))
+        found = [first, *(one for one in repeats if one.quadratics)]
+        for measurement in found:
+            measurement.train_seconds = self._clock.train_seconds
+        if "lookahead" in self._options.estimators:
+            self.awaited = Awaited(first, direction.vector)
+        return found
+
+    @property
+    def _compares_gradients(self) -> bool:
+        """Whether the direction is held against the whole gradient on B₁; not where memory is short."""
+        second = any(name in SECOND_BATCH for name in self._options.estimators)
+        return self._details and second and self._options.chunks == 1
+
+    def _probe_cosine(self, index: int, direction: Direction) -> Tensor:
+        """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""
+        line = self._router.line(direction.vector, direction.scale)
+        with replayed(derive(self._seed, "alpha", index)):
+            gradient = line.gradient(self._batches(index * self._repeat))
+        sign = math.copysign(1.0, direction.scale)
+        return sign * inner(direction.vector, gradient) / (norm(direction.vector) * norm(gradient))
+
+    def diagnose(
+        self, measurement: Measurement, direction: Direction, factor: float, batches: Sequence[Batch]
+    ) -> None:
+        """Record the ratio of actual to predicted decrease of the step factor · d, on the acting batch."""
+        if not self._options.diagnostics or measurement.acting not in AT_ORIGIN:
+            return
+        train = measurement.acting == "biased"
+        index = measurement.step.index
+        with self._clock.charge("diagnostics"), self._stepper.at_origin(direction):
+            line = self._router.line(direction.vector, direction.scale)
+            where = batches if train else self._batches(index * self._repeat)
+            reading = measurement.reading(measurement.acting)
+            with replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
+                ratio = self._reduction(line, where, factor, reading)
+        measurement.scalars["reduction_ratio"] = ratio
+
+    def train_and_look(self, batch: Batch) -> Tensor | None:
+        """Train on the whole batch and take the awaited curvature from the same forward pass.
+
+        Only where the value acts and the share is the whole; None: train as usual.
+        """
+        if self.awaited is None or not self._fuses:
+            return None
+        start = torch_snapshot() if self._options.diagnostics else []
+        found = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
+        if found is None:
+            return None
+        loss, self._fused = found
+        self._trained_at = start
+        return loss
+
+    def complete(self, batches: Sequence[Batch]) -> Measurement | None:
+        """Add the lookahead value to the awaited measurement, from the gradient just computed on `batches`.
+
+        The curvature's share is one of all their examples: the first ones.
+        """
+        awaited, self.awaited = self.awaited, None
+        self._spare = None
+        if awaited is None:
+            return None
+        measurement = awaited.measurement
+        gradients = self._stepper.gradients
+        with self._charged("lookahead"):
+            slope = inner(awaited.vector, gradients)
+            fused, self._fused = self._fused, None
+            quadratic = fused or self._on_share(awaited, batches)
+            measurement.quadratics["lookahead"] = quadratic.with_slope(slope, sum(map(examples, batches)))
+        if self._options.diagnostics and measurement.acting == "lookahead":
+            with self._clock.charge("diagnostics"):
+                ratio = self._reduction_behind(awaited, batches, quadratic, fused is not None)
+                measurement.scalars["reduction_ratio"] = ratio
+        if self._details:
+            with self._clock.charge("diagnostics"):
+                lengths = norm(awaited.vector) * norm(gradients)
+                sign = math.copysign(1.0, measurement.step.scale)
+                measurement.scalars["lookahead_cosine"] = sign * slope / lengths
+        self._spare = awaited.vector
+        return measurement
+
+    def take_spare(self) -> list[Tensor] | None:
+        """Give away the memory of the direction that was completed in this step, for the next one."""
+        spare, self._spare = self._spare, None
+        return spare
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the direction that awaits its lookahead, and what is measured of it."""
+        if self.awaited is None:
+            return {"awaited": None}
+        return {"awaited": self.awaited.measurement.state_dict(), "vector": self.awaited.vector}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.awaited = None
+        if state["awaited"] is not None:
+            device = self._stepper.parameters[0].device
+            measurement = Measurement.from_state(state["awaited"], self._options.estimator, device)
+            self.awaited = Awaited(measurement, [part.to(device) for part in state["vector"]])
+
+    def _measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
+        step = Step.of(index, direction, self._stepper.absolute)
+        return Measurement(step, self._options.estimator, repeat)
+
+    def _at_origin(
+        self,
+        measurement: Measurement,
+        direction: Direction,
+        batches: Sequence[Batch],
+        generator: list[Tensor],
+    ) -> None:
+        index, repeat = measurement.step.index, measurement.repeat
+        names = ("alpha", index, repeat) if repeat else ("alpha", index)
+
+        @cache
+        def on_train() -> Quadratic:
+            with replayed(generator):
+                return self._router.quadratic(direction.vector, direction.scale, batches)
+
+        @cache
+        def on_probe() -> Quadratic:
+            with replayed(derive(self._seed, *names)):
+                probed = self._batches(index * self._repeat + repeat)
+                return self._router.quadratic(direction.vector, direction.scale, probed)
+
+        wanted = AT_ORIGIN if repeat == 0 else SECOND_BATCH
+        for name in self._options.estimators:
+            if name in wanted:
+                with self._charged(name):
+                    measurement.quadratics[name] = _of_batches(name, on_train, on_probe)
+        if any(name in SECOND_BATCH for name in measurement.quadratics):
+            measurement.scalars["probe_loss"] = on_probe().loss
+
+    def _on_share(self, awaited: Awaited, batches: Sequence[Batch]) -> Quadratic:
+        """Return the quadratic at θ₁ on a share of the batches, with masks and statistics of its own."""
+        step = awaited.measurement.step
+        part = share(batches, self._options.curvature_fraction)
+        with replayed(derive(self._seed, "alpha", step.index)):
+            return self._router.quadratic(awaited.vector, step.scale, part)
+
+    def _reduction_behind(
+        self, awaited: Awaited, batches: Sequence[Batch], quadratic: Quadratic, fused: bool
+    ) -> Tensor:
+        """Return the ratio for the step just taken, seen from its end: back there, along −d, on the share."""
+        step = awaited.measurement.step
+        line = self._router.line(awaited.vector, step.scale)
+        part = share(batches, self._options.curvature_fraction)
+        with replayed(self._trained_at if fused else derive(self._seed, "alpha", step.index)):
+            return self._reduction(line, part, -1.0, quadratic.read())
+
+    @torch.no_grad()
+    def _reduction(self, line: Line, batches: Sequence[Batch], factor: float, at: Reading) -> Tensor:
+        """Return [L(θ) − L(θ + f·d)] / −(f·dᵀg + ½f²·dᵀGd), d = step · v; 1 where the loss is its model.
+
+        The passes are those of the reading at θ: the same chunks, with the same masks and statistics.
+        """
+        length = factor * line.step
+        moves = torch._foreach_mul(line.vector, length)
+        to = {name: p.detach() + move for (name, p), move in zip(line.parameters.items(), moves, strict=True)}
+        parts = [part for batch in batches for part in in_chunks(batch, self._options.chunks)]
+        values = [line.loss.values(line.outputs(to, part), part["targets"]) for part in parts]
+        weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
+        after = mean(torch.cat(values), torch.cat(weights))
+        predicted = -(length * at.slope + 0.5 * length**2 * at.curvature)
+        ratio: Tensor = (at.loss - after.double()) / predicted
+        return ratio
+
+    @contextmanager
+    def _charged(self, estimator: Estimator) -> Iterator[None]:
+        acts = self._acts and estimator == self._options.estimator
+        with self._clock.charge("alpha" if acts else "diagnostics"):
+            yield
+
+
+def _of_batches(
+    estimator: Estimator, on_train: Callable[[], Quadratic], on_probe: Callable[[], Quadratic]
+) -> Quadratic | Crossed:
+    if estimator == "biased":
+        return on_train()
+    if estimator == "unbiased":
+        return on_probe()
+    return Crossed(on_probe(), on_train())
+
+
+def _geometry(direction: Direction) -> dict[str, Tensor]:
+    """Return norms, dᵀg₂, and the cosine between d and the gradient g₂ that it came from."""
+    vector_norm, gradient_norm = norm(direction.vector), norm(direction.gradient)
+    slope = inner(direction.vector, direction.gradient)
+    sign = math.copysign(1.0, direction.scale)
+    return {
+        "direction_norm": vector_norm * abs(direction.scale),
+        "gradient_norm": gradient_norm,
+        "cosine": sign * slope / (vector_norm * gradient_norm),
+        "train_slope": slope * direction.scale,
+    }

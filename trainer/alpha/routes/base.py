@@ -1,0 +1,98 @@
+"""What is asked of every route: the loss along a line, to second order.
+
+All evaluate at the parameters the model has: the slope vᵀg and the curvature vᵀGv, with g the gradient of
+a batch's mean loss and G its generalised Gauss–Newton matrix (thesis, section 2.3.3), or the matrix that
+`Line.curvature` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...losses import Loss
+from ...streams import Batch
+from ..options import Curvature
+from ..quadratic import Quadratic
+
+
+@dataclass(frozen=True)
+class Line:
+    """The line θ + t·v through a model's parameters θ.
+
+    `vector` holds one tensor per parameter that requires a gradient, in the order of
+    `model.parameters()`; `step` is the t of the optimizer's step.
+    """
+
+    model: nn.Module
+    loss: Loss
+    vector: list[Tensor]
+    step: float = 1.0
+    curvature: Curvature = "ggn"
+    timed: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Tells the clock that what happens inside is for the curvature."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that move, by name; a tied one is there once."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def outputs(self, at: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the model's outputs at other parameters.
+
+        Buffers are cloned, so that batch normalisation leaves its running statistics alone.
+        """
+        clones = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        outputs: Tensor = functional_call(self.model, {**at, **clones}, (batch["inputs"],))
+        return outputs
+
+    def gradient(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """Return the gradient at θ of the mean loss of batches taken as one, one tensor a parameter.
+
+        A backward pass for each; what the parameters keep as their own gradients stays as it is.
+        """
+        at = self.parameters
+        total = [torch.zeros_like(p) for p in at.values()]
+        weight = torch.zeros(())
+        for batch in batches:
+            with torch.enable_grad():
+                values = self.loss.values(self.outputs(at, batch), batch["targets"])
+                weights = batch.get("weights", torch.ones_like(values))
+                summed = (weights * values).sum()
+            parts = torch.autograd.grad(summed, list(at.values()), allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(total, parts)
+            weight = weight.to(summed) + weights.sum()
+        return list(torch._foreach_div(total, weight))
+
+    def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
+        """Return slope and curvature from outputs z and their derivative Jv, in the loss' closed form.
+
+        Outputs of half precision are taken up to float32 first: their softmax, say, would cancel in it.
+        """
+        targets = batch["targets"]
+        if outputs.dtype in (torch.bfloat16, torch.float16):
+            outputs, tangent = outputs.float(), tangent.float()
+        slopes, curvatures = self.loss.quadratic(outputs, targets, tangent)
+        if self.curvature == "fisher":
+            curvatures = slopes.square()
+        return Quadratic.of(slopes, curvatures, self.loss.values(outputs, targets), batch.get("weights"))
+
+
+Route = Callable[[Line, Batch], Quadratic]
+
+
+def whole(route: Route) -> Route:
+    """Count all of a route's time as the curvature's: slope and curvature come from the same passes."""
+
+    @wraps(route)
+    def timed(line: Line, batch: Batch) -> Quadratic:
+        with line.timed():
+            return route(line, batch)
+
+    return timed

@@ -1,0 +1,69 @@
+"""One forward-mode pass: outputs and their derivative along v, at the price of two forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...losses import mean
+from ...streams import Batch
+from ..quadratic import Quadratic
+from .base import Line, whole
+
+
+@whole
+@torch.no_grad()
+def by_jvp(line: Line, batch: Batch) -> Quadratic:
+    """Return slope and curvature by forward-mode differentiation of the outputs.
+
+    Raises:
+        NotImplementedError: an operation of the model has no forward-mode derivative.
+    """
+    with _forward_mode():
+        duals = {name: p.detach() for name, p in line.parameters.items()}
+        outputs, tangent = _unpacked(line.outputs(_dual(duals, line.vector), batch))
+    return line.quadratic(outputs, tangent, batch)
+
+
+def train_and_look(line: Line, batch: Batch) -> tuple[Tensor, Quadratic]:
+    """Compute the batch's mean loss and its gradient, and from the same forward pass the quadratic.
+
+    The gradient goes to `.grad`, buffers change as in any training step; the loss comes back detached.
+
+    Raises:
+        NotImplementedError: an operation of the model has no forward-mode derivative.
+    """
+    with _forward_mode():
+        clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
+        at = {**_dual(line.parameters, line.vector), **clones}
+        outputs, tangent = _unpacked(functional_call(line.model, at, (batch["inputs"],)))
+        moved = {name: _unpacked(at[name])[0].detach() for name in clones}  # those assigned anew, too
+    loss = mean(line.loss.values(outputs, batch["targets"]), batch.get("weights"))
+    torch.autograd.backward(loss)
+    with torch.no_grad():
+        for name, buffer in line.model.named_buffers():
+            buffer.copy_(moved[name])
+        return loss.detach(), line.quadratic(outputs.detach(), tangent.detach(), batch)
+
+
+@contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Differentiate in forward mode; attention runs on the MATH kernel, the one that can."""
+    with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        yield
+
+
+def _dual(parameters: dict[str, Tensor], vector: list[Tensor]) -> dict[str, Tensor]:
+    pairs = zip(parameters.items(), vector, strict=True)
+    return {name: forward_ad.make_dual(p, v) for (name, p), v in pairs}  # type: ignore[no-untyped-call]
+
+
+def _unpacked(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    primal, tangent = forward_ad.unpack_dual(outputs)  # type: ignore[no-untyped-call]
+    return primal, torch.zeros_like(primal) if tangent is None else tangent

@@ -1,0 +1,20 @@
+"""Lists of tensors taken as one vector, without putting them into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Return the inner product, a scalar on the device; no product of the vectors' size is made."""
+    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(left, right, strict=True)]
+    return torch.stack(parts).sum()
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm, a scalar on the device."""
+    total: Tensor = torch.stack(torch._foreach_norm(list(tensors))).norm()
+    return total

@@ -1,0 +1,37 @@
+"""The gradient of a step: of one batch, or of several that are taken as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .losses import Loss, mean, weigh
+from .streams import Batch
+
+
+def forward_backward(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
+    """Compute a batch's mean loss and put its gradient to `.grad`; return the loss, detached."""
+    value = mean(loss.values(model(batch["inputs"]), batch["targets"]), batch.get("weights"))
+    torch.autograd.backward(value)
+    return value.detach()
+
+
+def accumulate(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> Tensor:
+    """Compute the mean loss of several batches as if they were one, and its gradient, in the memory of one.
+
+    Each adds Σwℓ and the gradient of that; Σw, of all of them, divides both at the end. So batches of unequal
+    size or weight count by their examples.
+    """
+    total, weight = torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        values, weights = loss.values(model(batch["inputs"]), batch["targets"]), batch.get("weights")
+        weights = torch.ones_like(values) if weights is None else weights
+        summed = weigh(values, weights).sum()
+        torch.autograd.backward(summed)
+        total, weight = total.to(summed) + summed.detach(), weight.to(summed) + weights.sum()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.div_(weight)
+    return total / weight

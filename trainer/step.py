@@ -1,0 +1,97 @@
+"""One step of training: its batch, its gradient, its α* and the rate that follows, its update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .alpha.measurement import Measurement
+from .alpha.policies.base import PolicyEvent, Progress
+from .alpha.probe import Probe
+from .randomness import torch_snapshot
+from .session import Session
+from .streams import Batch
+
+
+@dataclass
+class Taken:
+    """What a step has to tell; `loss` is still on the device."""
+
+    loss: Tensor
+    learning_rate: float = 0.0
+    measurements: list[Measurement] = field(default_factory=list)
+    """Those that are complete now, of this step or of the one before."""
+    events: list[PolicyEvent] = field(default_factory=list)
+
+
+def take_step(session: Session) -> Taken:
+    """Take the step with the 0-based index `session.step`, and count it."""
+    index, clock = session.step, session.clock
+    kind = session.kind(index)
+    with clock.step(kind):
+        batches: Iterable[Batch] = _batches(session, index)
+        kept = list(batches) if session.keeps_batches(index) else []
+        generator = torch_snapshot() if _is_replayed(session, index) else []
+        with clock.charge("forward_backward"):
+            taken = Taken(session.forward_backward(kept or batches))
+        if session.probe is not None:
+            _look_back(session, session.probe, kept, taken)
+        progress = Progress(index, clock.train_seconds)
+        taken.learning_rate = session.policy.learning_rate(progress, session.scheduled_rate(index))
+        session.stepper.learning_rate = taken.learning_rate
+        if session.probe is not None and session.measures(index):
+            _measured_update(session, session.probe, kept, generator, taken)
+        else:
+            session.stepper.step()
+        session.step += 1
+        session.window.add(taken.loss, taken.learning_rate, kind == "alpha")
+    while session.warnings:
+        taken.events.append(PolicyEvent("warning", {"message": session.warnings.pop(0)}))
+    return taken
+
+
+def _batches(session: Session, index: int) -> Iterator[Batch]:
+    """Yield the batches whose gradients a step averages, each read as it is asked for."""
+    for part in range(session.accumulate):
+        with session.clock.charge("data"):
+            batch = session.train_batch(index, part)
+        yield batch
+
+
+def _is_replayed(session: Session, index: int) -> bool:
+    return session.probe is not None and session.probe.replays_training and session.measures(index)
+
+
+def _look_back(session: Session, probe: Probe, batches: list[Batch], taken: Taken) -> None:
+    """Complete the measurement of the step before; a rate that follows from it acts in this very update."""
+    measurement = probe.complete(batches)
+    if measurement is None:
+        return
+    taken.measurements.append(measurement)
+    if measurement.acting == "lookahead":
+        _tell_policy(session, measurement, taken)
+
+
+def _measured_update(
+    session: Session, probe: Probe, batches: list[Batch], generator: list[Tensor], taken: Taken
+) -> None:
+    """Measure α* at θ₀ along the step, take it as the policy says, and tell the policy."""
+    stepper, policy = session.stepper, session.policy
+    direction = stepper.direction(probe.keeps_origin, probe.take_spare())
+    found = probe.measure(session.step, direction, batches, taken.loss, generator)
+    known = found[0].acting != "lookahead"
+    factor = policy.factor(found[0]) if known else 1.0
+    probe.diagnose(found[0], direction, factor, batches)
+    stepper.take(direction, factor)
+    if known:
+        _tell_policy(session, found[0], taken)
+    taken.measurements += found[1:] if probe.awaited is not None else found
+
+
+def _tell_policy(session: Session, measurement: Measurement, taken: Taken) -> None:
+    """Let the policy take note; reading the value, where it acts at once, belongs to the price of α*."""
+    acts = session.config.alpha is not None and session.config.alpha.acts_on != "nothing"
+    with session.clock.charge("alpha" if acts else "diagnostics"):
+        taken.events += session.policy.take_note(measurement)
