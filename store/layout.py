@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
+
 DATABASE = "alphagrid.db"
 SUBMISSIONS = "submissions"
 CANCEL_MARKER = "cancelled.json"
@@ -128,9 +130,15 @@ class Root:
 
 
 def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
-    """Return the root that `--root` names, else `ALPHAGRID_ROOT`, else `./runs`, as an absolute path."""
-    path = option or Path(environ.get("ALPHAGRID_ROOT") or "runs")
-    return Root(path.expanduser().absolute())
+    """Return the root that `--root` names, else `ALPHAGRID_ROOT`, else `./runs`, as an absolute path.
+
+    Raises:
+        UserError: there is something else than a folder.
+    """
+    path = (option or Path(environ.get("ALPHAGRID_ROOT") or "runs")).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"the root {path} is no folder", "choose another: --root DIR or ALPHAGRID_ROOT")
+    return Root(path)
 
 
 def _names(folder: Path) -> Iterator[str]:

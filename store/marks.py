@@ -108,11 +108,11 @@ def news(
     db: sqlite3.Connection, experiment: str, found: Mapping[str, Mapping[int, Stamp]]
 ) -> list[tuple[str, int]]:
     """Return (id, key) of the runs whose journals are not those, or not as far, as they were ingested."""
-    known: dict[str, dict[int, tuple[Stamp, int]]] = {}
-    for run, attempt, offset, *stamp_ in db.execute(_STAMPS, (experiment,)):
-        known.setdefault(run, {})[attempt] = (Stamp(*stamp_), offset)
+    known: dict[str, dict[int, tuple[object, ...]]] = {}
+    for run, attempt, offset, *found_then in db.execute(_STAMPS, (experiment,)):
+        known.setdefault(run, {})[attempt] = (*found_then, offset)
     runs = db.execute("SELECT id, key FROM run WHERE experiment = ? ORDER BY id", (experiment,)).fetchall()
-    return [(run, key) for run, key in runs if _differs(known.get(run, {}), found.get(run, {}))]
+    return [(run, key) for run, key in runs if known.get(run, {}) != _all_read(found.get(run, {}))]
 
 
 _STAMPS = """
@@ -121,8 +121,9 @@ _STAMPS = """
 """
 
 
-def _differs(known: Mapping[int, tuple[Stamp, int]], found: Mapping[int, Stamp]) -> bool:
-    return known.keys() != found.keys() or not all(is_current(*known[a], found[a]) for a in found)
+def _all_read(found: Mapping[int, Stamp]) -> dict[int, tuple[object, ...]]:
+    """Return the stamps and offsets of journals of which everything has been read."""
+    return {attempt: (*stamp_, stamp_.size) for attempt, stamp_ in found.items()}
 
 
 def _mark(

@@ -14,24 +14,29 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from . import numbers
+from .lazy import JsonObject
 from .rows import (
     AlphaRow,
     AttemptRow,
     Estimate,
+    EstimateSummary,
     EvaluationRow,
     EventRow,
     Job,
     JournalRow,
     Loss,
     RunRow,
+    SenderRow,
     WindowRow,
 )  # fmt: skip
-from .schema import CATEGORIES
+from .schema import ALPHA_PARTS, CATEGORIES, COSTS
 
 __all__ = [
-    "AlphaRow", "AttemptRow", "Estimate", "EvaluationRow", "EventRow", "Job", "JournalRow", "Loss", "RunRow",
+    "AlphaRow", "AttemptRow", "Estimate", "EstimateSummary", "EvaluationRow", "EventRow", "Job",
+    "JournalRow", "Loss", "RunRow", "SenderRow",
     "WindowRow", "alphas", "alphas_of", "attempts", "attempts_of", "evaluations", "evaluations_of", "events",
-    "events_of", "experiments", "journals", "losses", "metric_keys", "runs", "windows", "windows_of",
+    "events_of", "experiments", "hosts", "jobs", "journals", "losses", "metric_keys", "runs", "senders",
+    "windows", "windows_of",
 ]  # fmt: skip
 
 Row = TypeVar("Row")
@@ -45,7 +50,8 @@ def experiments(db: sqlite3.Connection) -> list[str]:
 def runs(db: sqlite3.Connection, experiment: str) -> list[RunRow]:
     """Return an experiment's runs: those the newest submission names, in its order, then the others."""
     sql = f"SELECT {_RUN} FROM run WHERE experiment = ? ORDER BY position IS NULL, position, id"
-    return [_run(row) for row in _named(db.execute(sql, (experiment,)))]
+    stops: dict[str | None, dict[str, Any]] = {}
+    return [_run(row, stops) for row in db.execute(sql, (experiment,))]
 
 
 def evaluations(db: sqlite3.Connection, run: int) -> list[EvaluationRow]:
@@ -134,6 +140,31 @@ def metric_keys(db: sqlite3.Connection) -> list[str]:
     return [key for (key,) in db.execute(_METRIC_KEYS)]
 
 
+def senders(db: sqlite3.Connection, experiment: str) -> dict[str, SenderRow]:
+    """Return the submissions of an experiment, by id."""
+    sql = """
+        SELECT id, json_extract(profile, '$.cluster'), refusal, canary, site FROM submission
+        WHERE experiment = ?
+    """
+    return {row[0]: SenderRow(*row) for row in db.execute(sql, (experiment,))}
+
+
+def jobs(db: sqlite3.Connection, experiment: str, run_id: str) -> list[Job]:
+    """Return all jobs that a run was given to, oldest first."""
+    sql = """
+        SELECT job_cluster, job_id, job_submitted FROM entry JOIN submission USING (experiment, file)
+        WHERE experiment = ? AND run = ? AND job_id IS NOT NULL ORDER BY created, submission.id
+    """
+    return [Job(*row) for row in db.execute(sql, (experiment, run_id))]
+
+
+def hosts(db: sqlite3.Connection, experiment: str) -> dict[str, str]:
+    """Return where each run's newest attempt ran, by the run's id, as far as that is known."""
+    newest = "SELECT host FROM journal WHERE journal.run = run.key ORDER BY attempt DESC LIMIT 1"
+    sql = f"SELECT id, ({newest}) AS host FROM run WHERE experiment = ? AND host IS NOT NULL"
+    return dict(db.execute(sql, (experiment,)).fetchall())
+
+
 def damage(db: sqlite3.Connection, experiment: str) -> list[str]:
     """Return the files of an experiment that hold lines which could not be read and were left out."""
     sql = "SELECT DISTINCT file FROM problem WHERE experiment = ? ORDER BY file"
@@ -153,7 +184,8 @@ def journals(db: sqlite3.Connection, experiment: str | None = None) -> list[Jour
 
 _IN = "run IN (SELECT key FROM run WHERE experiment = ?)"
 _RUN = (
-    "key, experiment, id, name, baseline, params, config, position IS NOT NULL AS named, attempts,"
+    "key, experiment, id, name, baseline, params, config, json_extract(config, '$.stop') AS stop,"
+    " position IS NOT NULL AS named, attempts,"
     " first_attempt_time, last_seen, step, train_seconds, learning_rate, best_validation_loss, end_status,"
     " end_reason, end_time, end_submission, last_event, last_event_reason, attempt_submission,"
     " last_submission, submitted, job_cluster, job_id, job_submitted, cancel_submissions, superseded,"
@@ -162,7 +194,8 @@ _RUN = (
 _EVALUATION = "step, train_seconds, attempt, time, split, loss, examples, seconds, at_stop"
 _WINDOW = (
     "step, train_seconds, attempt, time, steps, alpha_steps, loss, lr_min, lr_mean, lr_max, "
-    + ", ".join(f"{category}_seconds" for category in CATEGORIES)
+    + ", ".join([f"{category}_seconds" for category in CATEGORIES] + [f"{kind}_cost" for kind in COSTS])
+    + "".join(f", alpha_{part}_seconds" for part in ALPHA_PARTS)
 )
 _EVENT = "step, train_seconds, time, attempt, event, details"
 _ATTEMPT = (
@@ -171,7 +204,10 @@ _ATTEMPT = (
     " last_event, last_event_reason"
 )
 _JOURNAL = "experiment, id, attempt, size, offset, records, bad, last_seq, journal.end_status IS NOT NULL"
-_SCALARS = ("learning_rate", "direction_norm", "gradient_norm", "cosine", "train_loss", "probe_loss")
+_SCALARS = (
+    "learning_rate", "direction_norm", "gradient_norm", "cosine", "train_loss", "probe_loss", "train_slope",
+    "lookahead_cosine", "probe_cosine", "reduction_ratio",
+)  # fmt: skip
 _METRIC_KEYS = """
     WITH RECURSIVE name(key) AS (
         SELECT min(key) FROM metric
@@ -208,17 +244,18 @@ def _named(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
     return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
-def _run(row: dict[str, Any]) -> RunRow:
-    cluster, job_id, submitted = row.pop("job_cluster"), row.pop("job_id"), row.pop("job_submitted")
-    cancels = json.loads(row.pop("cancel_submissions") or "[]")
-    row.update(
-        params=json.loads(row["params"]),
-        config=json.loads(row["config"]),
-        named=bool(row["named"]),
-        job=None if cluster is None else Job(cluster, job_id, submitted),
-        cancelled=row["last_submission"] in cancels,
-    )
-    return RunRow(**row)
+def _run(row: tuple[Any, ...], stops: dict[str | None, dict[str, Any]]) -> RunRow:
+    """Return a run from `_RUN`'s columns; `stops` keeps those that were parsed, of which there are few."""
+    *title, params, config, stop, named = row[:9]
+    *facts, last_submission, submitted = row[9:25]
+    cluster, job_id, job_submitted, cancels = row[25:29]
+    if stop not in stops:
+        stops[stop] = json.loads(stop or "{}")
+    job = None if cluster is None else Job(cluster, job_id, job_submitted)
+    cancelled = cancels is not None and last_submission in json.loads(cancels)
+    values: list[Any] = [*title, json.loads(params), JsonObject(config), stops[stop], bool(named)]
+    values += [*facts, last_submission, submitted, job, cancelled, *row[29:]]
+    return RunRow(*values)
 
 
 def _evaluations(rows: Iterator[Any]) -> list[EvaluationRow]:
@@ -239,9 +276,15 @@ def _window(
     step: int, train_seconds: float, attempt: int, time: float, steps: int, alpha_steps: int, *rest: Any
 ) -> WindowRow:
     loss, lowest, mean, highest = map(_measured, rest[:4])
-    seconds = dict(zip(CATEGORIES, rest[4:], strict=True))
+    seconds = dict(zip(CATEGORIES, rest[4 : 4 + len(CATEGORIES)], strict=True))
+    costs = _known(COSTS, rest[4 + len(CATEGORIES) : -len(ALPHA_PARTS)])
+    parts = _known(ALPHA_PARTS, rest[-len(ALPHA_PARTS) :])
     place = (step, train_seconds, attempt, time)
-    return WindowRow(*place, steps, alpha_steps, loss, lowest, mean, highest, seconds)
+    return WindowRow(*place, steps, alpha_steps, loss, lowest, mean, highest, seconds, costs, parts)
+
+
+def _known(names: tuple[str, ...], values: tuple[float | None, ...]) -> dict[str, float]:
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _events(rows: Iterator[Any]) -> list[EventRow]:
@@ -269,20 +312,43 @@ def _alphas(db: sqlite3.Connection, run: int, keys: list[str], estimator: str | 
                 measured[step, repeat][key] = _measured(value)
                 attempt_of[step, repeat] = attempt
     rows = [_alpha(*at, attempt_of[at], measured[at]) for at in sorted(measured)]
-    return rows if estimator is None else [row for row in rows if row.estimates]
+    return rows if estimator is None else [row for row in rows if row.estimates or row.summaries]
 
 
 def _alpha(step: int, repeat: int, attempt: int, values: dict[str, float]) -> AlphaRow:
     parts: dict[str, dict[str, float]] = defaultdict(dict)
     for key, value in values.items():
         name, dot, part = key.partition(".")
-        if dot and part in Estimate.__dataclass_fields__:
+        if dot:
             parts[name][part] = value
+    first_step = values.get("first_step")
+    single = first_step is None
     return AlphaRow(
         step=step,
         repeat=repeat,
         attempt=attempt,
         train_seconds=values["train_seconds"],
-        estimates={name: Estimate(**found) for name, found in parts.items()},
+        estimates={name: _estimate(found) for name, found in parts.items()} if single else {},
+        first_step=None if first_step is None else int(first_step),
+        summaries={} if single else {name: _summaries(found) for name, found in parts.items()},
         **{name: values.get(name) for name in _SCALARS},
     )
+
+
+def _estimate(parts: dict[str, float]) -> Estimate:
+    known = Estimate.__dataclass_fields__
+    return Estimate(**{part: value for part, value in parts.items() if part in known})
+
+
+def _summaries(parts: dict[str, float]) -> dict[str, EstimateSummary]:
+    quantities = [part.removesuffix("_mean") for part in parts if part.endswith("_mean")]
+    return {
+        quantity: EstimateSummary(
+            n=int(parts[f"{quantity}_n"]),
+            mean=parts[f"{quantity}_mean"],
+            median=parts[f"{quantity}_median"],
+            sd=parts.get(f"{quantity}_sd"),
+            negative=parts[f"{quantity}_negative"],
+        )
+        for quantity in quantities
+    }

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import numbers
 from .journal import Record
-from .schema import CATEGORIES
+from .schema import ALPHA_PARTS, CATEGORIES, COSTS
 
 Row = tuple[Any, ...]
 Rows = dict[str, list[Row]]
@@ -123,14 +123,17 @@ def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    rates, seconds = record["learning_rate"], record["seconds"]
-    if unknown := set(seconds) - set(CATEGORIES):
+    rates, seconds, costs = record["learning_rate"], record["seconds"], record.get("costs", {})
+    parts = record.get("alpha_parts") or {}
+    if unknown := (set(seconds) - set(CATEGORIES)) | (set(parts) - set(ALPHA_PARTS)):
         raise ValueError(f"unknown categories of seconds: {sorted(unknown)}")
     lowest, mean, highest = (_number(rates[key]) for key in ("min", "mean", "max"))
     row = (
         record["step"], *_times(record), _integer(record["steps"]), _integer(record.get("alpha_steps", 0)),
         _number(record["loss"]), lowest, mean, highest,
         *(_real(seconds.get(category, 0.0)) for category in CATEGORIES),
+        *(_number(costs.get(kind)) for kind in COSTS),
+        *(_number(parts.get(part)) for part in ALPHA_PARTS),
     )  # fmt: skip
     return [("window", row)], {"learning_rate": _number(rates["last"]) if "last" in rates else mean}
 

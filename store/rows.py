@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -16,6 +17,18 @@ class Job:
 
 
 @dataclass(frozen=True)
+class SenderRow:
+    """What one has to know of a submission to ask about the runs that it sent."""
+
+    id: str
+    cluster: str
+    refusal: str | None
+    canary: str | None
+    site: str | None
+    """The name of its Slurm cluster."""
+
+
+@dataclass(frozen=True)
 class RunRow:
     """A run, and where it stands."""
 
@@ -26,8 +39,10 @@ class RunRow:
     name: str
     baseline: str | None
     params: dict[str, Any]
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     """With the newest `stop`."""
+    stop: Mapping[str, Any]
+    """Of that config; empty where no submission tells it."""
     named: bool
     """Whether the newest submission's specification names it."""
     attempts: int
@@ -107,21 +122,42 @@ class WindowRow:
     lr_max: float
     seconds: dict[str, float]
     """By category, spent since the last window."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Median seconds per step: of `plain` and `alpha` ones without their wait for data; of that, `data`."""
+    alpha_parts: dict[str, float] = field(default_factory=dict)
+    """Of the seconds spent on α*, whether it acts or not: `curvature` (products with G) and `other`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One estimator's α*, relative and absolute, from a slope and a curvature."""
+    """One estimator's α*, relative and absolute, from a slope and a curvature, with standard errors."""
 
     alpha_rel: float | None = None
     alpha_abs: float | None = None
     slope: float | None = None
     curvature: float | None = None
+    alpha_rel_se: float | None = None
+    slope_se: float | None = None
+    curvature_se: float | None = None
+
+
+@dataclass(frozen=True)
+class EstimateSummary:
+    """Statistics of one quantity of one estimator over a window of steps."""
+
+    n: int
+    """Values that are finite."""
+    mean: float
+    median: float
+    sd: float | None
+    """None for a single value."""
+    negative: float
+    """Share of negative values."""
 
 
 @dataclass(frozen=True)
 class AlphaRow:
-    """What the step with the 0-based index `step` measured."""
+    """What the step with the 0-based index `step` measured, or the steps from `first_step` to it together."""
 
     step: int
     repeat: int
@@ -129,12 +165,23 @@ class AlphaRow:
     train_seconds: float
     learning_rate: float | None
     estimates: dict[str, Estimate]
-    """By estimator."""
+    """By estimator; empty where a window is summed up."""
     direction_norm: float | None
     gradient_norm: float | None
     cosine: float | None
+    """Of d and the gradient on its own batch B₂."""
     train_loss: float | None
     probe_loss: float | None
+    train_slope: float | None = None
+    lookahead_cosine: float | None = None
+    """Of d and the gradient on the next training batch, at θ₁."""
+    probe_cosine: float | None = None
+    """Of d and the gradient on the second batch B₁, at θ₀."""
+    reduction_ratio: float | None = None
+    first_step: int | None = None
+    """First step of the window that is summed up; None for a single step."""
+    summaries: dict[str, dict[str, EstimateSummary]] = field(default_factory=dict)
+    """By estimator and quantity (`alpha_rel`, `alpha_abs`, `slope`, `curvature`)."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def scan(files: ExperimentFiles) -> ExperimentScan:
     submissions = {
         e.name: stamp(e.stat()) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)
     }
-    runs = {e.name: _scan_run(Path(e.path)) for e in _entries(files.path) if RUN_ID.fullmatch(e.name)}
+    runs = {e.name: _scan_run(e.path) for e in _entries(files.path) if RUN_ID.fullmatch(e.name)}
     return ExperimentScan(submissions, runs)
 
 
@@ -54,7 +54,7 @@ def stamp(stat: os.stat_result) -> Stamp:
     return Stamp(str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
 
 
-def _scan_run(folder: Path) -> RunScan:
+def _scan_run(folder: str) -> RunScan:
     found = RunScan()
     for entry in _entries(folder):
         if match := JOURNAL.fullmatch(entry.name):
@@ -64,7 +64,7 @@ def _scan_run(folder: Path) -> RunScan:
     return found
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             yield from entries

@@ -11,13 +11,27 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 
-VERSION = 1
+VERSION = 3
 """Raise it with every change of a table or of what ingesting puts there."""
 APPLICATION_ID = 0x616C6867
 LEAST_SQLITE = (3, 37, 0)
 
-CATEGORIES = ("data", "forward_backward", "optimizer", "alpha", "diagnostics", "evaluation", "checkpoint")
+CATEGORIES = (
+    "data",
+    "forward_backward",
+    "optimizer",
+    "alpha",
+    "diagnostics",
+    "evaluation",
+    "checkpoint",
+    "logging",
+)
 """What a window's seconds were spent on."""
+COSTS = ("plain", "alpha", "data")
+"""Whose median cost per step a window tells: each kind of step without its wait for data, and that wait."""
+
+ALPHA_PARTS = ("curvature", "other")
+"""What a window may tell of the seconds spent on α*: products with the matrix G, and all the rest."""
 
 Columns = Mapping[str, type]
 
@@ -40,9 +54,10 @@ TABLES: Mapping[str, Table] = {
     "submission": _table(
         {
             "experiment": str, "file": str, **_STAMP,
-            "id": str, "created": float, "profile": str, "code_path": str, "named": str,
+            "id": str, "created": float, "profile": str, "code_path": str, "named": str, "refusal": str,
+            "canary": str, "site": str,
         },
-        "experiment file", "code_path",
+        "experiment file", "code_path refusal canary site",
     ),
     "entry": _table(
         {
@@ -89,8 +104,12 @@ TABLES: Mapping[str, Table] = {
             "run": int, "step": int, "attempt": int, "time": float, "train_seconds": float, "steps": int,
             "alpha_steps": int, "loss": float, "lr_min": float, "lr_mean": float, "lr_max": float,
             **{f"{category}_seconds": float for category in CATEGORIES},
+            **{f"{kind}_cost": float for kind in COSTS},
+            **{f"alpha_{part}_seconds": float for part in ALPHA_PARTS},
         },
-        "run step", "loss lr_min lr_mean lr_max",
+        "run step",
+        "loss lr_min lr_mean lr_max plain_cost alpha_cost data_cost alpha_curvature_seconds"
+        " alpha_other_seconds",
     ),
     "evaluation": _table(
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +57,8 @@ class Submission(_Manifest):
     experiment: str
     profile: dict[str, Any]
     """The resolved profile, its name and cluster included."""
+    site: str | None = None
+    """The name of the Slurm cluster that its jobs went to; ids mean nothing to another one."""
     code_path: str | None = None
     """The folder that the worker puts first on `sys.path`, from the top of the snapshot of the users' code.
 
@@ -78,6 +79,10 @@ class Submission(_Manifest):
     """All runs that the specification names, also those not sent, by id and in its order."""
     jobs: dict[str, JobRef] = {}
     """By run id; filled in once the cluster has accepted the jobs."""
+    refusal: str | None = None
+    """Why the cluster did not accept the jobs of those runs that have none."""
+    canary: str | None = None
+    """The run, the first, that has to reach an evaluation before the others may start; None to let all go."""
 
 
 def new_id(now: float) -> str:
@@ -102,10 +107,20 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
     return path
 
 
-def record_jobs(files: ExperimentFiles, submission_id: str, jobs: Mapping[str, JobRef]) -> None:
-    """Add the jobs (by run id) to a submission's file."""
-    submission = read(files.submissions / f"{submission_id}.json")
-    write(files, submission.model_copy(update={"jobs": {**submission.jobs, **jobs}}))
+def amend(files: ExperimentFiles, submission: Submission, **changes: Any) -> Submission:
+    """Write a submission's file anew with some fields changed, durably, and return what it says now.
+
+    Raises:
+        SystemRefused: the folder cannot be written.
+    """
+    changed = submission.model_copy(update=changes)
+    write(files, changed)
+    return changed
+
+
+def remove(files: ExperimentFiles, submission: Submission) -> None:
+    """Remove the file of a submission that sent nothing."""
+    (files.submissions / f"{submission.id}.json").unlink()
 
 
 def read(path: Path) -> Submission:

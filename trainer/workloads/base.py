@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +30,11 @@ class Workload(ABC):
     def __init__(self, options: WorkloadOptions) -> None:
         self.options = options
 
+    @property
+    def train_examples(self) -> int | None:
+        """How many training examples there are; None where that means nothing. Passes are counted by it."""
+        return None
+
     @abstractmethod
     def model(self) -> nn.Module:
         """Return a newly initialised model; torch's random numbers are seeded by the run."""
@@ -37,6 +42,13 @@ class Workload(ABC):
     @abstractmethod
     def stream(self, name: str, seed: int) -> Stream:
         """Return the training batches: `train` feeds the steps, `probe` the second batch of α*."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a run's journal says of the data, as JSON values; nothing by default.
+
+        With `synthetic: true` every report says so, in the words of `made_by`.
+        """
+        return {}
 
     @abstractmethod
     def split(self, name: str) -> Iterable[Batch]:
@@ -49,6 +61,11 @@ class InMemoryWorkload(Workload):
     @abstractmethod
     def data(self, split: str) -> dict[str, Tensor]:
         """Return the tensors of a split, with one row an example: `inputs`, `targets`, maybe `weights`."""
+
+    @property
+    def train_examples(self) -> int:
+        """The rows of the training split."""
+        return len(self._read("train")["targets"])
 
     def stream(self, name: str, seed: int) -> Stream:
         """Return batches of the training split in an order of the stream's own."""

@@ -15,17 +15,22 @@ SPLITS = {"train": slice(0, 1197), "validation": slice(1197, 1497), "test": slic
 CLASSES = 10
 
 
-class Digits(InMemoryWorkload):
+class DigitsData(InMemoryWorkload):
     """1,797 images of 8×8 grey values: 1,197 to train, 300 to validate, 300 to test."""
 
-    Options = DigitsOptions
     loss = "cross_entropy"
-    options: DigitsOptions
 
     def data(self, split: str) -> dict[str, Tensor]:
         """Return `inputs` [B, 64] in [0, 1] and `targets` [B]."""
         inputs, targets = _digits()
         return {"inputs": inputs[SPLITS[split]], "targets": targets[SPLITS[split]]}
+
+
+class Digits(DigitsData):
+    """The digits, told apart by an MLP."""
+
+    Options = DigitsOptions
+    options: DigitsOptions
 
     def model(self) -> nn.Module:
         """Return an MLP with the options' hidden layers."""

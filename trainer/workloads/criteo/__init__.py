@@ -1,0 +1,1 @@
+"""Criteo's click logs: their text, the hashes of categories, shards of rows, splits, and the order."""

@@ -1,0 +1,174 @@
+"""The files that Criteo's logs come in: which there are, which day each holds, and how its lines are cut."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....errors import UserError
+from .columns import COLUMNS, NAMES
+from .text import COMMA, TAB, Format
+
+DAY = re.compile(r"day_(\d+)(?:_(\d+))?(?:\.(?:tsv|txt|csv))?(\.gz)?")
+OTHER = re.compile(r".+\.(?:tsv|txt|csv)(\.gz)?")
+READ_BYTES = 2 << 20
+FIRST_BYTES = 1 << 16
+"""The first line is looked for in so many."""
+GZIP = 31
+"""zlib's name for a gzip header and trailer."""
+
+
+class Damaged(Exception):
+    """A file ends, or goes wrong, before its end; the message says how."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of the log, and how it is read."""
+
+    path: Path
+    day: int
+    part: int | None
+    is_gzip: bool
+    format: Format
+    header_lines: int
+    size: int
+    mtime_ns: int
+
+
+def find(source: Path) -> list[SourceFile]:
+    """Return the log's files under a folder (or the one file), by day and part.
+
+    Files are called `day_D` or `day_D_NN`; where there are none, any .txt, .tsv or .csv are the parts of one
+    day, by name. Each may be compressed with gzip.
+
+    Raises:
+        UserError: there is no such folder, nothing in it, a day is there twice, or a header is a strange one.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist", "give the folder of day_0, … (or of Kaggle's train.txt)")
+    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
+    days = [(path, match) for path in files if (match := DAY.fullmatch(path.name))]
+    found = [
+        _source(path, int(match[1]), int(match[2]) if match[2] else None, bool(match[3]))
+        for path, match in days
+    ]
+    if not found:
+        others = [(path, match) for path in files if (match := OTHER.fullmatch(path.name))]
+        found = [_source(path, 0, part, bool(match[1])) for part, (path, match) in enumerate(others)]
+    if not found:
+        raise UserError(
+            f"{source} holds no click logs",
+            "its files are called day_0, … (parts: day_0_00, …) or *.txt, *.tsv, *.csv; maybe with .gz",
+        )
+    _check_single(found)
+    return sorted(found, key=lambda file: (file.day, -1 if file.part is None else file.part))
+
+
+def missing_days(days: Iterable[int]) -> list[int]:
+    """Return the days that lie between 0 and the last one and are not there."""
+    there = set(days)
+    return [day for day in range(max(there)) if day not in there]
+
+
+def texts(file: SourceFile, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines that begin between two bytes of a file, many at a time, and how far the file was read.
+
+    Every text ends with a newline. A compressed file is always read whole.
+
+    Raises:
+        Damaged: a compressed file has no proper end; all lines before that have been yielded.
+    """
+    return _inflated(file.path) if file.is_gzip else _plain(file.path, start, stop)
+
+
+def _plain(path: Path, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    with path.open("rb") as file:
+        if start:
+            file.seek(start - 1)
+            file.readline()
+        position = file.tell()
+        while position < stop:
+            text = file.read(min(READ_BYTES, stop - position))
+            if not text.endswith(b"\n"):
+                text += file.readline()
+            if not text:
+                return
+            position += len(text)
+            yield (text if text.endswith(b"\n") else text + b"\n"), position
+
+
+def _inflated(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines of a gzip file, of several members maybe."""
+    rest, inflater = b"", zlib.decompressobj(GZIP)
+    with path.open("rb") as file:
+        while compressed := file.read(READ_BYTES // 4):
+            while compressed:
+                if inflater.eof:
+                    inflater = zlib.decompressobj(GZIP)
+                try:
+                    text = rest + inflater.decompress(compressed)
+                except zlib.error as error:
+                    raise Damaged(f"not sound gzip: {error}") from error
+                compressed = inflater.unused_data
+                end = text.rfind(b"\n") + 1
+                rest = text[end:]
+                if end:
+                    yield text[:end], file.tell()
+        if not inflater.eof:
+            raise Damaged("gzip ends too early" + (", within a line" if rest else ""))
+        if rest:
+            yield rest + b"\n", file.tell()
+
+
+def _source(path: Path, day: int, part: int | None, is_gzip: bool) -> SourceFile:
+    status = path.stat()
+    first = _first_line(path, is_gzip)
+    format_, header_lines = _format(path, first)
+    return SourceFile(path, day, part, is_gzip, format_, header_lines, status.st_size, status.st_mtime_ns)
+
+
+def _first_line(path: Path, is_gzip: bool) -> bytes:
+    with path.open("rb") as file:
+        beginning = file.read(FIRST_BYTES)
+    if is_gzip:
+        try:
+            beginning = zlib.decompressobj(GZIP).decompress(beginning, FIRST_BYTES)
+        except zlib.error:
+            beginning = b""
+    return beginning.split(b"\n", 1)[0].rstrip(b"\r")
+
+
+def _format(path: Path, first: bytes) -> tuple[Format, int]:
+    """Return how lines are cut, and how many the header has (none, or one)."""
+    delimiter = COMMA if first.count(COMMA) > first.count(TAB) else TAB
+    names = [
+        name.strip().strip('"').lower() for name in first.decode(errors="replace").split(delimiter.decode())
+    ]
+    known = [name.lower() for name in NAMES]
+    if not set(names) & set(known):
+        return Format(delimiter), 0
+    lacking = [name for name in NAMES if name.lower() not in names]
+    if lacking or len(names) != COLUMNS:
+        raise UserError(
+            f"{path}:1: the header has {len(names)} columns"
+            + (f" and lacks {', '.join(lacking)}" if lacking else ""),
+            f"it must name {COLUMNS}: label, I1 to I13, C1 to C26, in any order",
+        )
+    return Format(delimiter, tuple(names.index(name) for name in known)), 1
+
+
+def _check_single(found: list[SourceFile]) -> None:
+    """Refuse two files for one part of a day, and a whole day beside its parts."""
+    seen: dict[tuple[int, int | None], Path] = {}
+    for file in found:
+        other = seen.setdefault((file.day, file.part), file.path)
+        whole = seen.get((file.day, None), file.path)
+        for twin in (other, whole):
+            if twin != file.path:
+                raise UserError(
+                    f"day {file.day} is there twice: {twin.name} and {file.path.name}", "move one away"
+                )

@@ -1,0 +1,116 @@
+"""Processes that convert units, each over a pipe of its own: when one end dies, the other notices."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import cast
+
+from ....errors import SystemRefused
+from .units import Note, Unit, convert
+
+OnBytes = Callable[[int], None]
+
+
+def convert_all(
+    units: Iterable[Unit], folder: Path, jobs: int, on_bytes: OnBytes
+) -> Iterator[tuple[Unit, Note]]:
+    """Convert units in so many processes; yield each with its note as it is done.
+
+    Raises:
+        SystemRefused: a process died, or the disk is full.
+    """
+    if jobs == 1:
+        for unit in units:
+            yield unit, _converted(unit, folder, on_bytes)
+        return
+    with _Workers(folder, jobs) as workers:
+        yield from workers.convert(units, on_bytes)
+
+
+class _Workers:
+    def __init__(self, folder: Path, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._processes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+        for _ in range(jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, folder), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection, process in self._processes.items():
+            connection.close()
+            process.terminate()
+            process.join()
+
+    def convert(self, units: Iterable[Unit], on_bytes: OnBytes) -> Iterator[tuple[Unit, Note]]:
+        """Give each free process the next unit."""
+        waiting = iter(units)
+        busy: dict[Connection, Unit] = {}
+        for connection in self._processes:
+            self._give(connection, waiting, busy)
+        while busy:
+            for ready in wait(list(busy)):
+                connection = cast(Connection, ready)
+                message = self._heard(connection)
+                if isinstance(message, int):
+                    on_bytes(message)
+                    continue
+                unit = busy.pop(connection)
+                self._give(connection, waiting, busy)
+                yield unit, message
+
+    def _give(self, connection: Connection, waiting: Iterator[Unit], busy: dict[Connection, Unit]) -> None:
+        unit = next(waiting, None)
+        if unit is not None:
+            connection.send(unit)
+            busy[connection] = unit
+
+    def _heard(self, connection: Connection) -> int | Note:
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            process = self._processes[connection]
+            process.join()
+            raise SystemRefused(
+                f"a process that converts died ({_death(process.exitcode)})",
+                "run the command again: what is converted stays; fewer --jobs need less memory",
+            ) from error
+        if isinstance(message, SystemRefused):
+            raise message
+        return cast("int | Note", message)
+
+
+def _work(connection: Connection, folder: Path) -> None:
+    """Convert what comes through the pipe until it is closed, or the process at its other end dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has us
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            unit = connection.recv()
+            try:
+                connection.send(_converted(unit, folder, connection.send))
+            except SystemRefused as error:
+                connection.send(error)
+
+
+def _converted(unit: Unit, folder: Path, on_bytes: OnBytes) -> Note:
+    try:
+        return convert(unit, folder, on_bytes)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = error.filename or folder
+        raise SystemRefused(f"{where}: {error.strerror or error}") from error
+
+
+def _death(code: int | None) -> str:
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
