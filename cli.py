@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 RUN_FAILED = 1
 CHECK_FAILED = 1
+NOT_ALL_SENT = 3
 INTERRUPTED = 130
+MOST_NAMED = 10
+"""Runs that a hint names."""
 
 
 class Commands(TyperGroup):
@@ -34,7 +37,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has had enough: no failure
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
         except UserError as error:
             from .terminal import show_error
 
@@ -43,6 +49,21 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
 
+    def _invoke(self, ctx: Any) -> Any:
+        """Run it and write out all that it printed, while a broken pipe can still be met."""
+        try:
+            return super().invoke(ctx)
+        finally:
+            sys.stdout.flush()
+
+
+class Clock(StrEnum):
+    """Which time a report counts."""
+
+    measured = "measured"
+    normalised = "normalised"
+    without_data_wait = "without-data-wait"
+
 
 class Format(StrEnum):
     """How tables are printed."""
@@ -50,6 +71,12 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     markdown = "markdown"
+
+
+class DataSet(StrEnum):
+    """What `data` knows to prepare."""
+
+    criteo1tb = "criteo1tb"
 
 
 settings: dict[str, Any] = {"cls": Commands, "no_args_is_help": True, "pretty_exceptions_enable": False}
@@ -64,7 +91,9 @@ profiles_app = typer.Typer(**settings, help="Cluster profiles: how a job asks fo
 store_app = typer.Typer(
     **settings, help="The index of an experiment's journals (it can be rebuilt any time)."
 )
+data_app = typer.Typer(**settings, help="Click logs: prepare, check, or make them up.")
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(data_app, name="data")
 app.add_typer(store_app, name="store")
 
 RootOption = Annotated[
@@ -84,6 +113,7 @@ SelectorsArgument = Annotated[
         help="Runs by name or id, by state, or by a key (alpha.interval=1000).",
     ),
 ]
+DataSetArgument = Annotated[DataSet, typer.Argument(metavar="NAME", help="criteo1tb.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="All failed runs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All runs of the experiment.")]
 AllowCodeChangeOption = Annotated[
@@ -110,11 +140,23 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the runs to their end; exit 1 if one failed.")
     ] = False,
+    canary: Annotated[
+        bool,
+        typer.Option("--canary", help="Start one run alone, the others at its first evaluation."),
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Then cancel what still waits or runs and is no longer in SPEC."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --prune cancels.")] = False,
     allow_code_change: AllowCodeChangeOption = False,
     as_json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
-    """Send the runs of a grid that are not yet done; sending again sends only what is missing."""
+    """Send the runs of a grid that are not yet done; sending again sends only what is missing.
+
+    Exit code 3 says that not all were sent, for example because of a limit on the jobs of a user.
+    """
     from . import terminal
     from .jobs.grid import expand
     from .jobs.plan import choose_profile
@@ -124,17 +166,22 @@ def submit(
     experiment = expand(read_spec(spec, set_options or []))
     chosen = choose_profile(experiment, profile)
     if dry_run:
-        _print_plan(experiment, chosen, as_json)
+        _print_plan(experiment, chosen, canary, as_json)
         return
+    if prune and not yes and not sys.stdin.isatty():
+        raise UserError("--prune cancels runs, and there is nobody to ask", "add --yes to cancel unasked")
     under = _root(root)
     for warning in experiment.warnings:
         terminal.say(f"warning: {warning}")
-    submitted = send(experiment, chosen, under, allow_code_change=allow_code_change)
+    submitted = send(experiment, chosen, under, allow_code_change=allow_code_change, canary=canary)
+    _say_submitted(submitted, under, prune)
+    pruned = _prune(under, experiment.name, yes) if prune else []
     if as_json:
-        _print_json(vars(submitted))
-    _say_submitted(submitted, under)
+        _print_json({**vars(submitted), "pruned": pruned})
     if wait:
         _wait(under, experiment.name)
+    if submitted.limit is not None:
+        raise typer.Exit(NOT_ALL_SENT)
 
 
 @app.command(epilog="Example: alphagrid status quickstart --watch")
@@ -149,11 +196,12 @@ def status(
 ) -> None:
     """Show how runs are doing; looking changes nothing."""
     from . import terminal
+    from .jobs.status import overview
     from .jobs.status import status as look
 
     under = _root(root)
     if experiment is None:
-        found = [look(under, files.name) for files in under.experiments()]
+        found = overview(under)
         if as_json:
             summary = [{"experiment": one.experiment, "counts": one.counts} for one in found]
             _print_json({"experiments": summary})
@@ -164,7 +212,10 @@ def status(
     elif watch:
         terminal.watch(lambda: look(under, experiment), everything)
     else:
-        terminal.show(terminal.status_view(look(under, experiment), everything))
+        found_one = look(under, experiment)
+        terminal.show(
+            terminal.status_view(found_one, everything), *terminal.causes_views(found_one, everything)
+        )
 
 
 @app.command(epilog="Example: alphagrid report quickstart --budget until:nadamw --budget 50%")
@@ -181,6 +232,21 @@ def report(
     budget_steps: Annotated[
         list[str] | None,
         typer.Option("--budget-steps", metavar="BUDGET", help="The same in steps. Repeatable."),
+    ] = None,
+    clock: Annotated[
+        Clock,
+        typer.Option(
+            "--clock",
+            help="Time as measured, as on a common machine (pooled medians), or without waiting for data.",
+        ),
+    ] = Clock.measured,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="NAME",
+            help="Published values beside yours: thesis2025, or none. [default: thesis2025 for its specs]",
+        ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How tables are printed.")] = Format.table,
     out: Annotated[
@@ -200,22 +266,24 @@ def report(
     from .analysis import report as reporting
     from .analysis.comparison import compare
     from .analysis.data import load
+    from .analysis.published import reference_for
 
+    published = reference_for(experiment, reference)
     under = _root(root)
     named = [experiment] if under.experiment(experiment).path.is_dir() else None
     with _open_store(under, named) as store:
-        data = compare(load(store.db, experiment), budget or [], budget_steps or [])
+        data = compare(load(store.db, experiment), budget or [], budget_steps or [], clock.value, published)
     if as_json:
         _print_json(reporting.report_json(data))
     elif format_ is Format.csv:
+        _say_warnings(reporting.warnings(data))
         typer.echo(reporting.report_csv(data), nl=False)
     elif format_ is Format.markdown:
         typer.echo(reporting.report_markdown(data), nl=False)
     else:
         from . import terminal
 
-        for warning in reporting.warnings(data):
-            terminal.say(f"warning: {warning}")
+        _say_warnings(reporting.warnings(data))
         tables = reporting.report_tables(data) if everything else reporting.budget_tables(data)
         terminal.show(*map(terminal.report_table, tables))
     if out is not None or (format_ is Format.table and not as_json):
@@ -231,19 +299,20 @@ def logs(
 ) -> None:
     """Print what a run wrote to its log, over all its attempts."""
     from .jobs import logs as log_files
-    from .jobs.states import ACTIVE
+    from .jobs.status import outlook
+    from .terminal import say
 
     under = _root(root)
     chosen = _select(under, experiment, [run])
     if len(chosen) != 1:
-        raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {', '.join(r.name for r in chosen)}")
+        names = ", ".join(one.name for one in chosen[:MOST_NAMED])
+        raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {names}")
     run_id = chosen[0].id
     files = under.experiment(experiment)
-
-    def is_over() -> bool:
-        return _select(under, experiment, [run_id])[0].state not in ACTIVE
-
-    texts = log_files.follow(files, run_id, is_over) if follow else log_files.read(files, run_id)
+    if follow:
+        texts = log_files.follow(files, run_id, lambda: outlook(under, experiment, run_id), say)
+    else:
+        texts = log_files.read(files, run_id, outlook(under, experiment, run_id))
     for text in texts:
         typer.echo(text, nl=False)
 
@@ -267,7 +336,7 @@ def cancel(
     say(f"cancelled {_runs(len(done.cancelled))} of {experiment}{ended}")
 
 
-@app.command(epilog="Example: alphagrid retry quickstart --failed")
+@app.command(epilog="Example: alphagrid retry quickstart --failed --exclude-node gpu07")
 def retry(
     experiment: ExperimentArgument,
     selectors: SelectorsArgument = None,
@@ -276,6 +345,14 @@ def retry(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")
     ] = False,
+    exclude_node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-node",
+            metavar="NODE",
+            help="Keep off this node of the cluster, from now on, besides those of the profile. Repeatable.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the runs to their end.")] = False,
     profile: ProfileOption = None,
     allow_code_change: AllowCodeChangeOption = False,
@@ -294,11 +371,15 @@ def retry(
         [run.id for run in chosen],
         fresh=fresh,
         profile=other,
+        exclude_nodes=exclude_node or [],
         allow_code_change=allow_code_change,
     )
     _say_submitted(submitted, under)
+    _say_how_to_begin_anew(submitted, selectors or [])
     if wait:
         _wait(under, experiment)
+    if submitted.limit is not None:
+        raise typer.Exit(NOT_ALL_SENT)
 
 
 @app.command(epilog="Example: alphagrid prune quickstart --all --dry-run")
@@ -408,6 +489,89 @@ def profiles_init(
     say(f"wrote {written}; see how it fits: alphagrid profiles check {name}")
 
 
+@data_app.command("prepare", epilog="Example: alphagrid data prepare criteo1tb logs/ prepared/")
+def data_prepare(
+    name: DataSetArgument,
+    source: Annotated[Path, typer.Argument(metavar="LOGS", help="Folder of the logs, or a file.")],
+    out: Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder of the shards.")],
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes. [default: one for each core]")
+    ] = None,
+    max_bad_share: Annotated[
+        float,
+        typer.Option("--max-bad-share", min=0, max=1, help="Share of unreadable lines that is put up with."),
+    ] = 0.001,
+    allow_damaged: Annotated[
+        bool,
+        typer.Option("--allow-damaged", help="Go without what cannot be read of empty or broken files."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert click logs to shards that training reads fast; after an interruption, go on where it was."""
+    from . import terminal
+    from .trainer.workloads.criteo.prepare import prepare
+
+    processes = jobs or len(os.sched_getaffinity(0))
+    with terminal.Progress("prepare", "bytes") as progress:
+        prepared = prepare(
+            source, out, processes, max_bad_share, allow_damaged, progress.start, progress.advance
+        )
+    dataset = prepared.dataset
+    if as_json:
+        _print_json(dataset.summary())
+    for remark in prepared.remarks:
+        terminal.say(remark)
+    terminal.say(
+        f"prepared {sum(dataset.days.values()):,} rows of {len(dataset.days)} days "
+        f"in {out} ({terminal.size(dataset.bytes)})"
+    )
+
+
+@data_app.command("check", epilog="Example: alphagrid data check criteo1tb prepared/")
+def data_check(
+    name: DataSetArgument,
+    folder: Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder of the shards.")],
+) -> None:
+    """Compare every shard with its checksum; exit 1 if any differs."""
+    from . import terminal
+    from .trainer.workloads.criteo.shards import Dataset, differing
+
+    dataset = Dataset.read(folder)
+    with terminal.Progress("check", "rows") as progress:
+        progress.start(sum(dataset.days.values()))
+        wrong = differing(dataset, progress.advance)
+    for shard in wrong:
+        typer.echo(f"{folder / shard}: not what was written")
+    if wrong:
+        raise typer.Exit(CHECK_FAILED)
+    terminal.say(f"all {len(dataset.shards)} shards are as they were written")
+
+
+@data_app.command("synthesize", epilog="Example: alphagrid data synthesize criteo1tb logs/ --rows 1000000")
+def data_synthesize(
+    name: DataSetArgument,
+    out: Annotated[Path, typer.Argument(metavar="LOGS", help="Folder of the logs; it must be empty.")],
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Rows of all days together.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed makes other logs.")] = 0,
+    days: Annotated[int, typer.Option("--days", min=1, help="Files, the last of which is held out.")] = 24,
+    as_json: JsonOption = False,
+) -> None:
+    """Make up click logs in Criteo's layout, from a truth that is known; every report says that they are."""
+    from . import terminal
+    from .trainer.workloads.criteo.synthesis import synthesize
+
+    with terminal.Progress("synthesize", "rows") as progress:
+        progress.start(rows)
+        made = synthesize(out, rows, seed, days, progress.advance)
+    if as_json:
+        _print_json(made)
+    losses = made["losses"]["validation"]
+    terminal.say(
+        f"made up {rows:,} rows in {out}; validation loss of the truth {losses['planted']:.6f}, "
+        f"of the best constant {losses['constant']:.6f}"
+    )
+
+
 @store_app.command("path")
 def store_path(root: RootOption = None) -> None:
     """Print where the index lies."""
@@ -492,20 +656,20 @@ def _print_json(value: Any, indent: int | None = None) -> None:
     sys.stdout.write(json.dumps(value, allow_nan=False, ensure_ascii=False, indent=indent) + "\n")
 
 
-def _print_plan(experiment: Any, profile: Any, as_json: bool) -> None:
+def _print_plan(experiment: Any, profile: Any, canary: bool, as_json: bool) -> None:
     from . import terminal
     from .jobs.plan import dry_run, dry_run_warnings
 
     for warning in dry_run_warnings(experiment, {**os.environ, **profile.env}):
         terminal.say(f"warning: {warning}")
-    plan = dry_run(experiment, profile)
+    plan = dry_run(experiment, profile, canary)
     if as_json:
         _print_json(plan)
     else:
         terminal.show(terminal.plan_view(plan, profile.name))
 
 
-def _say_submitted(submitted: Submitted, root: Root) -> None:
+def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> None:
     from .terminal import say
 
     for warning in submitted.warnings:
@@ -514,10 +678,45 @@ def _say_submitted(submitted: Submitted, root: Root) -> None:
     if submitted.kept.get("cancelled"):
         kept += f" (alphagrid retry {submitted.experiment} cancelled)"
     where = root.experiment(submitted.experiment).path
-    say(f"sent {_runs(len(submitted.sent))} of {submitted.experiment} to {where}{kept}")
-    if submitted.no_longer_named:
+    wanted = _runs(len(submitted.sent) + len(submitted.unsent))
+    sent = f"{len(submitted.sent)} of {wanted}" if submitted.unsent else wanted
+    say(f"sent {sent} of {submitted.experiment} to {where}{kept}")
+    if submitted.limit is not None:
+        say(f"the cluster takes no more now: {submitted.limit}; submit again when some jobs have ended")
+    if submitted.canary is not None:
+        say(f"{submitted.canary} goes first, the others at its first evaluation")
+    if submitted.no_longer_named and not prune:
         names = ", ".join(submitted.no_longer_named)
         say(f"no longer in the spec, left alone: {names}")
+
+
+def _say_how_to_begin_anew(submitted: Submitted, selectors: list[str]) -> None:
+    """Tell those who retry completed or diverged runs what would send them."""
+    from .terminal import say
+
+    ended = sum(len(submitted.kept.get(state, ())) for state in ("completed", "diverged"))
+    if ended:
+        again = " ".join(["alphagrid retry", submitted.experiment, *(selectors or ["completed"]), "--fresh"])
+        say(f"{_runs(ended)} came to the end; to begin anew: {again}")
+
+
+def _prune(root: Root, experiment: str, yes: bool) -> list[str]:
+    """Cancel runs under way that the specification names no more, if somebody agrees; return their ids."""
+    from .jobs import leftovers
+    from .jobs.cancellation import cancel as stop
+    from .terminal import say
+
+    found = leftovers.find(root, experiment)
+    if not found:
+        say("nothing to cancel: no run under way has left the spec")
+        return []
+    say(f"no longer in the spec, but under way: {', '.join(found.values())}")
+    if not yes and not typer.confirm(f"cancel {_runs(len(found))}?", err=True):
+        say("left alone")
+        return []
+    stop(root, experiment, list(found))
+    say(f"cancelled {_runs(len(found))} of {experiment}")
+    return list(found)
 
 
 def _runs(count: int) -> str:
@@ -541,9 +740,7 @@ def _wait(root: Root, experiment: str) -> None:
     counts = final.counts
     terminal.say(f"{experiment}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     if counts.get("failed") or counts.get("unknown"):
-        for run in final.runs:
-            if run.state in ("failed", "unknown"):
-                terminal.say(f"{run.name}: {run.state}: {run.reason}")
+        terminal.tell(*terminal.causes_views(final))
         raise typer.Exit(RUN_FAILED)
 
 
@@ -564,6 +761,13 @@ def _write_report(data: Any, out: Path | None, default: Path) -> None:
     for path in paths:
         if path.suffix == ".svg":
             say(f"  {path}")
+
+
+def _say_warnings(warnings: list[str]) -> None:
+    from .terminal import say
+
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _say_index(store: Store) -> None:

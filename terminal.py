@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +25,18 @@ if TYPE_CHECKING:
     from .analysis.tables import Table as ReportTable
     from .cluster_profiles.check import Checked
     from .cluster_profiles.loader import Setting
+    from .jobs.causes import Cause
     from .jobs.status import ExperimentStatus, RunStatus
 
 WIDTH_IN_A_PIPE = 400
 PERIOD = 1.0
+SLURM_PERIOD = 5.0
+"""Seconds between two looks; a site's Slurm answers other people too."""
 MOST_RUNS = 40
 """Runs shown before the rest is only counted."""
+MOST_CAUSES = 6
+MOST_NAMED = 5
+"""Runs of one cause that are named, and nodes."""
 LINES_AROUND = 5
 """Lines of a status view beside its runs: title, header, what is hidden, counts, the cursor's."""
 MOST_PLANNED = 20
@@ -74,9 +82,12 @@ def show_error(error: UserError) -> None:
 
 def show(*views: RenderableType) -> None:
     """Print to standard output; a pipe gets plain text that is not cut."""
-    console = _console(sys.stdout.isatty())
-    for view in views:
-        console.print(view)
+    _print(_console(sys.stdout.isatty()), views)
+
+
+def tell(*views: RenderableType) -> None:
+    """Print to standard error."""
+    _print(_console(sys.stderr.isatty(), stderr=True), views)
 
 
 def experiments_table(found: Sequence[ExperimentStatus], root: Path) -> RenderableType:
@@ -101,12 +112,22 @@ def status_view(
     table = _Runs(found.experiment, runs, time.time() if now is None else now)
     files = ", ".join(found.damaged)
     damage = [Text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
-    return Group(table, *more, *(damage if files else []), _counts(found.counts))
+    notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
+    return Group(table, *more, *(damage if files else []), *notes, _counts(found.counts))
+
+
+def causes_views(found: ExperimentStatus, everything: bool = False) -> list[RenderableType]:
+    """Return why runs did not come to their end: each cause once, with the end of a log."""
+    told = found.causes if everything else found.causes[:MOST_CAUSES]
+    hidden = len(found.causes) - len(told)
+    more = [Text(f"and {hidden} more causes (--all shows them)", style="dim")] if hidden else []
+    return [*map(_cause, told), *more]
 
 
 def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
     """Show an experiment until nothing of it will go on by itself; in a pipe, once at its end."""
-    _follow(look, lambda found, rows: status_view(found, everything, rows), transient=False)
+    final = _follow(look, lambda found, rows: status_view(found, everything, rows), transient=False)
+    show(*causes_views(final, everything))
 
 
 def follow(look: Callable[[], ExperimentStatus]) -> ExperimentStatus:
@@ -169,6 +190,36 @@ def check_view(checked: Checked) -> RenderableType:
     return table
 
 
+class Progress:
+    """A bar on a terminal's standard error while something long goes on; in a pipe, nothing."""
+
+    def __init__(self, label: str, unit: Literal["bytes", "rows"]) -> None:
+        count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        console = Console(stderr=True)
+        self._bar = RichProgress(
+            TextColumn(label), BarColumn(), count, TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(label, total=None)
+
+    def __enter__(self) -> Progress:
+        """Show it."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take it away."""
+        self._bar.stop()
+
+    def start(self, total: int) -> None:
+        """Say how much there is."""
+        self._bar.update(self._task, total=total)
+
+    def advance(self, amount: int) -> None:
+        """Say how much more is done."""
+        self._bar.advance(self._task, amount)
+
+
 def _follow(
     look: Callable[[], ExperimentStatus],
     view: Callable[[ExperimentStatus, int], RenderableType],
@@ -189,18 +240,47 @@ def _follow(
 def _until_quiet(
     look: Callable[[], ExperimentStatus], seen: Callable[[ExperimentStatus], None]
 ) -> ExperimentStatus:
-    from .jobs.states import ACTIVE
-
+    was_unsure = False
     while True:
         found = look()
         seen(found)
-        if not ACTIVE & set(found.counts):
+        if not found.goes_on and (was_unsure or not found.is_unsure):
             return found
-        time.sleep(PERIOD)
+        was_unsure = not found.goes_on
+        time.sleep(SLURM_PERIOD if any(run.cluster == "slurm" for run in found.runs) else PERIOD)
 
 
-def _console(terminal: bool) -> Console:
-    return Console(highlight=False) if terminal else Console(highlight=False, width=WIDTH_IN_A_PIPE)
+class _Console(Console):
+    """Leaves a broken pipe to the caller, where rich itself would end the process as if it had failed."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise it once more."""
+        raise BrokenPipeError
+
+
+def _console(terminal: bool, stderr: bool = False) -> Console:
+    return _Console(stderr=stderr, highlight=False, width=None if terminal else WIDTH_IN_A_PIPE)
+
+
+def _print(console: Console, views: Iterable[RenderableType]) -> None:
+    for view in views:
+        console.print(view)
+
+
+def _cause(cause: Cause) -> RenderableType:
+    """Return how many runs have a cause in common, which, where, and what one of them said last."""
+    count = f"{len(cause.runs)} {cause.state}: "
+    head = Text("\n") + Text(count, style=STYLES[cause.state]) + Text(cause.reason)
+    where = f"; on {_some(cause.hosts)}" if cause.hosts else ""
+    log = [Text(f"  │ {line}", style="dim") for line in cause.log]
+    title = [Text(f"  the end of the log of {cause.runs[0]}:", style="dim")] if log else []
+    return Group(head, Text(f"  {_some(cause.runs)}{where}"), *title, *log)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are beside."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _table(title: str, columns: Sequence[str], right: Container[int] = ()) -> Table:
@@ -223,6 +303,8 @@ class _Column:
     cell: Callable[[RunStatus, float], Text | str]
     right: bool = True
     from_width: int = 0
+    is_cut: bool = False
+    """On a terminal, rather than folded into several lines."""
 
 
 STATUS_COLUMNS = (
@@ -236,7 +318,7 @@ STATUS_COLUMNS = (
     _Column("ETA", lambda run, now: "" if run.eta_seconds is None else _duration(run.eta_seconds)),
     _Column("tries", lambda run, now: str(run.attempts), from_width=90),
     _Column("checkpoint", lambda run, now: _checkpoint(run), from_width=110),
-    _Column("why", lambda run, now: Text(run.reason or "", style="dim"), right=False),
+    _Column("why", lambda run, now: Text(run.reason or "", style="dim"), right=False, is_cut=True),
 )
 
 
@@ -258,6 +340,9 @@ class _Runs:
         ]
         right = [index for index, (column, _) in enumerate(shown) if column.right]
         table = _table(self.experiment, [column.title for column, _ in shown], right)
+        for column, cells in shown:
+            if column.is_cut and console.is_terminal:
+                cells[:] = [Text.assemble(cell, no_wrap=True, overflow="ellipsis") for cell in cells]
         for row in zip(*(cells for _, cells in shown), strict=True):
             table.add_row(*row)
         yield table

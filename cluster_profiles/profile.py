@@ -28,6 +28,10 @@ RESERVED = {
         "it is a key of the profile",
     ),
     "mail-user": "use mail_user",
+    "clusters": "one submission goes to one cluster; choose it where you submit",
+    "parsable": "alphagrid reads what sbatch prints",
+    "test-only": "see alphagrid profiles check",
+    "wait": "see alphagrid submit --wait",
 }
 """Options of sbatch that have their own key or their own meaning here."""
 

@@ -37,6 +37,8 @@ class Attempt:
     reason: str | None = None
     """Why it ended, was interrupted or crashed."""
     asked_to_stop: bool = False
+    timed_out: bool = False
+    """Whether it was interrupted because its job's time limit was near."""
     began: bool = False
     """Whether it wrote its first record, and so whether `resume_step` says anything."""
     step: int = 0
@@ -45,8 +47,8 @@ class Attempt:
 
     @property
     def settled(self) -> bool:
-        """Whether it came to its end, or was stopped cleanly, rather than died."""
-        return self.end is not None or self.event == "interrupted"
+        """Whether it came to its end, or was stopped cleanly, rather than died or ran out of time."""
+        return self.end is not None or (self.event == "interrupted" and not self.timed_out)
 
 
 def read(run: RunFiles) -> list[Attempt]:
@@ -96,20 +98,24 @@ def fruitless(
     attempts: Sequence[Attempt],
     submission: str,
     next_job: str | None = None,
+    restarts: int = 0,
     made_checkpoint: Callable[[Attempt], bool] | None = None,
 ) -> list[Attempt]:
     """Return the newest attempts in a row that died or crashed under `submission` without a new checkpoint.
 
     On Slurm, preemption and node failure are not the run's fault: an attempt that was asked to stop does
     not count, nor one that vanished without a word and whose job (`next_job` for the newest) came back.
+    One that died before its first record does not say whose it was: as many of the newest as Slurm has
+    restarted `next_job` were that job's. A time limit that was too short for a new checkpoint counts.
     """
     made = made_checkpoint or has_new_checkpoint
     found: list[Attempt] = []
     follower = next_job
-    for attempt in reversed(attempts):
+    for age, attempt in enumerate(reversed(attempts)):
         if attempt.submission not in (submission, None) or attempt.settled:
             break
-        if not _blameless(attempt, follower):
+        came_back = age < restarts and not attempt.began
+        if attempt.timed_out or not (came_back or _blameless(attempt, follower)):
             if made(attempt):
                 break
             found.append(attempt)
@@ -176,6 +182,7 @@ def _ending(records: Sequence[Any]) -> dict[str, Any]:
             found.update(end=record["status"], reason=record.get("reason"))
         elif record["kind"] == "event" and record["event"] in ("interrupted", "crash"):
             found.update(event=record["event"], reason=record.get("reason"))
+            found["timed_out"] = record.get("cause") == "time limit"
         elif record["kind"] == "event" and record["event"] == "stop_requested":
             found["asked_to_stop"] = True
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..store import submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, locks, markers, slots, states
+from . import attempts, canary, locks, markers, slots, states
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class Backlog:
         self._waiting: dict[tuple[str, str], Job] = {}
         self._elsewhere: dict[tuple[str, str], Job] = {}
         self._newest: dict[tuple[str, str], str] = {}
+        self._unproven: dict[str, tuple[ExperimentFiles, Submission]] = {}
+        """Submissions whose canary has not reached an evaluation, by their ids."""
+        self._hopeless: set[str] = set()
+        """Those of them whose canary never will."""
 
     def __len__(self) -> int:
         """Return how many runs are waiting, or running under another supervisor's worker."""
@@ -61,6 +65,7 @@ class Backlog:
             if self._seen.get(files.name) != signature:
                 self._seen[files.name] = signature
                 self._take_in(files)
+        self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
             if not locks.is_held(job.run.lock):
                 self._waiting[key] = self._elsewhere.pop(key)
@@ -68,13 +73,32 @@ class Backlog:
     def next(self) -> Job | None:
         """Return the first job that has to run now; what turns out to be settled is dropped."""
         for key, job in list(self._waiting.items()):
+            waits = self._waits(job)
+            if waits and job.submission not in self._hopeless:
+                continue
             if locks.is_held(job.run.lock):
                 self._elsewhere[key] = self._waiting.pop(key)
-            elif account_of(job.run, job.submission).settled:
+            elif waits or account_of(job.run, job.submission).settled:
                 del self._waiting[key]
             else:
                 return job
         return None
+
+    def _waits(self, job: Job) -> bool:
+        """Tell whether a job has to wait for its canary."""
+        found = self._unproven.get(job.submission)
+        return found is not None and canary.waits(found[1], job.run_id)
+
+    def _look_at_canaries(self) -> None:
+        """See which have reached an evaluation, and which have come to an end without."""
+        self._hopeless.clear()
+        for name, (files, submission) in list(self._unproven.items()):
+            leader = files.name, str(submission.canary)
+            settled = account_of(files.run(leader[1]), self._newest[leader]).settled
+            if canary.is_proven(files, submission):  # looked at last: it may have ended just now
+                del self._unproven[name]
+            elif settled:
+                self._hopeless.add(name)
 
     def remove(self, job: Job) -> None:
         """Leave a job to the one who asked, who starts it."""
@@ -89,6 +113,10 @@ class Backlog:
         sent = {
             entry.id: submission for submission in submissions.read_all(files) for entry in submission.runs
         }
+        for submission in sent.values():
+            self._unproven.pop(submission.id, None)
+            if submission.canary is not None and submission.profile["cluster"] == "local":
+                self._unproven[submission.id] = (files, submission)
         parallel = {submission.id: self._parallel(submission) for submission in sent.values()}
         for run_id, submission in sent.items():
             job = Job(files, run_id, submission.id, parallel[submission.id])

@@ -13,10 +13,10 @@ from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import Submission
 from . import locks, markers, slurm
-from .standing import Sent, accounts, newest, standings
+from .standing import Sent, Standing, accounts, newest, standings
+from .states import Account
 
 LOCK_SECONDS = 600.0
-ENDED = frozenset({"completed", "diverged", "failed", "cancelled"})
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,23 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
     with locks.held(files.path / "submit.lock", LOCK_SECONDS, f"a submit of '{experiment}' does not end"):
         past = submissions.read_all(files)
         sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
-        found = standings(root, files, sent, accounts(files, sent), tolerant=True)
-        ended = tuple(run_id for run_id in sent if found[run_id].state in ENDED)
+        known = accounts(files, sent)
+        found = standings(root, files, sent, known, tolerant=True)
+        ended = tuple(run_id for run_id in sent if _has_ended(found[run_id], known[run_id]))
         doomed = {run_id: one for run_id, one in sent.items() if run_id not in ended}
         _mark(files, past, doomed, now)
-        _tell(files, doomed)
+        _tell(files, past, doomed)
     return Cancelled(tuple(doomed), ended)
+
+
+def _has_ended(standing: Standing, account: Account) -> bool:
+    """Tell whether a run is at its end by its own files; what scancel did is known to accounting alone.
+
+    One that was cancelled may not have heard of it, and is told again while anybody may have it in his hands.
+    """
+    if account.end is not None and not account.sent_since:
+        return True
+    return account.cancelled and standing.is_certain and not standing.is_alive
 
 
 def _mark(files: ExperimentFiles, past: Iterable[Submission], doomed: Iterable[str], now: float) -> None:
@@ -61,18 +72,24 @@ def _mark(files: ExperimentFiles, past: Iterable[Submission], doomed: Iterable[s
             raise SystemRefused(f"cannot cancel {run_id}: {error.strerror}") from error
 
 
-def _tell(files: ExperimentFiles, doomed: Mapping[str, Sent]) -> None:
-    """Send SIGTERM to the workers of this machine, and scancel the jobs; who is neither finds the marker."""
-    jobs = []
-    for run_id, one in doomed.items():
+def _tell(files: ExperimentFiles, past: Sequence[Submission], doomed: Mapping[str, Sent]) -> None:
+    """Send SIGTERM to the workers of this machine, and scancel the jobs; who is neither finds the marker.
+
+    Raises:
+        SystemRefused: Slurm refused, or does not answer.
+    """
+    for run_id in doomed:
         pid = locks.holder(files.run(run_id).lock)
         if pid is not None:
             _terminate(pid)
-        job = one.submission.jobs.get(run_id)
-        if job is not None and job.cluster == "slurm":
-            jobs.append(job.job_id)
-    if jobs:
-        slurm.cancel(jobs)
+    if any(one.submission.profile["cluster"] == "slurm" and one.submission.jobs for one in doomed.values()):
+        try:
+            slurm.cancel(slurm.jobs_of(past, doomed))
+        except SystemRefused as error:
+            raise SystemRefused(
+                f"{error.message}; the runs are marked, and stop when they are started again",
+                "cancel again when Slurm answers: until then those that run go on",
+            ) from error
 
 
 def _terminate(pid: int) -> None:

@@ -58,7 +58,7 @@ def cells(spec: Spec) -> tuple[list[Cell], list[str]]:
         UserError: an axis is refused, lists have other lengths, or nothing is left.
     """
     grids = _grids(spec)
-    _check_settings(spec, grids)
+    _check_settings(spec)
     in_grids, warnings = _pruned([cell for grid in grids for cell in _product(spec, grid)], spec)
     if not in_grids:
         refuse([Problem(spec.document.place("exclude"), "exclude", "leaves nothing of the grid")])
@@ -216,15 +216,23 @@ def _unmatched(index: int, spec: Spec, keys: set[str]) -> str:
 # --set
 
 
-def _check_settings(spec: Spec, grids: Sequence[_Grid]) -> None:
+def _check_settings(spec: Spec) -> None:
     """Refuse to set a key that the grid or the seeds vary: the runs would become the same."""
-    keys = [*(key for grid in grids for key in grid.keys), *(["seed"] if spec.file.seeds else [])]
     for setting in spec.settings:
-        for key in keys:
+        for key, where in _axes_written(spec):
             if key_path(key)[: len(setting.path)] == setting.path:
-                where = "seeds=[…]" if key == "seed" and spec.file.seeds else f"grid.{key}=[…]"
-                message = f"{key} varies between the runs; to change its values, --set '{where}'"
+                message = f"{key} varies between the runs; to change its values, --set '{where}=[…]'"
                 refuse([Problem(setting.place(spec.document), "", message)])
+
+
+def _axes_written(spec: Spec) -> Iterator[tuple[str, str]]:
+    """Yield the key of each axis of the file, and where its values stand."""
+    parts: list[tuple[KeyPath, GridPart]] = [((), spec.file)]
+    for origin, part in [*parts, *((("grids", n), part) for n, part in enumerate(spec.file.grids))]:
+        for kind, axes in (("grid", part.grid), ("zip", part.zip)):
+            yield from ((key, dotted((*origin, kind, key))) for key in axes)
+    if spec.file.seeds:
+        yield "seed", "seeds"
 
 
 def _with_settings(found: list[Cell], spec: Spec) -> list[Cell]:

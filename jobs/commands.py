@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 
 from ..errors import SystemRefused
 
 CALL_SECONDS = 60
 
 
-def run(command: list[str], unknown_ok: bool = False) -> str:
+def run(command: list[str], variables: Mapping[str, str] | None = None, *, unknown_ok: bool = False) -> str:
     """Run one of Slurm's commands and return its output; `unknown_ok`: that no such job exists is no failure.
 
     Raises:
         SystemRefused: it is not there, failed, or did not answer.
     """
-    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
+    environment = {**os.environ, "SLURM_BITSTR_LEN": "0", **(variables or {})}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, env=environment)
     except FileNotFoundError as error:

@@ -119,11 +119,14 @@ def _validated(found: Sequence[Cell], document: Document) -> list[TrainingConfig
 
 
 def _config(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig:
-    """Validate a cell's config; sections that it shares with earlier cells were validated with those."""
+    """Validate a cell's config; sections that it shares with earlier cells were validated with those.
+
+    What the config as a whole added to a section (a rate left to `ema`) is that config's alone.
+    """
     sections = {key: validated.get((key, id(value)), value) for key, value in cell.config.items()}
     config = TrainingConfig.model_validate(sections)
     for key, value in cell.config.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and getattr(config, key).model_fields_set == value.keys():
             validated[key, id(value)] = getattr(config, key)
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SystemRefused
+
+SILENT_SECONDS = 2.0
+
+log = logging.getLogger("alphagrid")
 
 
 class FileLock:
@@ -21,6 +26,12 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """The open file; a process that inherits it holds the lock too."""
+        assert self._descriptor is not None, "the lock is not held"
+        return self._descriptor
 
     def acquire(self, patience: float = 0.0) -> bool:
         """Take the lock and write down who holds it; tell whether that worked within `patience` seconds."""
@@ -54,21 +65,24 @@ class FileLock:
 
 
 @contextmanager
-def held(path: Path, patience: float, refusal: str) -> Iterator[None]:
-    """Hold the lock at `path`.
+def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
+    """Hold the lock at `path`; who has to wait for long is told.
 
     Raises:
         SystemRefused: `refusal`, when another process keeps it for `patience` seconds.
     """
     lock = FileLock(path)
     try:
-        taken = lock.acquire(patience)
+        taken = lock.acquire(min(patience, SILENT_SECONDS))
+        if not taken and patience > SILENT_SECONDS:
+            log.warning("waiting for another process that submits or cancels (%s)", path)
+            taken = lock.acquire(patience - SILENT_SECONDS)
     except OSError as error:
         raise SystemRefused(f"cannot write {path}: {error.strerror}") from error
     if not taken:
         raise SystemRefused(refusal)
     try:
-        yield
+        yield lock
     finally:
         lock.release()
 

@@ -3,80 +3,168 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import UserError
-from ..store import submissions
 from ..store.layout import ExperimentFiles
 from . import attempts
+from .states import UNSURE, State
 
 PERIOD = 0.5
+"""Seconds between two looks at a log that is followed."""
+SLURM_PERIOD = 5.0
+"""Seconds between two questions to Slurm about the run, which other people ask too."""
 CHUNK = 1 << 16
 
 
-def log_files(files: ExperimentFiles, run_id: str) -> list[Path]:
-    """Return a run's log files, oldest attempt first; processes that died before they began come last."""
+class Job(Protocol):
+    """A job that a run was given to."""
+
+    @property
+    def cluster(self) -> str:
+        """slurm, local or debug."""
+
+    @property
+    def job_id(self) -> str:
+        """Its id there."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What there is to know of a run whose log one reads."""
+
+    name: str
+    state: State
+    reason: str | None = None
+    cluster: str | None = None
+    """Where its newest submission sent it."""
+    jobs: tuple[Job, ...] = ()
+    """All jobs that it was given to, oldest first."""
+    goes_on: bool = False
+    """Whether it will go on by itself, or may."""
+
+    @property
+    def in_words(self) -> str:
+        """Return what the run is doing."""
+        return f"{self.name}: {self.state}" + (f" ({self.reason})" if self.reason else "")
+
+
+def log_files(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = ()) -> list[Path]:
+    """Return a run's log files, oldest attempt first; processes that died before they began come last.
+
+    `jobs` are those that it was given to, for those that have not begun.
+    """
     local = sorted((files.submitit / run_id).glob("*_log.*"), key=lambda path: path.stat().st_mtime)
-    found = [path for job in _jobs(files, run_id) for path in _of_job(files, run_id, *job)]
+    began = [attempt.job for attempt in attempts.read(files.run(run_id)) if attempt.job is not None]
+    known = [(job["cluster"], str(job["job_id"])) for job in began]
+    known += [(job.cluster, job.job_id) for job in jobs]
+    found = [path for job in known for path in _of_job(files, run_id, *job)]
     return list(dict.fromkeys([*found, *local]))
 
 
-def read(files: ExperimentFiles, run_id: str) -> Iterator[str]:
+def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]:
     """Yield the text of a run's logs, each file under its name.
 
     Raises:
         UserError: there is none.
     """
-    paths = log_files(files, run_id)
+    paths = log_files(files, run_id, outlook.jobs)
     if not paths:
-        raise UserError(f"run {run_id} has no log yet", "a run in the debug profile writes to the terminal")
+        raise UserError(f"{outlook.name} has no log", absence(outlook))
     for path in paths:
         yield _title(path)
         yield from (chunk.decode(errors="replace") for chunk in _chunks(path, 0))
 
 
+def absence(outlook: Outlook) -> str:
+    """Say why there is no log, of a run that has none."""
+    if outlook.cluster == "debug":
+        return "a run of the profile debug writes to the terminal of its submit, and nowhere else"
+    if outlook.state in ("pending", "requeued"):
+        return f"it has not started: {outlook.reason or 'it waits for its turn'}; logs -f waits with it"
+    if outlook.state == "running":
+        return "it has started, and has said nothing yet; logs -f waits for it"
+    return f"it is {outlook.state}" + (f": {outlook.reason}" if outlook.reason else "; no log of it is left")
+
+
 def follow(
     files: ExperimentFiles,
     run_id: str,
-    is_over: Callable[[], bool],
+    look: Callable[[], Outlook],
+    say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
-    """Yield the text of a run's logs as it grows, across attempts, until `is_over()` and all is said."""
-    read_until: dict[Path, int] = {}
-    current: Path | None = None
+    """Yield the text of a run's logs as it grows, across attempts and requeues, until the run is over.
+
+    Where there is nothing to yield, `say` is told what the run waits for, once.
+    """
+    reader, watch = _Reader(files, run_id), _Watch(look)
+    said, silent = "", True
     while True:
-        over = is_over()
-        for path in log_files(files, run_id):
-            for chunk in _chunks(path, read_until.get(path, 0)):
-                if path != current:
-                    yield _title(path)
-                    current = path
-                read_until[path] = read_until.get(path, 0) + len(chunk)
-                yield chunk.decode(errors="replace")
-        if over:
+        outlook, is_over = watch.outlook()
+        for text in reader.news(outlook.jobs):
+            silent = False
+            yield text
+        if is_over:
+            if silent:
+                say(f"{outlook.name} has no log: {absence(outlook)}")
             return
+        waits = outlook.state != "running" or silent
+        if waits and outlook.in_words != said:
+            said = outlook.in_words
+            say(said)
         sleep(PERIOD)
 
 
-def tail(files: ExperimentFiles, run_id: str, lines: int = 10) -> list[str]:
-    """Return the last lines of a run's newest log, none if there is no log."""
-    paths = log_files(files, run_id)
+def tail(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = (), lines: int = 10) -> list[str]:
+    """Return the last lines of a run's newest log that say something, none if there is no log."""
+    paths = log_files(files, run_id, jobs)
     if not paths:
         return []
     start = max(0, paths[-1].stat().st_size - CHUNK)
-    return b"".join(_chunks(paths[-1], start)).decode(errors="replace").splitlines()[-lines:]
+    said = b"".join(_chunks(paths[-1], start)).decode(errors="replace").splitlines()
+    return [line for line in said if line.strip()][-lines:]
 
 
-def _jobs(files: ExperimentFiles, run_id: str) -> list[tuple[str, str]]:
-    """Return (cluster, job id) of a run's attempts, and of the jobs that have not begun."""
-    began = [attempt.job for attempt in attempts.read(files.run(run_id)) if attempt.job is not None]
-    sent = [
-        submission.jobs[run_id] for submission in submissions.read_all(files) if run_id in submission.jobs
-    ]
-    return [(job["cluster"], str(job["job_id"])) for job in began] + [
-        (job.cluster, job.job_id) for job in sent
-    ]
+class _Reader:
+    """Reads what logs have gained."""
+
+    def __init__(self, files: ExperimentFiles, run_id: str) -> None:
+        self._files, self._run_id = files, run_id
+        self._read_until: dict[Path, int] = {}
+        self._current: Path | None = None
+
+    def news(self, jobs: Iterable[Job]) -> Iterator[str]:
+        for path in log_files(self._files, self._run_id, jobs):
+            for chunk in _chunks(path, self._read_until.get(path, 0)):
+                if path != self._current:
+                    yield _title(path)
+                    self._current = path
+                self._read_until[path] = self._read_until.get(path, 0) + len(chunk)
+                yield chunk.decode(errors="replace")
+
+
+class _Watch:
+    """Asks how the run is doing, but Slurm not too often; and twice, where the answer may pass."""
+
+    def __init__(self, look: Callable[[], Outlook]) -> None:
+        self._look = look
+        self._asked = float("-inf")
+        self._outlook: Outlook | None = None
+        self._was_unsure = False
+
+    def outlook(self) -> tuple[Outlook, bool]:
+        """Return what was last known, and whether the run is over."""
+        pause = SLURM_PERIOD if self._outlook is not None and self._outlook.cluster == "slurm" else 0.0
+        if self._outlook is not None and time.monotonic() < self._asked + pause:
+            return self._outlook, False
+        self._outlook, self._asked = self._look(), time.monotonic()
+        is_over, was_unsure = not self._outlook.goes_on, self._was_unsure
+        self._was_unsure = self._outlook.state in UNSURE
+        return self._outlook, is_over and (was_unsure or not self._was_unsure)
 
 
 def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:

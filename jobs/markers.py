@@ -9,17 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..errors import UserError
 from ..store.files import write_atomically
 from ..store.layout import RunFiles
 
 
 def is_cancelled(run: RunFiles, submission: str) -> bool:
-    """Tell whether the run was cancelled as part of `submission`."""
+    """Tell whether the run was cancelled as part of `submission`.
+
+    Raises:
+        UserError: the marker cannot be read.
+    """
     try:
-        marker = json.loads(run.cancel_marker.read_text())
+        return submission in json.loads(run.cancel_marker.read_text())["submissions"]
     except FileNotFoundError:
         return False
-    return submission in marker["submissions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.cancel_marker} is damaged", "remove it; then cancel the run once more"
+        ) from error
 
 
 def write(run: RunFiles, submissions: Sequence[str], now: float) -> None:

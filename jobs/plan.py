@@ -38,7 +38,7 @@ def choose_profile(experiment: Experiment, option: str | None = None) -> Profile
 
 
 @collector_paused()
-def dry_run(experiment: Experiment, profile: Profile) -> dict[str, Any]:
+def dry_run(experiment: Experiment, profile: Profile, canary: bool = False) -> dict[str, Any]:
     """Return what `submit --dry-run --json` prints: the runs, sbatch calls and GPU-hours at most.
 
     GPU-hours are runs × hours × GPUs; null where GPUs are asked for without a time limit.
@@ -53,7 +53,8 @@ def dry_run(experiment: Experiment, profile: Profile) -> dict[str, Any]:
         }
         for run in experiment.runs
     ]
-    calls = sbatch_calls(len(runs), profile.max_array) if profile.cluster == "slurm" else 0
+    alone = 1 if canary and len(runs) > 1 else 0
+    calls = alone + sbatch_calls(len(runs) - alone, profile.max_array) if profile.cluster == "slurm" else 0
     return {
         "experiment": experiment.name,
         "runs": runs,

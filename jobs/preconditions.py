@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..cluster_profiles.loader import Profile
 from ..documents import Document
 from ..errors import UserError
 from ..store.layout import Root
-from .grid import Run
-from .variables import unset_variables, where_used
+from .variables import where_used
 
 
 def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -22,13 +21,13 @@ def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
     return (f"{', '.join(hidden)} would override the profile and are ignored",)
 
 
-def check_variables(runs: Iterable[Run], environ: Mapping[str, str], document: Document) -> None:
-    """Refuse configs whose variables are not set.
+def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:
+    """Refuse a specification some of whose variables are not set.
 
     Raises:
         UserError: which ones.
     """
-    if missing := unset_variables([run.config.as_dict() for run in runs], environ):
+    if missing := [name for name in names if name not in environ]:
         names = ", ".join(f"${{{name}}}" for name in missing)
         where = f"{where_used(document, missing[0])}: "
         raise UserError(

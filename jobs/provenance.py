@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ PACKAGES = (
     "submitit",
     "pydantic",
 )
+ROOMS = ("cluster_profiles", "jobs", "store", "trainer")
+"""Packages of alphagrid that a run passes through."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -29,8 +33,18 @@ def versions() -> dict[str, str | None]:
     return {
         "python": platform.python_version(),
         "torch": _installed("torch"),
-        "alphagrid": _installed("alphagrid"),
+        "alphagrid": f"{_installed('alphagrid')}+{source_hash()}",
     }
+
+
+@cache
+def source_hash() -> str:
+    """Return eight hexadecimal digits of what alphagrid's own modules say; an installation may be edited."""
+    top = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted([*top.glob("*.py"), *(one for name in ROOMS for one in (top / name).rglob("*.py"))]):
+        digest.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def packages(workload: str) -> dict[str, str]:

@@ -22,6 +22,13 @@ class Situation:
     state: State | None
     """None if it was never submitted."""
     attempts: Sequence[Attempt] = ()
+    is_alive: bool = False
+    """Whether a scheduler has it in its hands, be it under a word that we do not know."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the run will go on by itself, or may."""
+        return self.state in ACTIVE or (self.state == "unknown" and self.is_alive)
 
 
 def verdict(situation: Situation, stop: Mapping[str, Any]) -> Verdict:
@@ -30,7 +37,7 @@ def verdict(situation: Situation, stop: Mapping[str, Any]) -> Verdict:
     Sent are runs without an end, completed ones whose `stop` was raised, and failed ones once.
     """
     state = situation.state
-    if state in ACTIVE:
+    if situation.under_way:
         return "active"
     if state == "completed":
         return "send" if stop_raised(situation.attempts[-1], stop) else "completed"
@@ -44,7 +51,7 @@ def verdict(situation: Situation, stop: Mapping[str, Any]) -> Verdict:
 def retry_verdict(situation: Situation, fresh: bool) -> Verdict:
     """Tell whether `retry` sends a run: any that is not active; a completed one only when started anew."""
     state = situation.state
-    if state in ACTIVE:
+    if situation.under_way:
         return "active"
     if state in ("completed", "diverged") and not fresh:
         return state

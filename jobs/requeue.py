@@ -6,52 +6,114 @@ import logging
 import os
 import re
 import time
+from typing import Literal, NoReturn
 
 from ..errors import SystemRefused
 from .commands import run
+
+Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
+"""Why Slurm has a job stop. `requeued`: it is in the queue again already; `unclear`: any of them, or none."""
+
+COMES_BACK: frozenset[Cause] = frozenset({"preempted", "time limit"})
+"""What a job has to go back into the queue by itself for, before it is killed."""
+
+ALIVE = frozenset({"RUNNING", "SIGNALING", "SUSPENDED"})
+DYING = frozenset({"COMPLETING", "CANCELLED"})
+PATIENCE = 30.0
+FORGOTTEN_SECONDS = 300.0
+"""How long a job that is to stop, but not preempted as far as Slurm knows, waits to be killed."""
 
 log = logging.getLogger("alphagrid")
 
 
 def own_job() -> str | None:
-    """Return the id of the job that this process runs in, `<array>_<task>` if it is an array's."""
+    """Return the id of the Slurm job that this process was sent as, `<array>_<task>` if it is an array's."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
-def come_back(stop_reason: str | None, crashed: bool) -> None:
-    """Put this process' own job back into the queue, if it is Slurm's and should come back.
+def restarts() -> int:
+    """Return how often Slurm has started this process' job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
-    After a request to stop it returns only to be killed: an exit, whatever its code, would end the job
-    for good, and only Slurm knows whether it was preempted or cancelled.
+
+def why_stopped(before_limit: bool) -> Cause:
+    """Ask Slurm why it has this process' job stop.
+
+    `before_limit`: the signal was the one that comes before the time limit, but may come at preemption, too.
     """
-    job = own_job()
-    if job is None or os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
-        return
-    if crashed:
-        _requeue(job)
-    elif stop_reason is not None:
-        if "USR2" in stop_reason or _is_preempted(job):
-            _requeue(job)
-        while True:
-            time.sleep(60)
-
-
-def _is_preempted(job: str) -> bool:
-    """Ask Slurm once whether it is preempting this job; in doubt, no."""
     try:
-        shown = run(["scontrol", "show", "job", job])
+        shown = run(["scontrol", "show", "job", own_job() or ""])
     except SystemRefused as error:
         log.warning("%s", error.message)
+        return "unclear"
+    return cause(shown, restarts(), before_limit)
+
+
+def cause(shown: str, restarted: int, before_limit: bool = False) -> Cause:
+    """Read the cause off what `scontrol show job` prints of a job that was `restarted` so often before."""
+    fields = dict(re.findall(r"(\w+)=(\S+)", shown))
+    preempted = fields.get("PreemptTime", "None") != "None"
+    if int(fields.get("Restarts", 0)) > restarted:
+        return "requeued"
+    if fields.get("JobState") in ALIVE:
+        return "preempted" if preempted else "time limit" if before_limit else "unclear"
+    # Slurm gives a reason when it ends a job itself; a node's failure would have restarted this one.
+    by_hand = fields.get("Reason") == "None" and fields.get("Requeue") == "1" and not preempted
+    return "cancelled" if fields.get("JobState") in DYING and by_hand else "unclear"
+
+
+def come_back() -> bool:
+    """Put this process' own job back into the queue, if it is Slurm's; Slurm then kills the process.
+
+    A Slurm that does not answer is asked again until it does: then only is its no a no. Returns False after
+    such a no.
+    """
+    job, answers = own_job(), False
+    while job is not None:
+        try:
+            # `incomplete`: not if the job was cancelled a moment ago, which a plain requeue would undo
+            run(["scontrol", "requeue", "incomplete", job])
+            return True
+        except SystemRefused as error:
+            log.warning("%s", error.message)
+        if answers:
+            return False
+        answers = _answers()
+        if not answers:
+            time.sleep(PATIENCE)
+    return True
+
+
+def _answers() -> bool:
+    try:
+        run(["scontrol", "ping"])
+    except SystemRefused:
         return False
-    state = re.search(r"JobState=(\S+)", shown)
-    preempted = re.search(r"PreemptTime=(\S+)", shown)
-    dying = state is not None and state[1] in ("CANCELLED", "COMPLETING")
-    return not dying and preempted is not None and preempted[1] != "None"
+    return True
 
 
-def _requeue(job: str) -> None:
+def wait_to_be_killed(before_limit: bool) -> NoReturn:
+    """Wait for Slurm to kill this process: an exit, whatever its code, would end the job for good.
+
+    Slurm may not have answered, or may have been away: now and then the job looks whether to come back. It
+    does so, too, when Slurm goes on for long to say that the job runs and is not preempted: its preemption
+    was called off, or forgotten when slurmctld died, and nobody will come to kill it.
+    """
+    forgotten = time.monotonic() + FORGOTTEN_SECONDS
+    while True:
+        time.sleep(PATIENCE)
+        why = why_stopped(before_limit)
+        overdue = why == "unclear" and time.monotonic() > forgotten
+        if why in COMES_BACK or (overdue and _is_running()):
+            come_back()
+
+
+def _is_running() -> bool:
     try:
-        run(["scontrol", "requeue", job])
-    except SystemRefused as error:
-        log.warning("%s", error.message)
+        shown = run(["scontrol", "show", "job", own_job() or ""])
+    except SystemRefused:
+        return False
+    return "JobState=RUNNING" in shown

@@ -104,4 +104,5 @@ def _hint(runs: Sequence[Selectable], filters: Iterable[str]) -> str:
             return f"{key} is one of {', '.join(values[:10])}"
         if guess := nearest(key, keys):
             return f"did you mean {guess}=…?"
-    return HINT
+    states = dict.fromkeys(run.state for run in runs)
+    return f"runs are {', '.join(states)}" if states else HINT

@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Protocol
 
 REASONS = {
-    signal.SIGTERM: "asked to stop (SIGTERM)",
-    signal.SIGUSR2: "the time limit is near (SIGUSR2)",
-    signal.SIGINT: "asked to stop (SIGINT)",
+    number: f"asked to stop ({number.name})" for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 }
 """Why the run stops, by the signal that says so."""
+BEFORE_LIMIT = REASONS[signal.SIGUSR2]
+"""The reason that the signal before a job's time limit gives; on some clusters preemption, too."""
 
 
 class Request(Protocol):

@@ -1,8 +1,8 @@
-"""Slurm: arrays through submitit, states by one squeue call, and a job's way back into the queue.
+"""Slurm: what a job asks for, releasing and cancelling jobs, and clearing up after a killed submitter.
 
 What was seen on a real Slurm, and why each detail is as it is, stands in docs and decisions; in short:
-jobs go out held and are released when everything is written down, and a job that is asked to stop never
-exits by itself, because an exit ends it for good.
+jobs go out held and are released when everything is written down (`delivery`), and a job that is asked to
+stop never exits by itself, because an exit ends it for good (`requeue`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,31 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shlex
 import shutil
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..cluster_profiles.loader import Profile
 from ..errors import SystemRefused, UserError
-from ..store.layout import ExperimentFiles
-from ..store.submissions import JobRef, Submission
-from . import environment, squeue
+from ..store.submissions import Submission
+from . import site, squeue
 from .commands import run
+from .reasons import is_held
 
-SBATCH_SECONDS = 120
+if TYPE_CHECKING:  # `status` comes by here, and has no use for the models of profiles
+    from ..cluster_profiles.loader import Profile
+
 MAX_ARRAY = 1001
 """Slurm's default MaxArraySize: indices 0 to 1000."""
-PYTHON = "env --ignore-signal=TERM --ignore-signal=USR2 -- "
-"""Signals that arrive before Python has handlers would end the job, and so its run, for good."""
+TASKS_NAMED_AT_ONCE = 1000
 
 log = logging.getLogger("alphagrid")
+
+
+def is_here() -> bool:
+    """Tell whether this machine has Slurm's commands."""
+    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
 def require() -> None:
@@ -41,7 +43,7 @@ def require() -> None:
     Raises:
         UserError: sbatch is not on the PATH.
     """
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+    if not is_here():
         raise UserError("this machine has no Slurm (no sbatch on the PATH)", "run it here: --profile local")
 
 
@@ -50,82 +52,110 @@ def sbatch_calls(runs: int, max_array: int | None) -> int:
     return math.ceil(runs / (max_array or MAX_ARRAY))
 
 
-def send(
-    files: ExperimentFiles, submission: Submission, profile: Profile, now: float
-) -> Iterator[dict[str, JobRef]]:
-    """Submit a submission's runs as held arrays; yield each array's jobs, to be recorded, then release it.
-
-    Raises:
-        SystemRefused: sbatch refused or did not answer; what was yielded before stands.
-    """
-    size = profile.max_array or MAX_ARRAY
-    for first in range(0, len(submission.runs), size):
-        chunk = [entry.id for entry in submission.runs[first : first + size]]
-        jobs = _send_array(files, submission, profile, chunk)
-        yield {run_id: JobRef(cluster="slurm", job_id=job, submitted=now) for run_id, job in jobs.items()}
-        run(["scontrol", "release", *sorted({job.split("_")[0] for job in jobs.values()})])
-
-
-def settle(submissions: Sequence[Submission]) -> None:
+def settle(
+    submissions: Sequence[Submission],
+    waiting: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> None:
     """Clear up after a submitter that was killed half-way.
 
     Its arrays are found by their comment: one that was written down is released, one that was not (its
-    tasks may lack their pickles) is cancelled, and its runs go out again.
+    tasks may lack their pickles) is cancelled, and its runs go out again. What waits for its canary in a
+    submission of `waiting` stays held; so do runs that are not among `only`, if that is given.
 
     Raises:
-        SystemRefused: squeue failed.
+        SystemRefused: squeue failed, or scancel.
     """
     known = {squeue.comment(submission.id): submission for submission in submissions}
-    recorded: set[str] = set()
+    recorded = {
+        submission.id: {job.job_id: run_id for run_id, job in submission.jobs.items()}
+        for submission in submissions
+    }
+    held: set[str] = set()
     unrecorded: set[str] = set()
     for line in squeue.listing(["--me"]):
         submission = known.get(line["comment"])
-        if submission is None or line["reason"] not in ("JobHeldUser", "JobHeldAdmin"):
+        if submission is None:
             continue
-        number = line["job"].split("_")[0]
-        ours = any(job.job_id.split("_")[0] == number for job in submission.jobs.values())
-        (recorded if ours else unrecorded).add(number)
-    for number in sorted(recorded):
-        try:
-            run(["scontrol", "release", number])
-        except SystemRefused as error:  # an administrator may have reasons to hold it
-            log.warning("%s", error.message)
+        run_id = recorded[submission.id].get(line["job"])
+        if run_id is None:
+            unrecorded.add(_number(line["job"]))
+        elif is_held(line["reason"]) and (submission.id not in waiting or run_id == submission.canary):
+            held.update([line["job"]] if only is None or run_id in only else [])
     if unrecorded:
         run(["scancel", *sorted(unrecorded)])
+    if held:
+        log.warning("released %d jobs that were held", len(held))
+    for job in _together(held, recorded.values()):
+        try:
+            _release(job)
+        except SystemRefused as error:  # an administrator may have reasons to hold it
+            log.warning("%s", error.message)
+
+
+def _together(jobs: Collection[str], recorded: Iterable[Collection[str]]) -> list[str]:
+    """Return the jobs to name, an array by its number where all of its tasks are among them."""
+    arrays: dict[str, set[str]] = defaultdict(set)
+    for job in (job for some in recorded for job in some):
+        arrays[_number(job)].add(job)
+    whole = {number for number, tasks in arrays.items() if tasks <= set(jobs)}
+    return sorted(whole | {job for job in jobs if _number(job) not in whole})
+
+
+def jobs_of(submissions: Sequence[Submission], runs: Collection[str]) -> list[str]:
+    """Return the jobs of runs, those of all submissions that this cluster has in its queue, and the newest.
+
+    (squeue leaves out a job now and then; ids of older submissions may have come back as somebody else's.)
+
+    Raises:
+        SystemRefused: squeue, or scontrol, failed.
+    """
+    here = site.name()
+    given = {
+        (squeue.comment(one.id), job.job_id): run_id
+        for one in submissions
+        if one.site in (None, here)
+        for run_id, job in one.jobs.items()
+        if run_id in runs and job.cluster == "slurm"
+    }
+    newest = {run_id: job for (_, job), run_id in given.items()}
+    listed = [line["job"] for line in squeue.listing(["--me"]) if (line["comment"], line["job"]) in given]
+    return list(dict.fromkeys([*newest.values(), *listed]))
+
+
+def release(job_ids: Iterable[str]) -> None:
+    """Let held jobs go, whole arrays at a time; those that have ended already do not matter.
+
+    Raises:
+        SystemRefused: scontrol failed; the arrays before the one that it names are released.
+    """
+    for number in sorted({_number(job) for job in job_ids}):
+        _release(number)
 
 
 def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs; those that have ended already do not matter."""
-    for first in range(0, len(job_ids), 500):
-        run(["scancel", *job_ids[first : first + 500]])
+    tasks: dict[str, list[str]] = {}
+    for job_id in job_ids:
+        number, _, task = job_id.partition("_")
+        tasks.setdefault(number, []).append(task)
+    for number, some in tasks.items():
+        for first in range(0, len(some), TASKS_NAMED_AT_ONCE):
+            named = ",".join(filter(None, some[first : first + TASKS_NAMED_AT_ONCE]))
+            run(["scancel", f"{number}_[{named}]" if named else number], unknown_ok=True)
 
 
-def _send_array(
-    files: ExperimentFiles, submission: Submission, profile: Profile, chunk: list[str]
-) -> dict[str, str]:
-    import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
+def _release(job: str) -> None:
+    run(["scontrol", "release", job], unknown_ok=True)
 
-    from .worker import run_attempt
 
-    root, count = str(files.path.parent.absolute()), len(chunk)
-    executor = submitit.SlurmExecutor(files.submitit, python=PYTHON + shlex.quote(sys.executable))
-    setup = environment.script_lines(profile, files, submission.id, chunk)
-    executor.update_parameters(**parameters(profile, submission), setup=setup)
-    with _clean_environment(), _time_limit(SBATCH_SECONDS):
-        try:
-            jobs = executor.map_array(
-                run_attempt, [root] * count, [files.name] * count, chunk, [submission.id] * count
-            )
-        except (FailedJobError, FailedSubmissionError) as error:
-            if isinstance(error.__cause__, SystemRefused):  # our time limit, as submitit passes it on
-                raise error.__cause__ from error
-            raise SystemRefused(f"sbatch refused: {error}", "see `alphagrid profiles show`") from error
-    return {run_id: job.job_id for run_id, job in zip(chunk, jobs, strict=True)}
+def _number(job_id: str) -> str:
+    """Return the number of the array that a task belongs to; of a single job, its id."""
+    return job_id.split("_")[0]
 
 
 @contextmanager
-def _clean_environment() -> Iterator[None]:
+def clean_environment() -> Iterator[None]:
     """Hide what an enclosing job, or SBATCH_*, would impose, but not where the cluster is."""
     import submitit
     from submitit.core.utils import environment_variables
@@ -176,25 +206,3 @@ def _check_lines(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             raise UserError(f"profile: {key} holds a line break: {value!r}", "write it on one line")
-
-
-@contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    """Interrupt what runs longer, in the main thread; submitit itself waits for sbatch without end."""
-
-    def expire(number: int, frame: FrameType | None) -> None:
-        raise SystemRefused(
-            f"sbatch did not answer within {seconds} s; the jobs may exist", "submit again: that clears it up"
-        )
-
-    try:
-        previous = signal.signal(signal.SIGALRM, expire)
-    except ValueError:  # not the main thread
-        yield
-        return
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)

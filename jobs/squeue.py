@@ -1,50 +1,52 @@
-"""What Slurm says of jobs: one squeue call, whatever their number."""
+"""What Slurm says of jobs in its queue: one squeue call, whatever their number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..store.submissions import Submission
+from . import handed
 from .commands import run
+from .handed import Handed, Key, comment
+from .reasons import in_words
 from .states import Word
 
-QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+__all__ = ["comment", "listing", "words"]
+
+QUEUED = frozenset(
+    {
+        *("PENDING", "CONFIGURING", "POWER_UP_NODE", "EXPEDITING"),
+        *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+    }
+)
 AT_WORK = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING"})
-REASONS = {
-    "None": None,
-    "Priority": "other jobs come first",
-    "Resources": "waits for free resources",
-    "BeginTime": "requeued; Slurm lets it start again in about two minutes",
-    "JobHeldUser": "held; `scontrol release` frees it",
-    "JobHeldAdmin": "held by an administrator",
-    "JobArrayTaskLimit": "waits for the array's throttle",
-    "Dependency": "waits for another job",
-    "launch_failed_requeued_held": "held by Slurm after it failed to start",
-}
+OVER = frozenset(
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
+        *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
+    }
+)
+"""A job that has ended and may still be listed for a while: accounting says more of it."""
+LONGEST = 100_000
+"""Characters of a list of jobs; the system takes no argument over 128 kB."""
 
 
-def comment(submission: str) -> str:
-    """Return the comment by which a submission's jobs are known; job ids come back, comments do not."""
-    return f"alphagrid:{submission}"
-
-
-def words(submissions: Iterable[Submission]) -> dict[str, dict[str, Word]]:
+def words(asked: Iterable[Handed]) -> dict[Key, Word]:
     """Return what squeue says, by submission and run; a run that it does not list is left out.
 
     Raises:
         SystemRefused: squeue failed: that nothing is listed then means nothing.
     """
-    found: dict[str, dict[str, Word]] = {}
-    run_of: dict[tuple[str, str], tuple[str, str]] = {}
-    for submission in submissions:
-        found[submission.id] = {}
-        for run_id, job in submission.jobs.items():
-            run_of[comment(submission.id), job.job_id] = (submission.id, run_id)
-    numbers = sorted({job.split("_")[0] for _, job in run_of})
-    for line in listing(["--jobs", ",".join(numbers)]) if numbers else []:
-        if (key := run_of.get((line["comment"], line["job"]))) is not None:
-            found[key[0]][key[1]] = _word(line["state"], line["reason"])
-    return found
+    run_of = {(one.comment, one.job_id): one.key for one in asked if one.job_id is not None}
+    numbers = ",".join(sorted({handed.array(job) for _, job in run_of}))
+    if not numbers:
+        return {}
+    lines = listing(["--jobs", numbers] if len(numbers) <= LONGEST else [])
+    said = {run_of.get((line["comment"], line["job"])): line for line in lines}
+    return {
+        key: _word(line["state"], line["reason"])
+        for key, line in said.items()
+        if key is not None and line["state"] not in OVER
+    }
 
 
 def listing(selection: list[str]) -> list[dict[str, str]]:
@@ -62,9 +64,8 @@ def listing(selection: list[str]) -> list[dict[str, str]]:
 
 def _word(state: str, reason: str) -> Word:
     """Translate the words that we know; another one is passed on as it is."""
-    told = REASONS.get(reason, reason)
     if state in QUEUED:
-        return Word("pending", told)
+        return Word("pending", in_words(reason))
     if state in AT_WORK:
         return Word("running", None if state == "RUNNING" else state.lower())
-    return Word(state, told)
+    return Word(state, in_words(reason))

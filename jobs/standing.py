@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ..errors import SystemRefused
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
-from . import local, locks, squeue, states
+from . import canary, local, locks, sacct, site, squeue, states
 from .backlog import account_of
-from .states import Account, State, Word
+from .handed import Handed, Key
+from .states import UNSURE, Account, State, Word
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,22 @@ class Sent:
     submission: Submission
     entry: RunEntry
 
+    @property
+    def handed(self) -> Handed:
+        """What its scheduler has to be asked by."""
+        job = self.submission.jobs.get(self.entry.id)
+        return Handed(
+            run_id=self.entry.id,
+            name=self.entry.name,
+            submission=self.submission.id,
+            cluster=self.submission.profile["cluster"],
+            job_id=None if job is None else job.job_id,
+            submitted=None if job is None else job.submitted,
+            refusal=self.submission.refusal,
+            canary=self.submission.canary,
+            site=self.submission.site,
+        )
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -27,6 +44,42 @@ class Standing:
 
     state: State
     reason: str | None = None
+    word: Word | None = None
+    """What its scheduler says of it."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is in a scheduler's hands, whatever its files say."""
+        return self.word is not None and self.word.is_alive
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether everybody could be asked who may know of it."""
+        return self.word is None or self.word.state != "silent"
+
+
+@dataclass(frozen=True)
+class Party:
+    """The runs of one experiment, as they are known before anybody is asked."""
+
+    files: ExperimentFiles
+    accounts: Mapping[str, Account]
+    handed: Mapping[str, Handed]
+    """Those that are `is_open` need to be there."""
+
+    @property
+    def open(self) -> list[Handed]:
+        """The runs that may still be in a scheduler's hands."""
+        return [one for run_id, one in self.handed.items() if is_open(self.accounts[run_id])]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What Slurm says."""
+
+    words: Mapping[Key, Word]
+    notes: tuple[str, ...] = ()
+    """What could not be learned, and why."""
 
 
 def newest(past: Iterable[Submission]) -> dict[str, Sent]:
@@ -37,6 +90,11 @@ def newest(past: Iterable[Submission]) -> dict[str, Sent]:
 def accounts(files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Account]:
     """Return what each run has left on disk, from its directory."""
     return {run_id: account_of(files.run(run_id), one.submission.id) for run_id, one in sent.items()}
+
+
+def is_open(account: Account) -> bool:
+    """Tell whether the run may still be in a scheduler's hands."""
+    return account.end is None or account.sent_since
 
 
 def standings(
@@ -54,49 +112,146 @@ def standings(
     Raises:
         SystemRefused: Slurm does not answer although a run may be in its hands, and not `tolerant`.
     """
-    open_runs = {run_id: sent[run_id] for run_id, one in accounts.items() if is_open(one) and run_id in sent}
-    words = _words(root, files, open_runs, accounts, tolerant)
-    return {run_id: Standing(*states.state(one, words.get(run_id))) for run_id, one in accounts.items()}
+    party = _party(files, {run_id: one for run_id, one in sent.items() if run_id in accounts}, accounts)
+    found = stand(root, party, ask([party], tolerant=tolerant))
+    return {run_id: found[run_id] for run_id in accounts}
 
 
-def is_open(account: Account) -> bool:
-    """Tell whether the run may still be in a scheduler's hands."""
-    return account.end is None or account.sent_since
+def certain_standings(root: Root, files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Standing]:
+    """Return how runs stand that may be sent again: Slurm is asked twice about those that it does not list.
 
+    squeue leaves out a job now and then.
 
-def _words(
-    root: Root,
-    files: ExperimentFiles,
-    sent: Mapping[str, Sent],
-    accounts: Mapping[str, Account],
-    tolerant: bool,
-) -> dict[str, Word]:
-    supervised = local.is_supervised(root)
-    by_slurm = _slurm_words([one.submission for one in sent.values()], tolerant)
-    found = {}
-    for run_id, one in sent.items():
-        run, cluster = files.run(run_id), one.submission.profile["cluster"]
-        if cluster == "local":
-            word = local.word(supervised, run, accounts[run_id])
-        elif cluster == "debug":
-            word = Word("running") if locks.is_held(run.lock) else None
-        else:
-            word = by_slurm.get((one.submission.id, run_id))
-        if word is not None:
-            found[run_id] = word
+    Raises:
+        SystemRefused: Slurm does not answer although a run may be in its hands.
+    """
+    found = standings(root, files, sent, accounts(files, sent))
+    doubtful = {
+        run_id: one
+        for run_id, one in sent.items()
+        if run_id in one.submission.jobs and is_unlisted(found[run_id])
+    }
+    if any(one.submission.profile["cluster"] == "slurm" for one in doubtful.values()):
+        found.update(standings(root, files, doubtful, accounts(files, doubtful)))
     return found
 
 
-def _slurm_words(submissions: Sequence[Submission], tolerant: bool) -> dict[tuple[str, str], Word]:
-    by_id = {submission.id: submission for submission in submissions}
-    asked = [submission for submission in by_id.values() if submission.profile["cluster"] == "slurm"]
+def is_unlisted(standing: Standing) -> bool:
+    """Tell whether a run seems to be in nobody's hands although it has not come to its end."""
+    return standing.state in UNSURE and not standing.is_alive
+
+
+def ask(parties: Sequence[Party], *, tolerant: bool) -> Answers:
+    """Ask Slurm about all runs that may be in its hands: one squeue, and one sacct about what that leaves.
+
+    Raises:
+        SystemRefused: squeue does not answer, and not `tolerant`. What sacct does not say is only noted.
+    """
+    asked = [(party, one) for party in parties for one in party.open if one.cluster == "slurm" and one.job_id]
     if not asked:
-        return {}
+        return Answers({})
     try:
-        words = squeue.words(asked)
+        words = squeue.words(one for _, one in asked)
     except SystemRefused as error:
         if not tolerant:
             raise
-        silence = Word("nothing", error.message)
-        return {(submission.id, run_id): silence for submission in asked for run_id in submission.jobs}
-    return {(submission, run_id): word for submission, runs in words.items() for run_id, word in runs.items()}
+        silence = f"Slurm could not be asked ({error.message})"
+        return Answers({one.key: Word("silent", silence) for _, one in asked}, (silence,))
+    left = [one for party, one in asked if one.key not in words and not party.accounts[one.run_id].cancelled]
+    words = {**words, **_abroad(left, tolerant)}
+    try:
+        return Answers({**words, **sacct.words(one for one in left if one.key not in words)})
+    except SystemRefused as error:
+        return Answers(words, (f"accounting does not tell how jobs ended ({error.message})",))
+
+
+def _abroad(left: Sequence[Handed], tolerant: bool) -> dict[Key, Word]:
+    """Return, of runs that are not in the queue here, those that another cluster's queue may hold.
+
+    Raises:
+        SystemRefused: there are some, and not `tolerant`.
+    """
+    if not any(one.site for one in left):
+        return {}
+    try:
+        here = site.name()
+    except SystemRefused as error:
+        if not tolerant:
+            raise
+        here, why = None, error.message
+    else:
+        why = f"this machine speaks to the cluster '{here}'"
+    abroad = [one for one in left if one.site is not None and one.site != here]
+    if abroad and not tolerant:
+        raise SystemRefused(
+            f"{len(abroad)} runs may be in the hands of the cluster '{abroad[0].site}', and {why}",
+            f"submit from '{abroad[0].site}'; or end them with `alphagrid cancel`, then `alphagrid retry`",
+        )
+    return {one.key: Word("silent", f"it was sent to the cluster '{one.site}', and {why}") for one in abroad}
+
+
+def stand(root: Root, party: Party, answers: Answers) -> dict[str, Standing]:
+    """Return how each run of a party stands, with what Slurm says."""
+    words = _words(root, party, answers)
+    found = {
+        run_id: Standing(*states.state(account, words.get(run_id)), words.get(run_id))
+        for run_id, account in party.accounts.items()
+    }
+    return {**found, **_behind_canaries(party, found)}
+
+
+def _party(files: ExperimentFiles, sent: Mapping[str, Sent], known: Mapping[str, Account]) -> Party:
+    """Return the party of the runs sent, with the canaries that they wait for."""
+    leaders = {
+        entry.id: Sent(one.submission, entry)
+        for one in sent.values()
+        if one.submission.canary is not None and one.submission.canary not in known
+        for entry in one.submission.runs[:1]
+    }
+    handed = {run_id: one.handed for run_id, one in {**leaders, **sent}.items()}
+    return Party(files, {**accounts(files, leaders), **known}, handed)
+
+
+def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
+    supervised = local.is_supervised(root)
+    found = {}
+    for one in party.open:
+        if one.cluster == "local":
+            word = local.word(supervised, party.files.run(one.run_id), party.accounts[one.run_id])
+        elif one.cluster == "debug":
+            word = Word("running") if locks.is_held(party.files.run(one.run_id).lock) else None
+        elif one.refusal is not None and one.job_id is None:
+            word = Word("unsent", one.refusal)
+        else:
+            word = answers.words.get(one.key)
+        if word is not None:
+            found[one.run_id] = word
+    return found
+
+
+def _behind_canaries(party: Party, found: Mapping[str, Standing]) -> dict[str, Standing]:
+    """Return how those runs stand that wait for their submission's canary, be it in vain."""
+    judged: dict[str, Standing] = {}
+    proven: dict[str, bool] = {}
+    for one in party.open:
+        if found[one.run_id].state in ("pending", "unknown") and _is_behind_canary(party, one):
+            assert one.canary is not None
+            if one.submission not in proven:
+                proven[one.submission] = canary.has_evaluated(party.files.run(one.canary), one.submission)
+            if not proven[one.submission]:
+                judged[one.run_id] = _judged(party, found, one.canary)
+    return judged
+
+
+def _is_behind_canary(party: Party, one: Handed) -> bool:
+    """Tell whether a run has not begun, and was sent to start after a canary."""
+    account = party.accounts[one.run_id]
+    has_begun = account.attempts > 0 and not account.sent_since
+    reached_queue = one.cluster != "slurm" or one.job_id is not None
+    return one.canary not in (None, one.run_id) and reached_queue and not has_begun
+
+
+def _judged(party: Party, found: Mapping[str, Standing], leader: str) -> Standing:
+    standing = found.get(leader, Standing("unknown"))
+    name = party.handed[leader].name if leader in party.handed else leader
+    return Standing(*canary.judge(standing.state, standing.reason, name))

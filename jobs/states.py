@@ -13,6 +13,8 @@ State = Literal[
 STATES: tuple[State, ...] = get_args(State)
 ACTIVE: frozenset[State] = frozenset({"pending", "running", "requeued"})
 """States of a run that will go on by itself."""
+UNSURE: frozenset[State] = frozenset({"unknown", "interrupted"})
+"""States that may pass: a scheduler leaves out a job now and then."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,19 @@ class Word:
     """What a scheduler says of a run, in its own word if it is one that we do not know."""
 
     state: str
-    """`pending`, `running`, or any other word, which is shown and never interpreted."""
+    """`pending` or `running`; `unsent` if no scheduler has it; of a job that is over, `cancelled`,
+    `interrupted` (by the cluster) or `ended` (by itself); `silent` if nobody could be asked; any other is
+    shown and never interpreted."""
     reason: str | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the run is in somebody's hands now, whatever they call that."""
+        return self.state not in OVER
+
+
+OVER = frozenset({"unsent", "cancelled", "interrupted", "ended", "silent"})
+"""Words of a scheduler that does not have the run in its hands, or was not to be asked."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +78,41 @@ def state(account: Account, word: Word | None) -> tuple[State, str | None]:
         return cast(State, account.end), account.reason
     if account.cancelled:
         return "cancelled", "still stopping" if word == Word("running") else None
-    if word is not None:
-        return _by_word(account, word)
-    if account.event == "interrupted" and not account.sent_since:
-        return "interrupted", account.reason
-    return "unknown", _last_seen(account)
+    if word is None or word.state in ("ended", "silent"):
+        return _by_itself(account, word)
+    return _by_word(account, word)
 
 
 def _by_word(account: Account, word: Word) -> tuple[State, str | None]:
-    if word.state == "running":
-        return "running", word.reason
+    if word.state in ("running", "cancelled", "interrupted"):
+        return cast(State, word.state), word.reason
     if word.state == "pending":
-        came_back = account.attempts > 0 and not account.sent_since
-        return ("requeued" if came_back else "pending"), word.reason or (
-            account.reason if came_back else None
-        )
+        if account.attempts == 0 or account.sent_since:
+            return "pending", word.reason
+        return "requeued", "; ".join(filter(None, (_why_it_came_back(account), word.reason)))
+    if word.state == "unsent":
+        return "interrupted", f"not sent yet: {word.reason}; the next submit sends it"
     detail = f": {word.reason}" if word.reason else ""
     return "unknown", f"the scheduler says {word.state}{detail}"
 
 
-def _last_seen(account: Account) -> str:
-    if account.event == "crash" and not account.sent_since:
-        return f"crashed: {account.reason}"
-    if account.attempts and not account.sent_since:
-        return "neither running nor ended; the next submit continues it"
-    return "submitted, but no scheduler knows it; the next submit sends it again"
+def _why_it_came_back(account: Account) -> str | None:
+    if account.event is None:  # it had no time to say anything
+        return "its node failed or it was killed"
+    return f"crashed: {account.reason}" if account.event == "crash" else account.reason
+
+
+def _by_itself(account: Account, word: Word | None) -> tuple[State, str | None]:
+    """Go by what the run wrote last; a scheduler that was not asked may know better, and is named."""
+    if account.sent_since:
+        return "unknown", word.reason if word else UNKNOWN_TO_ALL
+    doubt = f"; {word.reason}" if word is not None and word.state == "silent" else ""
+    if account.event == "interrupted":  # but perhaps requeued since, which only the scheduler knows
+        return "unknown" if doubt else "interrupted", f"{account.reason}{doubt}"
+    if account.event == "crash":
+        return "unknown", f"crashed: {account.reason}{doubt}"
+    return "unknown", word.reason if word else (VANISHED if account.attempts else UNKNOWN_TO_ALL)
+
+
+VANISHED = "neither running nor ended; the next submit continues it"
+UNKNOWN_TO_ALL = "submitted, but no scheduler knows it; the next submit sends it again"

@@ -8,16 +8,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..problems import nearest
-from ..store import submissions
 from ..store.layout import Root
-from ..store.queries import RunRow
-from .standing import Standing, is_open, newest, standings
-from .states import STATES, Account, State
+from ..store.rows import RunRow, SenderRow
+from . import causes, logs
+from .causes import Cause
+from .collector import collector_paused
+from .known import Known
+from .logs import Outlook
+from .standing import Answers, Standing, ask, stand
+from .states import ACTIVE, STATES, UNSURE, State
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from ..store.database import Store
+
+LOG_LINES = 5
+"""How much of a log is shown with a cause."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class RunStatus:
     name: str
     baseline: str | None
     params: dict[str, Any]
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     named: bool
     """Whether the newest specification names it."""
     state: State
@@ -49,11 +60,20 @@ class RunStatus:
     checkpoint_seconds: float | None
     """How long writing the last one took."""
     superseded: int
+    cluster: str | None
+    """slurm, local or debug: where its newest submission sent it."""
     job: dict[str, Any] | None
+    is_certain: bool = True
+    """Whether everybody could be asked who may know of it."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it will go on by itself, or may, as far as can be told."""
+        return self.state in ACTIVE or (self.state in UNSURE and not self.is_certain)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values, without the config."""
-        return {key: value for key, value in asdict(self).items() if key != "config"}
+        return {key: value for key, value in vars(self).items() if key != "config"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,20 @@ class ExperimentStatus:
     runs: tuple[RunStatus, ...]
     damaged: tuple[str, ...] = ()
     """Files with lines that could not be read and were left out."""
+    causes: tuple[Cause, ...] = ()
+    """Why runs failed, were interrupted or are lost, each cause once."""
+    notes: tuple[str, ...] = ()
+    """What the schedulers did not say, and why."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything of it will go on by itself, or may."""
+        return any(run.goes_on for run in self.runs)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether another look may tell otherwise of a run that seems to be over: squeue leaves out jobs."""
+        return any(run.cluster == "slurm" and run.state in UNSURE for run in self.runs)
 
     @property
     def counts(self) -> dict[State, int]:
@@ -74,8 +108,14 @@ class ExperimentStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         runs = [run.as_dict() for run in self.runs]
-        found = {"experiment": self.experiment, "counts": self.counts, "runs": runs}
-        return {**found, "damaged": list(self.damaged)}
+        return {
+            "experiment": self.experiment,
+            "counts": self.counts,
+            "runs": runs,
+            "causes": [cause.as_dict() for cause in self.causes],
+            "notes": list(self.notes),
+            "damaged": list(self.damaged),
+        }
 
 
 def status(root: Root, experiment: str) -> ExperimentStatus:
@@ -87,48 +127,70 @@ def status(root: Root, experiment: str) -> ExperimentStatus:
     names = [files.name for files in root.experiments()]
     if experiment not in names:
         raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
-    rows, damaged = _read(root, experiment)
-    found = _standings(root, experiment, rows)
-    runs = tuple(_run_status(row, found[row.id]) for row in rows)
-    return ExperimentStatus(experiment, runs, tuple(damaged))
+    return _look(root, [experiment])[0]
+
+
+def overview(root: Root) -> list[ExperimentStatus]:
+    """Return how the runs of all experiments stand; Slurm is asked once for all."""
+    return _look(root, [files.name for files in root.experiments()])
+
+
+def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
+    """Return what a reader of a run's log has to know of the run."""
+    from ..store import queries
+
+    run = next(run for run in status(root, experiment).runs if run.id == run_id)
+    with _open(root) as store:
+        jobs = queries.jobs(store.db, experiment, run_id)
+    return Outlook(run.name, run.state, run.reason, run.cluster, tuple(jobs), run.goes_on)
 
 
 def _hint(experiment: str, names: Sequence[str]) -> str:
+    from ..problems import nearest  # and with it, YAML
+
     guess = nearest(experiment, names)
     known = f"there are: {', '.join(names)}" if names else "nothing was submitted there; see --root"
     return f"did you mean '{guess}'?" if guess else known
 
 
-def _read(root: Root, experiment: str) -> tuple[list[RunRow], list[str]]:
-    from ..store import queries
+def _look(root: Root, experiments: Sequence[str]) -> list[ExperimentStatus]:
+    with collector_paused(), _open(root) as store:
+        store.sync(experiments)
+        known = [Known.read(store.db, root.experiment(name)) for name in experiments]
+        answers = ask([one.party for one in known], tolerant=True)
+        return [_joined(root, store.db, one, answers) for one in known]
+
+
+def _open(root: Root) -> Store:
     from ..store.database import open_store
 
-    with open_store(root) as store:
-        store.sync([experiment])
-        return queries.runs(store.db, experiment), queries.damage(store.db, experiment)
+    return open_store(root)
 
 
-def _standings(root: Root, experiment: str, rows: Sequence[RunRow]) -> Mapping[str, Standing]:
-    files = root.experiment(experiment)
-    accounts = {row.id: _account(row) for row in rows}
-    anything_open = any(is_open(account) for account in accounts.values())
-    sent = newest(submissions.read_all(files)) if anything_open else {}
-    return standings(root, files, sent, accounts, tolerant=True)
+def _joined(root: Root, db: Connection, known: Known, answers: Answers) -> ExperimentStatus:
+    standing = stand(root, known.party, answers)
+    runs = tuple(
+        _run_status(row, standing[row.id], known.senders.get(row.last_submission or "")) for row in known.rows
+    )
+    found = _illustrated(db, known, causes.causes(runs))
+    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes)
 
 
-def _account(row: RunRow) -> Account:
-    sent_since = row.last_submission is not None and row.attempt_submission not in (row.last_submission, None)
-    return Account(
-        attempts=row.attempts,
-        end=row.end_status,
-        event=row.last_event,
-        reason=row.end_reason if row.end_status is not None else row.last_event_reason,
-        sent_since=sent_since or row.attempts == 0,
-        cancelled=row.cancelled,
+def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause]:
+    """Add where the runs of a cause ran last, and the end of a log."""
+    from ..store import queries
+
+    if not found:
+        return []
+    jobs = {row.id: [row.job] if row.job else [] for row in known.rows}
+    return causes.illustrate(
+        found,
+        queries.hosts(db, known.files.name),
+        lambda run_id: logs.tail(known.files, run_id, jobs[run_id], LOG_LINES),
     )
 
 
-def _run_status(row: RunRow, standing: Standing) -> RunStatus:
+def _run_status(row: RunRow, standing: Standing, sender: SenderRow | None) -> RunStatus:
     done = _share_done(row)
     return RunStatus(
         id=row.id,
@@ -151,14 +213,15 @@ def _run_status(row: RunRow, standing: Standing) -> RunStatus:
         checkpoint_bytes=row.checkpoint_bytes,
         checkpoint_seconds=row.checkpoint_seconds,
         superseded=row.superseded,
-        job=None if row.job is None else asdict(row.job),
+        cluster=None if sender is None else sender.cluster,
+        job=None if row.job is None else dict(vars(row.job)),
+        is_certain=standing.is_certain,
     )
 
 
 def _share_done(row: RunRow) -> float:
     """Return how much of its `stop` a run has done; 0 where no submission tells its stop any more."""
-    stop = row.config.get("stop") or {}
-    bounds = ((row.step, stop.get("steps")), (row.train_seconds, stop.get("train_seconds")))
+    bounds = ((row.step, row.stop.get("steps")), (row.train_seconds, row.stop.get("train_seconds")))
     shares = [done / bound for done, bound in bounds if bound is not None]
     return min(1.0, max(shares, default=0.0))
 

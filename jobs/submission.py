@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from ..errors import UserError
 from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission, Title
-from . import attempts, code, continuity, debug, environment, local, locks, preconditions, slurm
+from . import canary as canaries
+from . import code, continuity, debug, environment, local, locks, preconditions, slurm
 from .code import Code
+from .exclusion import keeping_off
 from .grid import Experiment, Run
-from .reconciliation import Situation, Verdict, retry_verdict, verdict
-from .standing import Sent, Standing, accounts, newest, standings
-from .variables import variables_in
+from .handover import HandedOver, hand_over
+from .locks import FileLock
+from .reconciliation import Situation, Verdict, retry_verdict
+from .standing import Sent, certain_standings, newest
+from .survey import held_back, settle, survey
 
 LOCK_SECONDS = 600.0
 
@@ -37,6 +42,12 @@ class Submitted:
     experiment: str
     sent: tuple[str, ...] = ()
     """Ids of the runs that were sent."""
+    unsent: tuple[str, ...] = ()
+    """Ids of the runs for which the cluster had no room; the next `submit` sends them."""
+    limit: str | None = None
+    """What the cluster said to those."""
+    canary: str | None = None
+    """Name of the run for whose first evaluation the others wait."""
     kept: Mapping[Verdict, tuple[str, ...]] = field(default_factory=dict)
     """Ids of the runs that were not, by why."""
     no_longer_named: tuple[str, ...] = ()
@@ -50,10 +61,14 @@ def submit(
     root: Root,
     *,
     allow_code_change: bool = False,
+    canary: bool = False,
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
 ) -> Submitted:
     """Send the runs of `experiment` that have not come to their end and are not under way.
+
+    With `canary` the first of them goes alone, the others when it has reached its first evaluation; without,
+    what waits for an earlier canary may start as well.
 
     Returns when they are handed over; with profile `debug`, when they have run.
 
@@ -64,18 +79,19 @@ def submit(
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
     known = {**environ, **(profile.env or {})}
-    preconditions.check_variables(experiment.runs, known, experiment.document)
-    preconditions.check_writable(root)
+    preconditions.check_variables(experiment.variables, known, experiment.document)
     if profile.cluster == "slurm":
         slurm.require()
+    preconditions.check_writable(root)
     files = root.experiment(experiment.name)
-    with _alone(files):
+    with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
-        continuity.check([_point(run) for run in experiment.runs], past)
-        sent_before = newest(past)
         wanted = {run.id: _entry(run) for run in experiment.runs}
-        verdicts = _verdicts(root, files, past, wanted, profile)
+        continuity.check([_point(entry) for entry in wanted.values()], past)
+        sent_before = newest(past)
+        before = survey(root, files, past, wanted, profile)
+        verdicts = before.verdicts
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
         named = {
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
@@ -85,21 +101,25 @@ def submit(
             id=submissions.new_id(now),
             created=now,
             experiment=experiment.name,
-            profile=_profile_record(profile, experiment.runs, known),
+            profile=_profile_record(profile, experiment.variables, known),
             **given.fields(allow_code_change),
             runs=chosen,
             named=named,
+            canary=chosen[0].id if canary and len(chosen) > 1 else None,
         )
+        before.see_to_canaries(files, let_go=not canary)
+        handed = HandedOver()
         if chosen or (past and past[-1].named != named):
-            _hand_over(files, submission, profile, now)
+            handed = hand_over(files, submission, profile, lock, past)
     _start(root, files, profile, submission, verdicts)
     left = tuple(one.entry.name for run_id, one in sent_before.items() if run_id not in wanted)
     return Submitted(
         experiment.name,
-        tuple(entry.id for entry in chosen),
-        _kept(verdicts),
-        left,
-        (*preconditions.warnings(profile, environ), *told),
+        **vars(handed),
+        canary=None if submission.canary is None else chosen[0].name,
+        kept=_kept(verdicts),
+        no_longer_named=left,
+        warnings=(*preconditions.warnings(profile, environ), *told),
     )
 
 
@@ -110,6 +130,7 @@ def retry(
     *,
     fresh: bool = False,
     profile: Profile | None = None,
+    exclude_nodes: Sequence[str] = (),
     allow_code_change: bool = False,
     now: float | None = None,
 ) -> Submitted:
@@ -118,29 +139,32 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted, an import fails, or code has changed (unless that is allowed).
+        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed), or
+            nodes are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
     files = root.experiment(experiment)
     verdicts: dict[str, Verdict] = {}
     groups: list[tuple[Profile, Submission]] = []
-    with _alone(files):
+    with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
+        unproven = settle(files, past, run_ids)
         sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
         _check_known(experiment, run_ids, sent)
-        for run_id, standing in standings(root, files, sent, accounts(files, sent)).items():
-            verdicts[run_id] = retry_verdict(Situation(standing.state), fresh)
+        for run_id, standing in certain_standings(root, files, sent).items():
+            verdicts[run_id] = retry_verdict(Situation(standing.state, (), standing.is_alive), fresh)
         again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
-        groups = _groups(files, past, again, profile, fresh, allow_code_change, now)
+        groups = _groups(files, past, again, profile, exclude_nodes, fresh, allow_code_change, now)
         told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
+        slurm.cancel(held_back(unproven, again))
+        handed = HandedOver()
         for used, submission in groups:
-            _hand_over(files, submission, used, now)
+            handed += hand_over(files, submission, used, lock, past)
     for used, submission in groups:
         _start(root, files, used, submission, verdicts)
-    sent_ids = tuple(run_id for run_id, why in verdicts.items() if why == "send")
-    return Submitted(experiment, sent_ids, _kept(verdicts), warnings=told)
+    return Submitted(experiment, **vars(handed), kept=_kept(verdicts), warnings=told)
 
 
 def _prepared(
@@ -174,7 +198,7 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
     return environment.check(files, profile, given, code.user_modules(submission.runs))
 
 
-def _alone(files: ExperimentFiles) -> Any:
+def _alone(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
     refusal = f"another submit of '{files.name}' is under way and does not end"
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
@@ -192,8 +216,8 @@ def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, Sen
         )
 
 
-def _point(run: Run) -> continuity.Point:
-    return continuity.Point(run.id, run.name, run.baseline, run.params, run.config.as_dict())
+def _point(entry: RunEntry) -> continuity.Point:
+    return continuity.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
 def _entry(run: Run) -> RunEntry:
@@ -202,7 +226,7 @@ def _entry(run: Run) -> RunEntry:
     )
 
 
-def _profile_record(profile: Profile, runs: Iterable[Run], known: Mapping[str, str]) -> dict[str, Any]:
+def _profile_record(profile: Profile, used: Iterable[str], known: Mapping[str, str]) -> dict[str, Any]:
     """Return the profile as the worker reads it.
 
     A local worker has its supervisor's environment, perhaps an older submitter's: the values of the
@@ -210,56 +234,8 @@ def _profile_record(profile: Profile, runs: Iterable[Run], known: Mapping[str, s
     """
     record = profile.model_dump(mode="json")
     if profile.cluster == "local":
-        used = variables_in([run.config.as_dict() for run in runs])
         record["env"] = {**(record.get("env") or {}), **{name: known[name] for name in used}}
     return record
-
-
-def _verdicts(
-    root: Root,
-    files: ExperimentFiles,
-    past: Sequence[Submission],
-    wanted: Mapping[str, RunEntry],
-    profile: Profile,
-) -> dict[str, Verdict]:
-    """Tell for each wanted run whether it is to be sent."""
-    if profile.cluster == "slurm" and past:
-        slurm.settle(past)
-    sent = {run_id: one for run_id, one in newest(past).items() if run_id in wanted}
-    found = standings(root, files, sent, accounts(files, sent))
-    lost = {run_id: one for run_id, one in sent.items() if found[run_id].state == "unknown"}
-    if any(one.submission.profile["cluster"] == "slurm" for one in lost.values()):
-        found.update(
-            standings(root, files, lost, accounts(files, lost))
-        )  # squeue leaves out a job now and then: ask once more
-    return {
-        run_id: verdict(_situation(files, run_id, found.get(run_id), sent.get(run_id), profile), _stop(entry))
-        for run_id, entry in wanted.items()
-    }
-
-
-def _situation(
-    files: ExperimentFiles, run_id: str, standing: Standing | None, sent: Sent | None, profile: Profile
-) -> Situation:
-    if standing is None or sent is None:
-        return Situation(None)
-    if standing.state == "unknown" and profile.cluster == sent.submission.profile["cluster"] == "local":
-        return Situation("pending")  # still queued; only its supervisor is gone, and about to be replaced
-    known = attempts.read(files.run(run_id)) if standing.state in ("completed", "failed") else ()
-    return Situation(standing.state, known)
-
-
-def _stop(entry: RunEntry) -> Mapping[str, Any]:
-    stop: Mapping[str, Any] = entry.config["stop"]
-    return stop
-
-
-def _hand_over(files: ExperimentFiles, submission: Submission, profile: Profile, now: float) -> None:
-    """Write the submission down; on Slurm, put its jobs into the queue."""
-    submissions.write(files, submission)
-    if profile.cluster == "slurm" and submission.runs:
-        for jobs in slurm.send(files, submission, profile, now):
-            submissions.record_jobs(files, submission.id, jobs)
 
 
 def _start(
@@ -273,7 +249,15 @@ def _start(
     if profile.cluster == "local" and {"send", "active"} & set(verdicts.values()):
         local.ensure_supervisor(root)
     if profile.cluster == "debug":
-        debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
+        _run_here(files, submission)
+
+
+def _run_here(files: ExperimentFiles, submission: Submission) -> None:
+    ids = [entry.id for entry in submission.runs]
+    if submission.canary is not None:
+        debug.run_here(files, submission.id, ids[:1])
+        ids = ids[1:] if canaries.is_proven(files, submission) else []
+    debug.run_here(files, submission.id, ids)
 
 
 def _groups(
@@ -281,6 +265,7 @@ def _groups(
     past: Sequence[Submission],
     again: Sequence[Sent],
     profile: Profile | None,
+    exclude_nodes: Sequence[str],
     fresh: bool,
     allow_code_change: bool,
     now: float,
@@ -289,6 +274,7 @@ def _groups(
     alike: dict[tuple[str, str | None, str | None], list[Sent]] = defaultdict(list)
     for one in again:
         record = one.submission.profile if profile is None else profile.model_dump(mode="json")
+        record = keeping_off(record, exclude_nodes)
         source = code.source_of(one.submission)
         kept = one.submission.code_hash if source is None or not Path(source).is_dir() else None
         alike[json.dumps(record, sort_keys=True), source, kept].append(one)

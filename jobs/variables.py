@@ -24,11 +24,6 @@ def variables_in(configs: Iterable[Mapping[Any, Any]]) -> list[str]:
     return sorted({name for text in texts if "${" in text for name in VARIABLE.findall(text)})
 
 
-def unset_variables(configs: Iterable[Mapping[str, Any]], environ: Mapping[str, str]) -> list[str]:
-    """Return the names of the variables that the configs use and the environment lacks, sorted."""
-    return [name for name in variables_in(configs) if name not in environ]
-
-
 def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Return a copy of `config` whose string values have their variables expanded, keys untouched.
 

@@ -28,7 +28,7 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, code, locks, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, locks, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -36,11 +36,21 @@ if TYPE_CHECKING:
     from ..trainer.outcome import Outcome
     from ..trainer.resume import Resume
 
-Ending = Literal["completed", "diverged", "failed", "cancelled", "interrupted", "crash", "elsewhere"]
-"""How an attempt ended; `elsewhere`: the run was not this worker's to run."""
+Ending = Literal[
+    "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "crash", "elsewhere"
+]
+"""How an attempt ended. `requeue`: interrupted, and its job has to go back into the queue by itself;
+`elsewhere`: the run was not this worker's to run."""
 
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
+STOPPED_BY_SLURM: dict[requeue.Cause, str] = {
+    "preempted": "preempted",
+    "time limit": "its time limit was near",
+    "requeued": "put back into the queue",
+}
+
+NOT_REQUEUED = "it crashed, and Slurm does not put its job back into the queue; the end of its log says more"
 
 log = logging.getLogger("alphagrid")
 
@@ -57,8 +67,12 @@ def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> Non
             log.error("cannot begin: %s", error.message)
             sys.exit(error.exit_code)
         log.info("%s", ending)
-        if ending in ("interrupted", "crash"):
-            requeue.come_back(stop.reason, crashed=ending == "crash")
+        if ending in ("requeue", "crash"):
+            returns = requeue.come_back()
+            if ending == "crash" and not returns and requeue.why_stopped(before_limit=False) != "cancelled":
+                conclude_silent_run(Root(Path(root)).experiment(experiment), run_id, submission, NOT_REQUEUED)
+        if stop and ending in ("requeue", "interrupted") and requeue.own_job():
+            requeue.wait_to_be_killed(stop.reason == signals.BEFORE_LIMIT)
     if code := EXIT_CODES.get(ending, 0):
         sys.exit(code)
 
@@ -80,6 +94,7 @@ def attempt_run(
             return "elsewhere"
         if markers.is_cancelled(task.run, submission):
             return "cancelled"
+        held.enter_context(canary.releasing(files, manifest, run_id))
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
 
@@ -130,6 +145,11 @@ class _Task:
         return str(self.submission.profile["cluster"])
 
     @property
+    def comes_back(self) -> bool:
+        """Whether anybody starts the run again when it has crashed."""
+        return self.cluster == "local" or (self.cluster == "slurm" and self.submission.profile["requeue"])
+
+    @property
     def job(self) -> dict[str, str]:
         """The job that this process is, as the scheduler calls it."""
         job_id = requeue.own_job() if self.cluster == "slurm" else os.environ.get("SUBMITIT_LOCAL_JOB_ID")
@@ -173,9 +193,17 @@ def _take_slot(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
 
 
 def _is_settled(task: _Task) -> bool:
-    """Tell whether another worker has brought this very submission's run to its end already."""
+    """Tell whether the run is another worker's: one has ended it, or a newer submission has taken it up."""
     latest = attempts.latest(task.run)
-    return latest is not None and latest.end is not None and latest.submission == task.submission.id
+    if latest is None or latest.submission is None:
+        return False
+    if latest.submission == task.submission.id:
+        return latest.end is not None
+    try:
+        newer = submissions.read(task.files.submissions / f"{latest.submission}.json")
+    except (OSError, UserError):
+        return False
+    return newer.created > task.submission.created
 
 
 def _attempt(task: _Task, stop: StopRequest) -> Ending:
@@ -185,6 +213,8 @@ def _attempt(task: _Task, stop: StopRequest) -> Ending:
     with closing(writer):
         try:
             ending, reason = _outcome(task, stop, earlier, number, writer)
+            if ending == "interrupted" and stop and requeue.own_job():
+                return _stopped_by_slurm(task, stop, number, writer)
             return _write_end(task, ending, reason, number, writer)
         except SystemRefused as error:  # the disk filled up over the very record of a crash, or of the end
             return _write_end(task, "interrupted", error.message, number, writer)
@@ -203,7 +233,7 @@ def _train(
     task: _Task, stop: StopRequest, earlier: list[Attempt], number: int, writer: Journal
 ) -> tuple[Ending, str | None]:
     start = _start_record(task, earlier, number)
-    lost = attempts.fruitless(earlier, task.submission.id, task.job["job_id"])
+    lost = attempts.fruitless(earlier, task.submission.id, task.job["job_id"], requeue.restarts())
     try:
         if len(lost) >= attempts.MAX_FRUITLESS:
             raise UserError(_gave_up(lost))
@@ -277,19 +307,37 @@ def _explain(task: _Task, error: BaseException, number: int, writer: Journal) ->
     lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
     if len(lost) >= attempts.MAX_FRUITLESS:
         return "failed", _gave_up(lost)
-    return ("failed" if task.cluster == "debug" else "crash"), reason  # nothing starts a debug run again
+    return ("crash" if task.comes_back else "failed"), reason
 
 
-def _write_end(task: _Task, ending: Ending, reason: str | None, number: int, writer: Journal) -> Ending:
+def _stopped_by_slurm(task: _Task, stop: StopRequest, number: int, writer: Journal) -> Ending:
+    """Ask Slurm why it stopped the run, write that down, and tell whether the job has to come back."""
+    why = requeue.why_stopped(stop.reason == signals.BEFORE_LIMIT)
+    if why == "cancelled":
+        return _write_end(task, "cancelled", "cancelled with scancel", number, writer)
+    ending = _write_end(
+        task, "interrupted", STOPPED_BY_SLURM.get(why, stop.reason), number, writer, cause=why
+    )
+    if ending != "interrupted" or why not in requeue.COMES_BACK:
+        return ending
+    lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
+    if len(lost) >= attempts.MAX_FRUITLESS:
+        return _write_end(task, "failed", _gave_up(lost), number, writer)
+    return "requeue"
+
+
+def _write_end(
+    task: _Task, ending: Ending, reason: str | None, number: int, writer: Journal, **details: Any
+) -> Ending:
     """Write how the attempt ended, unless a newer attempt of the run has begun meanwhile."""
     if journal.overtaken(task.run, number):
         return "elsewhere"
     writer.make_room()
-    if ending == "interrupted" and markers.is_cancelled(task.run, task.submission.id):
+    if ending in ("interrupted", "crash", "cancelled") and markers.is_cancelled(task.run, task.submission.id):
         ending, reason = "cancelled", "cancelled by the user"
     if ending == "interrupted":
         try:
-            _append(task, writer, "event", event="interrupted", reason=reason)
+            _append(task, writer, "event", event="interrupted", reason=reason, **details)
             writer.sync()
         except SystemRefused as error:  # somebody else took the room; the log has the reason
             log.error("%s: %s", reason, error.message)
@@ -306,7 +354,9 @@ def _append(task: _Task, writer: Journal, kind: str, **fields: Any) -> None:
 
 
 def _gave_up(lost: list[Attempt]) -> str:
-    """Say why a run that crashed is not started once more."""
+    """Say why a run that comes no further is not started once more."""
+    if all(attempt.timed_out for attempt in lost):
+        return f"{len(lost)} time limits without a new checkpoint; it needs more `hours`"
     reasons = [attempt.reason or "its process died" for attempt in lost]
     return f"{len(lost)} attempts without a new checkpoint; the last: {reasons[-1]}"
 

@@ -1,0 +1,113 @@
+"""A submission on its way into Slurm's queue: arrays that fit, held until all is written down."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..cluster_profiles.loader import Profile
+from ..errors import SystemRefused
+from ..store.layout import ExperimentFiles
+from ..store.submissions import JobRef, Submission
+from . import environment, slurm, squeue
+from .sbatch import Silent, TooMany, sbatch
+
+PYTHON = "env --ignore-signal=TERM --ignore-signal=USR2 -- "
+"""Signals that arrive before Python has handlers would end the job, and so its run, for good."""
+
+
+@dataclass
+class Delivery:
+    """What sends one submission's runs, and what has come of it so far."""
+
+    files: ExperimentFiles
+    submission: Submission
+    profile: Profile
+    record: Callable[[dict[str, JobRef]], None]
+    """Writes down the jobs, by run, before they are released."""
+    keep_open: Sequence[int] = ()
+    """Descriptors that stay open while an sbatch lives, be it longer than this process."""
+    jobs: dict[str, JobRef] = field(default_factory=dict)
+    """Those that the cluster took."""
+
+    def run(self) -> None:
+        """Send everything; behind a canary, leave the rest held.
+
+        Raises:
+            TooMany: the cluster takes no more jobs now; `jobs` says what it took.
+            SystemRefused: sbatch refused or did not answer; `jobs` likewise.
+        """
+        try:
+            self._send_what_fits()
+        except TooMany as limit:
+            if self.jobs or limit.is_certain:
+                raise
+            raise limit.as_refusal() from limit
+        finally:
+            if self.jobs:
+                self.record(self.jobs)
+                slurm.release(self._first_to_go())
+
+    def _send_what_fits(self) -> None:
+        """Where the cluster does not take an array, try half of it, down to a single job."""
+        left = [entry.id for entry in self.submission.runs]
+        size = self.profile.max_array or slurm.MAX_ARRAY
+        while left:
+            count = 1 if left[0] == self.submission.canary else min(size, len(left))
+            try:
+                self._send(left[:count])
+            except TooMany:
+                if count == 1:
+                    raise
+                size = count // 2
+            else:
+                left = left[count:]
+
+    def _send(self, runs: Sequence[str]) -> None:
+        for run_id, job in zip(runs, self._jobs(runs), strict=True):
+            self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=self.submission.created)
+
+    def _first_to_go(self) -> list[str]:
+        """Return the jobs that need not wait for a canary."""
+        canary = self.submission.canary
+        return [job.job_id for run_id, job in self.jobs.items() if canary in (None, run_id)]
+
+    def _jobs(self, runs: Sequence[str]) -> list[str]:
+        """Submit one array, held, write down what its tasks are to do, and return their ids."""
+        from .arrays import HeldJobs
+        from .worker import run_attempt
+
+        root = str(self.files.path.parent.absolute())
+        calls = [(root, self.files.name, run_id, self.submission.id) for run_id in runs]
+        setup = environment.script_lines(self.profile, self.files, self.submission.id, runs)
+        try:
+            executor = HeldJobs(self.files.submitit, python=PYTHON + shlex.quote(sys.executable))
+            executor.update_parameters(**slurm.parameters(self.profile, self.submission), setup=setup)
+            with slurm.clean_environment():
+                number = executor.send(len(runs), self._sbatch)
+            return executor.give(number, run_attempt, calls)
+        except OSError as error:
+            raise SystemRefused(f"cannot write to {self.files.submitit}: {error.strerror}") from error
+
+    def _sbatch(self, script: Path) -> str:
+        try:
+            return sbatch(script, self.keep_open)
+        except Silent as silence:
+            if (number := self._unanswered()) is None:
+                raise
+            slurm.log.warning("%s; one was found in the queue: %s", silence.message, number)
+            return number
+
+    def _unanswered(self) -> str | None:
+        """Return the array that is in the queue although sbatch did not say so, None where none is clear."""
+        known = {job.job_id.split("_")[0] for job in self.jobs.values()}
+        try:
+            lines = squeue.listing(["--me"])
+        except SystemRefused:
+            return None
+        ours = squeue.comment(self.submission.id)
+        found = {line["job"].split("_")[0] for line in lines if line["comment"] == ours} - known
+        return found.pop() if len(found) == 1 else None

@@ -1,0 +1,30 @@
+"""Keeping runs off nodes: what `retry --exclude-node` adds to a profile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import UserError
+
+NODES = re.compile(r"[A-Za-z0-9][\w.,\[\]-]*")
+"""Names as Slurm writes them: `gpu07`, `gpu[01-03,07]`, or several with commas."""
+
+
+def keeping_off(profile: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
+    """Return a profile's record that excludes `nodes` besides those that it excludes already.
+
+    Raises:
+        UserError: the profile is not one of Slurm, or something is no node's name.
+    """
+    if nodes and profile["cluster"] != "slurm":
+        raise UserError(
+            f"there are no nodes to exclude on the cluster '{profile['cluster']}'", "leave out --exclude-node"
+        )
+    for node in nodes:
+        if not NODES.fullmatch(node):
+            raise UserError(f"'{node}' is no node's name", "as Slurm writes it: gpu07, or gpu[01-03]")
+    known = profile.get("exclude")
+    every = dict.fromkeys([*([known] if known else []), *nodes])
+    return {**profile, "exclude": ",".join(every)} if every else profile
