@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .budget import Kind, Outcome
+from .clocks import Clock, normalised, normalised_if_known, without_data_wait
 from .configurations import Axis, Configuration, configurations, varying_axes
 from .data import ExperimentData, RunData
 from .figures import duration
+from .published import Reference
 from .request import Budget, budgets
 from .statistics import Summary
+from .structure import step_budgets, without_evaluations_at_stop
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations within one budget."""
+    """All configurations within one budget; `beside` is the same on the other clock, where that can be had.
+
+    A budget of steps knows no clock but for the time at which a loss was reached.
+    """
 
     budget: Budget
     entries: tuple[Entry, ...]
+    clock: Clock = "measured"
+    beside: Comparison | None = None
 
     @property
     def kind(self) -> Kind:
@@ -108,6 +116,11 @@ class Comparison:
 
     @property
     def title(self) -> str:
+        """The budget in words, and the clock of a time: `2.3 h (until:nadamw), measured clock`."""
+        return self.amount + (f", {self.clock} clock" if self.kind == "seconds" else "")
+
+    @property
+    def amount(self) -> str:
         """The budget in words: `2.3 h (until:nadamw)`."""
         label, value = self.budget.label, self.budget.value
         name = f"{label} of each run's stop" if label.endswith("%") else label
@@ -122,7 +135,8 @@ class Comparison:
     def slug(self) -> str:
         """The budget as part of a file name."""
         text = "".join(char if char.isalnum() or char in ".-" else "-" for char in self.budget.label)
-        return f"{self.kind}-{text.strip('-.')}" + ("pct" if self.budget.label.endswith("%") else "")
+        clock = f"-{self.clock}" if self.kind == "seconds" and self.clock != "measured" else ""
+        return f"{self.kind}-{text.strip('-.')}" + ("pct" if self.budget.label.endswith("%") else "") + clock
 
     def _amount(self, value: float) -> str:
         return duration(value) if self.kind == "seconds" else f"{value:,.10g} steps"
@@ -130,12 +144,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What every section works from: the experiment, its configurations and axes, and the comparisons."""
+    """What every section works from: the experiment, its configurations and axes, and the comparisons.
+
+    All train_seconds are on `clock`. `asked` tells that someone asked for these budgets. `reference` holds
+    published values to stand beside one's own.
+    """
 
     experiment: ExperimentData
     configurations: tuple[Configuration, ...]
     axes: tuple[Axis, ...]
     comparisons: tuple[Comparison, ...]
+    clock: Clock = "measured"
+    asked: bool = False
+    reference: Reference | None = None
 
     @property
     def most_seeds(self) -> int:
@@ -143,15 +164,58 @@ class ReportData:
         return max((len(configuration.runs) for configuration in self.configurations), default=0)
 
 
-def compare(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> ReportData:
-    """Compare the runs of `data` within the budgets asked for (or the default ones)."""
-    groups = configurations(data.runs)
-    comparisons = [_comparison(budget, groups) for budget in budgets(data, seconds, steps)]
-    return ReportData(data, tuple(groups), tuple(varying_axes(data.runs)), tuple(comparisons))
+def compare(
+    data: ExperimentData,
+    seconds: Sequence[str] = (),
+    steps: Sequence[str] = (),
+    clock: Clock = "measured",
+    reference: Reference | None = None,
+) -> ReportData:
+    """Compare the runs of `data` within the budgets asked for (or the default ones), on one clock.
+
+    Beside a reference, evaluations at a run's stop are left out, and grids that stop after steps are
+    compared within half a schedule and the whole one, unless budgets are asked for.
+
+    Raises:
+        UserError: a budget means nothing here, or a clock was asked for that cannot be had.
+    """
+    asked = bool(seconds or steps)
+    if reference is not None:
+        data = without_evaluations_at_stop(data)
+        steps = steps if asked else step_budgets(data)
+    on, other = _on_clock(data, clock)
+    groups = configurations(on.runs)
+    comparisons = _comparisons(on, groups, seconds, steps, clock)
+    if other is not None:
+        opposite: Clock = "normalised" if clock == "measured" else "measured"
+        beside = _comparisons(other, configurations(other.runs), seconds, steps, opposite)
+        comparisons = [_with(*pair) for pair in zip(comparisons, beside, strict=True)]
+    axes = tuple(varying_axes(on.runs))
+    return ReportData(on, tuple(groups), axes, tuple(comparisons), clock, asked, reference)
 
 
-def _comparison(budget: Budget, groups: Sequence[Configuration]) -> Comparison:
-    return Comparison(budget, tuple(_entry(budget, group) for group in groups))
+def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:
+    """Return the runs on the clock asked for, and on the one to show beside it, if that can be had."""
+    if clock == "measured":
+        return data, normalised_if_known(data)
+    return (normalised(data) if clock == "normalised" else without_data_wait(data)), data
+
+
+def _comparisons(
+    data: ExperimentData,
+    groups: Sequence[Configuration],
+    seconds: Sequence[str],
+    steps: Sequence[str],
+    clock: Clock,
+) -> list[Comparison]:
+    return [
+        Comparison(budget, tuple(_entry(budget, group) for group in groups), clock)
+        for budget in budgets(data, seconds, steps)
+    ]
+
+
+def _with(comparison: Comparison, beside: Comparison) -> Comparison:
+    return replace(comparison, beside=beside) if comparison.kind == "seconds" else comparison
 
 
 def _entry(budget: Budget, group: Configuration) -> Entry:

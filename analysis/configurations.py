@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .data import RunData
+from .methods import UNTOLD, canonical, method_names, told_apart, without
 
 SEED = "seed"
 
@@ -60,19 +60,19 @@ def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
     for run in runs:
         for key, value in run.row.params.items() if run.baseline is None else ():
             if key != SEED:
-                seen.setdefault(key, {})[_canonical(value)] = value
+                seen.setdefault(key, {})[canonical(value)] = value
     return [Axis(key, _ordered(values.values())) for key, values in seen.items() if len(values) > 1]
 
 
 def configurations(runs: Sequence[RunData]) -> list[Configuration]:
     """Group the runs over seeds, in the order in which they come."""
-    axes = varying_axes(runs)
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
+    labels = _labels(list(groups.values()), varying_axes(runs))
     return [
-        Configuration(_label(group[0], axes), group[0].baseline, _without_seed(group[0]), tuple(group))
-        for group in groups.values()
+        Configuration(label, group[0].baseline, _without_seed(group[0]), tuple(group))
+        for label, group in zip(labels, groups.values(), strict=True)
     ]
 
 
@@ -80,30 +80,48 @@ def value_label(value: Any, position: int) -> str:
     """Return an axis value as short text."""
     if isinstance(value, dict):
         return str(value.get("name", f"#{position + 1}"))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _label(run: RunData, axes: Sequence[Axis]) -> str:
-    if run.baseline is not None:
-        return run.baseline
-    parts = [
+def _labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
+    """Return a label for each: its values on the axes; its method first, where that does not tell all apart.
+
+    Grids of one file may differ in what is no axis, their changes to the base. The name of a run is that of
+    its seed where there is no axis at all; several seeds go by their method.
+    """
+    runs = [group[0] for group in groups]
+    values = [_values(run, axes) for run in runs]
+    configs = [without(run.row.config, *(axis.key for axis in axes)) for run in runs]
+    methods = method_names(configs)
+    alone = [
+        run.row.name if len(group) == 1 else name
+        for run, group, name in zip(runs, groups, methods, strict=True)
+    ]
+    labels = [run.baseline or value or other for run, value, other in zip(runs, values, alone, strict=True)]
+    if len(set(labels)) == len(labels):
+        return labels
+    named = zip(runs, methods, values, strict=True)
+    labels = [run.baseline or ", ".join(filter(None, (method, value))) for run, method, value in named]
+    return told_apart(labels, [run.row.config for run in runs])
+
+
+def _values(run: RunData, axes: Sequence[Axis]) -> str:
+    return ", ".join(
         f"{axis.short} {value_label(run.row.params[axis.key], axis.values.index(run.row.params[axis.key]))}"
         for axis in axes
         if axis.key in run.row.params
-    ]
-    return ", ".join(parts) or run.row.name
+    )
 
 
 def _identity(run: RunData) -> str:
-    return run.baseline if run.baseline is not None else _canonical(_without_seed(run))
+    """Return what is the same for all seeds of a configuration, and for no other."""
+    if run.baseline is not None:
+        return run.baseline
+    return canonical([_without_seed(run), without(run.row.config, *UNTOLD)])
 
 
 def _without_seed(run: RunData) -> dict[str, Any]:
     return {key: value for key, value in run.row.params.items() if key != SEED}
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def _ordered(values: Iterable[Any]) -> tuple[Any, ...]:

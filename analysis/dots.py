@@ -31,7 +31,11 @@ def draw_dots(comparison: Comparison) -> Canvas:
     axes.set_xlabel("best validation loss")
     axes.ticklabel_format(axis="x", useOffset=False)
     canvas.suptitle(
-        f"Best validation loss within {comparison.title}", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
+        f"Best validation loss within {comparison.amount}",
+        x=0.01,
+        ha="left",
+        fontsize=11.5,
+        fontweight="bold",
     )
     canvas.supxlabel(_key(comparison, drawn), x=0.01, ha="left", fontsize=8.5, color="#444444")
     return canvas
@@ -65,7 +69,9 @@ def _dot(axes: Axes, place: int, entry: Entry) -> None:
 
 
 def _key(comparison: Comparison, drawn: list[Entry]) -> str:
-    parts = ["bold, orange: baselines"] if comparison.baselines else []
+    parts = [f"{comparison.clock} clock"] if comparison.kind == "seconds" else []
+    if comparison.baselines:
+        parts.append("bold, orange: baselines")
     if any(len(entry.outcomes) > 1 for entry in drawn):
         parts.append("bar: SD over seeds")
     if any(not entry.complete for entry in drawn):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +63,9 @@ class Figure:
         return paths
 
 
+Beside = Literal["outside right upper", "outside upper left"]
+
+
 def new_canvas(width: float, height: float) -> Canvas:
     """Return an empty figure of so many inches, laid out so that nothing overlaps, with no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,6 +74,30 @@ def new_canvas(width: float, height: float) -> Canvas:
     canvas = Canvas(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(canvas)
     return canvas
+
+
+def panels(
+    count: int, most_across: int, size: tuple[float, float], margin: tuple[float, float]
+) -> tuple[Canvas, list[Axes]]:
+    """Return a figure with `count` panels in rows of at most so many; sizes of one and of the rest [inch]."""
+    across = min(most_across, count)
+    down = math.ceil(count / across)
+    canvas = new_canvas(size[0] * across + margin[0], size[1] * down + margin[1])
+    found = list(canvas.subplots(down, across, squeeze=False).flat)
+    for axes in found[count:]:
+        axes.set_visible(False)
+    return canvas, found[:count]
+
+
+def common_legend(canvas: Canvas, found: Iterable[Axes], where: Beside, in_a_row: bool = False) -> None:
+    """Give all panels one legend beside them, in which each label stands once."""
+    handles = {
+        label: handle
+        for axes in found
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    columns = len(handles) if in_a_row else 1
+    canvas.legend(handles.values(), handles.keys(), loc=where, ncols=columns)
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

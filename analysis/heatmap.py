@@ -32,7 +32,8 @@ def heatmap_axes(data: ReportData, comparison: Comparison) -> tuple[Axis, Axis] 
     size = len(rows.values) * len(columns.values)
     if max(len(rows.values), len(columns.values)) > LARGEST or len(comparison.cells) < FILLED * size:
         return None
-    return rows, columns
+    places = [(row, column) for row, column, _ in _placed(comparison.cells, rows, columns)]
+    return (rows, columns) if len(set(places)) == len(places) else None
 
 
 def draw_heatmap(comparison: Comparison, rows: Axis, columns: Axis) -> Canvas:
@@ -51,6 +52,7 @@ def draw_heatmap(comparison: Comparison, rows: Axis, columns: Axis) -> Canvas:
         panel.set_ylim(height - 0.5, -0.5)
     bar = canvas.colorbar(colours, ax=list(panels), shrink=0.9, pad=0.02, extend=_extend(colours, comparison))
     bar.set_label("validation loss")
+    bar.ax.ticklabel_format(axis="y", useOffset=False)
     bar.outline.set_visible(False)
     canvas.suptitle(_title(comparison), x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     canvas.supxlabel(_key(comparison), x=0.01, ha="left", fontsize=8.5, color="#444444")
@@ -185,12 +187,13 @@ def _ink(colour: Sequence[float]) -> str:
 
 
 def _title(comparison: Comparison) -> str:
-    return f"Best validation loss within {comparison.title}"
+    return f"Best validation loss within {comparison.amount}"
 
 
 def _key(comparison: Comparison) -> str:
     """Explain the marks that occur."""
-    parts = ["framed: lowest" + (", dashed: lowest of the grid" if len(_lowest(comparison)) > 1 else "")]
+    parts = [f"{comparison.clock} clock"] if comparison.kind == "seconds" else []
+    parts.append("framed: lowest" + (", dashed: lowest of the grid" if len(_lowest(comparison)) > 1 else ""))
     if _one_seed(comparison):
         parts.append("one seed each, no ranking claimed")
     if any(not entry.complete for entry in comparison.entries):

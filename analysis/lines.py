@@ -113,9 +113,13 @@ def _cell_style(data: ReportData, cell: Configuration, index: int, named: set[in
 
 
 def _fits(data: ReportData) -> bool:
-    """Tell whether colours and dashes suffice for one value each."""
+    """Tell whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
     sizes = [len(axis.values) for axis in data.axes]
-    return len(sizes) == 2 and sizes[0] <= len(COLOURS) and sizes[1] <= len(DASHES)
+    cells = [configuration for configuration in data.configurations if configuration.baseline is None]
+    on_both = all(axis.key in cell.params for axis in data.axes for cell in cells)
+    if len(sizes) != 2 or not on_both or len(cells) > math.prod(sizes):
+        return False
+    return sizes[0] <= len(COLOURS) and sizes[1] <= len(DASHES)
 
 
 def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
@@ -124,7 +128,9 @@ def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
 
 
 def _baseline_style(index: int) -> Style:
-    return Style(BASELINE_COLOURS[index % len(BASELINE_COLOURS)], DASHES[index % 2], 2.4, True, 4)
+    again, place = divmod(index, len(BASELINE_COLOURS))
+    dash = DASHES[(place % 2 + 2 * again) % len(DASHES)]
+    return Style(BASELINE_COLOURS[place], dash, 2.4, True, 4)
 
 
 def final_losses(data: ReportData) -> list[float]:

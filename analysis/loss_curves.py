@@ -29,7 +29,7 @@ def draw_losses(data: ReportData, kind: Kind) -> Canvas:
     unit = _unit(data, kind)
     for axes in (whole, near):
         draw_lines(axes, data, lambda run: _points(run, kind, unit[0]))
-        _along(axes, kind, unit[1])
+        _along(axes, kind, f"{unit[1]}, {data.clock} clock")
         axes.set_ylabel("validation loss")
     whole.set_title("the whole run")
     if min(_lowest(data)) > 0:

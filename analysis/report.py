@@ -14,16 +14,18 @@ from .comparison import Comparison, ReportData
 from .data import RunData
 from .figures import Figure
 from .hardware import hardware_warnings
+from .provenance import synthetic_warnings
 from .sections import applying, budget
 from .tables import Cell, Table, as_csv, as_markdown
 
-RUN_COLUMNS = ("budget", "kind", "value", "id", "name", "baseline", "seed")
+RUN_COLUMNS = ("budget", "kind", "clock", "value", "id", "name", "baseline", "seed")
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
-    """Return the report as JSON values; what JSON cannot say is None."""
+    """Return the report as JSON values, times on the clock it names; what JSON cannot say is None."""
     return {
         "experiment": data.experiment.experiment,
+        "clock": data.clock,
         "budgets": [_budget_json(comparison) for comparison in data.comparisons],
         "warnings": warnings(data),
     }
@@ -47,7 +49,16 @@ def warnings(data: ReportData) -> list[str]:
     )
     files = ", ".join(data.experiment.damaged)
     damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
-    return damaged + hardware_warnings(data.experiment) + stale
+    made_up = synthetic_warnings(data.experiment)
+    return made_up + damaged + _workload_warnings(data) + hardware_warnings(data.experiment) + stale
+
+
+def _workload_warnings(data: ReportData) -> list[str]:
+    sections = [run.row.config.get("workload") or {} for run in data.experiment.runs]
+    names = sorted({str(section["name"]) for section in sections if "name" in section})
+    if len(names) < 2:
+        return []
+    return [f"Runs train {len(names)} workloads ({', '.join(names)}): their losses are not comparable."]
 
 
 def report_csv(data: ReportData) -> str:
@@ -167,6 +178,7 @@ def _run_rows(comparison: Comparison, keys: Sequence[str]) -> list[tuple[Cell, .
         (
             label,
             kind,
+            comparison.clock,
             comparison.budget.limit(run),
             run.row.id,
             run.row.name,

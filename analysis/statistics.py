@@ -31,11 +31,33 @@ def _deviation(values: Sequence[float], mean: float) -> float | None:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the finite values; None if there is none."""
+    summary = Summary.of(values)
+    return None if summary is None else summary.mean
+
+
 def median(values: Sequence[float]) -> float:
     """Return the midpoint median of at least one value."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def weighted_median(pairs: Iterable[tuple[float, float]]) -> float | None:
+    """Return the median of (value, weight) pairs: half of the weight lies on either side of it.
+
+    With weights of 1 it is the midpoint median. None where nothing has a weight above 0.
+    """
+    ordered = sorted((value, weight) for value, weight in pairs if weight > 0)
+    half, below = math.fsum(weight for _, weight in ordered) / 2, 0.0
+    for place, (value, weight) in enumerate(ordered):
+        below += weight
+        if math.isclose(below, half) and place + 1 < len(ordered):
+            return (value + ordered[place + 1][0]) / 2
+        if below > half:
+            return value
+    return ordered[-1][0] if ordered else None
 
 
 def expected_best(losses: Sequence[float], k: int) -> float:
@@ -51,6 +73,43 @@ def expected_best(losses: Sequence[float], k: int) -> float:
 
 
 @dataclass(frozen=True)
+class Components:
+    """One-way components of variance: `within` groups and `between` them, of `n` values in `groups`."""
+
+    mean: float
+    within: float
+    between: float
+    groups: int
+    n: int
+
+    @property
+    def share_within(self) -> float | None:
+        """The share of the variance of a single value that lies within groups."""
+        total = self.within + self.between
+        return self.within / total if total > 0 else None
+
+
+def components(groups: Iterable[Sequence[float]]) -> Components | None:
+    """Part the variance of values that come in groups, by the mean squares of a one-way layout.
+
+    An estimate of the variance between groups that comes out negative is 0. None for fewer than two groups,
+    or where no group has two values.
+    """
+    groups = [group for group in groups if group]
+    n, count = sum(map(len, groups)), len(groups)
+    if count < 2 or n == count:
+        return None
+    mean = math.fsum(value for group in groups for value in group) / n
+    means = [math.fsum(group) / len(group) for group in groups]
+    within = math.fsum((x - m) ** 2 for group, m in zip(groups, means, strict=True) for x in group)
+    within /= n - count
+    between = math.fsum(len(group) * (m - mean) ** 2 for group, m in zip(groups, means, strict=True))
+    between /= count - 1
+    size = (n - math.fsum(len(group) ** 2 for group in groups) / n) / (count - 1)
+    return Components(mean, within, max(0.0, (between - within) / size), count, n)
+
+
+@dataclass(frozen=True)
 class Correlation:
     """Pearson's r, its two-sided p under a normal null, and the number of pairs."""
 
@@ -59,11 +118,19 @@ class Correlation:
     n: int
 
 
+def p_of_r(r: float, n: int) -> float:
+    """Return the two-sided p of Pearson's r over n pairs: of t with n − 2 degrees of freedom."""
+    from scipy.stats import t
+
+    statistic = math.inf if abs(r) >= 1 else abs(r) * math.sqrt((n - 2) / (1 - r * r))
+    return float(2 * t.sf(statistic, n - 2))
+
+
 def pearson(xs: Sequence[float], ys: Sequence[float]) -> Correlation | None:
     """Correlate pairs; None for fewer than three, or where one side does not vary."""
     if len(xs) < 3 or len(set(xs)) < 2 or len(set(ys)) < 2:
         return None
     from scipy.stats import pearsonr
 
-    result = pearsonr(xs, ys)
-    return Correlation(float(result.statistic), float(result.pvalue), len(xs))
+    r = float(pearsonr(xs, ys).statistic)
+    return Correlation(r, p_of_r(r, len(xs)), len(xs))

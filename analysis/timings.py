@@ -1,14 +1,13 @@
-"""What steps cost: seconds per step by category, and an α* step beside a plain one."""
+"""Where the time of steps went, as measured: seconds per step by category."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..store.queries import WindowRow
+from ..store.queries import AlphaRow, WindowRow
+from ..store.schema import ALPHA_PARTS
 from .configurations import Configuration
-from .statistics import median
 
 CLOCK = ("data", "forward_backward", "optimizer", "alpha")
 """Categories that a budget pays for."""
@@ -18,22 +17,53 @@ OUTSIDE = ("diagnostics", "evaluation", "checkpoint")
 
 @dataclass(frozen=True)
 class Timing:
-    """Costs of one configuration over all its windows, in seconds.
+    """One configuration over all its windows, seeds pooled.
 
-    `per_step` has the mean per step of each category. `plain` is the median over windows of the clock's
-    time per step without α*; `alpha` that of what one α* measurement adds, None where there was none;
-    `outside` tells that this was measured outside the clock, because nothing acted on it.
+    `per_step` has the mean seconds per step of each category; `alpha_share` is the share of steps that paid
+    for an α*; `observed` are the seconds of measuring at one step, where α* is only observed.
     """
 
     per_step: dict[str, float]
-    plain: float
-    alpha: float | None
-    outside: bool
+    alpha_share: float
+    observed: float | None
+
+
+@dataclass(frozen=True)
+class AlphaStep:
+    """Seconds of one step that measures α*: products with the matrix G, the rest of α*, and the step itself.
+
+    `curvature` and `other` are None where the journal does not part them; `alpha` is both together.
+    """
+
+    curvature: float | None
+    other: float | None
+    alpha: float
+    rest: float
 
     @property
-    def ratio(self) -> float | None:
-        """The cost of a step with α* in plain steps."""
-        return None if self.alpha is None or self.plain <= 0 else (self.plain + self.alpha) / self.plain
+    def complete(self) -> float:
+        """The whole step.
+
+        The thesis prints 43.1561 s where its three parts (table 4.1) add up to 43.1562 s.
+        """
+        return self.alpha + self.rest
+
+
+def alpha_step(configuration: Configuration) -> AlphaStep | None:
+    """Return what a step with α* is made of, paid for or only observed; None where no step measured."""
+    windows = [w for run in configuration.runs for w in run.windows if w.steps > 0]
+    measured = sum(w.alpha_steps for w in windows) or sum(_observed_steps(configuration))
+    if not windows or not measured:
+        return None
+    steps = sum(window.steps for window in windows)
+    rest = math.fsum(_seconds(w, name) for w in windows for name in CLOCK if name != "alpha") / steps
+    if any(window.alpha_parts for window in windows):
+        curvature, other = (
+            math.fsum(w.alpha_parts.get(part) or 0.0 for w in windows) / measured for part in ALPHA_PARTS
+        )
+        return AlphaStep(curvature, other, curvature + other, rest)
+    alpha = math.fsum(_seconds(w, name) for w in windows for name in ("alpha", "diagnostics")) / measured
+    return AlphaStep(None, None, alpha, rest)
 
 
 def timing(configuration: Configuration) -> Timing | None:
@@ -42,20 +72,28 @@ def timing(configuration: Configuration) -> Timing | None:
     if not windows:
         return None
     steps = sum(window.steps for window in windows)
-    per_step = {
-        name: math.fsum(w.seconds.get(name) or 0 for w in windows) / steps for name in (*CLOCK, *OUTSIDE)
-    }
-    measured = [window for window in windows if window.alpha_steps]
-    acting = any(window.seconds.get("alpha") for window in measured)
+    per_step = {name: math.fsum(_seconds(w, name) for w in windows) / steps for name in (*CLOCK, *OUTSIDE)}
+    measured = sum(_observed_steps(configuration))
     return Timing(
-        per_step, _plain(windows), _alpha(measured, "alpha" if acting else "diagnostics"), not acting
+        per_step=per_step,
+        alpha_share=sum(window.alpha_steps for window in windows) / steps,
+        observed=per_step["diagnostics"] * steps / measured if measured else None,
     )
 
 
-def _plain(windows: Sequence[WindowRow]) -> float:
-    return median([sum(w.seconds.get(name) or 0 for name in CLOCK[:-1]) / w.steps for w in windows])
+def _seconds(window: WindowRow, category: str) -> float:
+    return window.seconds.get(category) or 0.0
 
 
-def _alpha(windows: Sequence[WindowRow], category: str) -> float | None:
-    costs = [(window.seconds.get(category) or 0) / window.alpha_steps for window in windows]
-    return median(costs) if costs else None
+def _observed_steps(configuration: Configuration) -> list[int]:
+    """Return, for each run that only observes, at how many steps it measured."""
+    return [
+        len({row.step for row in run.alphas if not row.summaries}) + sum(map(_most, run.alphas))
+        for run in configuration.runs
+        if (run.row.config.get("alpha") or {}).get("policy") == "observe"
+    ]
+
+
+def _most(row: AlphaRow) -> int:
+    """Return how many values a summary has of the quantity that has most; 0 for a single step."""
+    return max((one.n for of in row.summaries.values() for one in of.values()), default=0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
+from ..counterparts import FIGURES, budget_item, figure_note
 from ..dots import draw_dots
 from ..figures import Figure, duration
 from ..heatmap import draw_heatmap, heatmap_axes
@@ -14,16 +14,21 @@ from ..tables import Cell, Table, decimals_to_differ, fixed, show
 
 TITLE = "Best loss within a budget"
 ONE_SEED = "One seed each: the order is what these runs gave and claims no ranking."
-COLUMNS = (
-    "configuration",
-    "best validation loss",
-    "test loss at best",
-    "at step",
-    "at time",
-    "steps reached",
-    "share done",
-    "notes",
+UNREACHED = "The baseline has not reached the end of its schedule yet."
+INCOMPLETE = "Incomplete: the run has neither reached the budget nor finished; its best may still improve."
+NORMALISED = (
+    "Normalised clock: the same runs on a common machine, from the medians of what plain steps, α* steps and "
+    "waiting for data cost over all comparable runs."
 )
+STOPPED_EARLY = (
+    "Some runs were stopped by measured time, before this budget was spent on the normalised clock: they "
+    "could still have improved there."
+)
+WITHOUT_WAIT = (
+    "Clock without data wait: as measured, but for the time that steps waited for their data. Runs that were "
+    "stopped by measured time end earlier on it."
+)
+NEARLY = 0.99
 RAW_COLUMNS = (
     "budget",
     "kind",
@@ -42,6 +47,11 @@ RAW_COLUMNS = (
     "share_done",
     "complete",
     "diverged",
+    "clock",
+    "other_clock",
+    "value_on_other_clock",
+    "best_validation_loss_on_other_clock",
+    "steps_reached_on_other_clock",
 )
 
 
@@ -65,34 +75,67 @@ def figures(data: ReportData) -> list[Figure]:
 
 
 def _table(data: ReportData, comparison: Comparison) -> Table:
-    ranked = comparison.ranked
-    decimals = decimals_to_differ([value for entry in ranked for value in _losses(entry)])
+    places = _ranked(comparison)
+    decimals = decimals_to_differ([value for place in places for value in _losses(comparison, place)])
+    columns = _columns(comparison)
     return Table(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",
-        columns=COLUMNS,
-        shown=tuple(_shown(entry, decimals) for entry in ranked),
+        columns=columns,
+        shown=tuple(_shown(comparison, place, decimals) for place in places),
         raw_columns=RAW_COLUMNS,
-        rows=tuple(_raw(comparison, entry) for entry in ranked),
-        right=(False, True, True, True, True, True, True, False),
+        rows=tuple(_raw(comparison, place) for place in places),
+        right=(False, *(True for _ in columns[2:]), False),
         notes=tuple(_notes(data, comparison)),
     )
 
 
-def _losses(entry: Entry) -> list[float]:
-    return [summary.mean for summary in (entry.best, entry.test) if summary is not None]
+def _ranked(comparison: Comparison) -> list[int]:
+    """Return the places of the entries in the order of their loss."""
+    place = {id(entry): index for index, entry in enumerate(comparison.entries)}
+    return [place[id(entry)] for entry in comparison.ranked]
 
 
-def _shown(entry: Entry, decimals: int) -> tuple[str, ...]:
+def _columns(comparison: Comparison) -> tuple[str, ...]:
+    other = comparison.beside
+    return (
+        "configuration",
+        "best validation loss",
+        *(() if other is None else (f"… on the {other.clock} clock",)),
+        "test loss at best",
+        "at step",
+        f"at {comparison.clock} time",
+        "steps reached",
+        *(() if other is None else (f"… on the {other.clock} clock",)),
+        "share done",
+        "notes",
+    )
+
+
+def _losses(comparison: Comparison, place: int) -> list[float]:
+    entry, other = comparison.entries[place], _other(comparison, place)
+    found = [entry.best, entry.test, None if other is None else other.best]
+    return [summary.mean for summary in found if summary is not None]
+
+
+def _other(comparison: Comparison, place: int) -> Entry | None:
+    """Return the same configuration on the other clock."""
+    return None if comparison.beside is None else comparison.beside.entries[place]
+
+
+def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
+    entry, other = comparison.entries[place], _other(comparison, place)
     mark = "" if entry.configuration.baseline is None else " (baseline)"
     share = entry.share_done
     return (
         f"{entry.configuration.label}{mark}",
         loss_text(entry.best, decimals),
+        *(() if other is None else (loss_text(other.best, decimals),)),
         loss_text(entry.test, decimals),
         _whole(entry.step_at_best),
         "–" if entry.seconds_at_best is None else duration(entry.seconds_at_best.mean),
         _whole(entry.steps_reached),
+        *(() if other is None else (_whole(other.steps_reached),)),
         "–" if share is None else f"{100 * share:.0f} %",
         ", ".join(entry.notes),
     )
@@ -114,7 +157,8 @@ def _whole(summary: Summary | None) -> str:
     return "–" if summary is None else show(round(summary.mean))
 
 
-def _raw(comparison: Comparison, entry: Entry) -> tuple[Cell, ...]:
+def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
+    entry, beside, other = comparison.entries[place], comparison.beside, _other(comparison, place)
     return (
         comparison.budget.label,
         comparison.kind,
@@ -131,6 +175,11 @@ def _raw(comparison: Comparison, entry: Entry) -> tuple[Cell, ...]:
         entry.share_done,
         int(entry.complete),
         int(entry.diverged),
+        comparison.clock,
+        None if beside is None else beside.clock,
+        None if beside is None else beside.budget.value,
+        None if other is None else _mean(other.best),
+        None if other is None else _mean(other.steps_reached),
     )
 
 
@@ -142,19 +191,44 @@ def _mean_deviation(summary: Summary | None) -> tuple[float | None, float | None
     return (None, None) if summary is None else (summary.mean, summary.deviation)
 
 
-def _notes(data: ReportData, comparison: Comparison) -> Sequence[str]:
-    notes = []
-    if comparison.budget.value is None and comparison.budget.label.find("until:") >= 0:
-        notes.append("The baseline has not reached the end of its schedule yet.")
-    if data.most_seeds == 1 and len(comparison.entries) > 1:
-        notes.append(ONE_SEED)
-    if data.most_seeds > 1:
-        notes.append("Mean ± SD (n) over seeds.")
-    if any(not entry.complete for entry in comparison.entries):
-        notes.append(
-            "Incomplete: the run has neither reached the budget nor finished; its best may still improve."
-        )
-    return notes
+def _notes(data: ReportData, comparison: Comparison) -> list[str]:
+    several = data.most_seeds > 1
+    late = comparison.kind == "seconds" and "normalised" in _clocks(comparison) and _stopped_early(comparison)
+    notes = [
+        (UNREACHED, comparison.budget.value is None and "until:" in comparison.budget.label),
+        (ONE_SEED, not several and len(comparison.entries) > 1),
+        ("Mean ± SD (n) over seeds.", several),
+        (INCOMPLETE, any(not entry.complete for entry in comparison.entries)),
+        (_clock_note(comparison, NORMALISED), "normalised" in _clocks(comparison)),
+        (_clock_note(comparison, WITHOUT_WAIT), "without-data-wait" in _clocks(comparison)),
+        (STOPPED_EARLY, late),
+    ]
+    return [text for text, applies in notes if applies]
+
+
+def _clocks(comparison: Comparison) -> list[str]:
+    """Return the clocks of a table of time."""
+    beside = [] if comparison.beside is None else [comparison.beside.clock]
+    return [comparison.clock, *beside]
+
+
+def _clock_note(comparison: Comparison, explained: str) -> str:
+    """Explain a clock, and say the budget on the other one where it is another."""
+    beside = comparison.beside
+    if beside is None or beside.budget.value in (comparison.budget.value, None):
+        return explained
+    return f"{explained} On the {beside.clock} clock the budget is {beside.amount}."
+
+
+def _stopped_early(comparison: Comparison) -> bool:
+    """Tell whether a run that measured time has stopped ended before the budget on the normalised clock."""
+    within = comparison if comparison.clock == "normalised" else comparison.beside
+    return within is not None and any(
+        run.finished and run.stop.get("train_seconds") and run.curve.train_seconds < NEARLY * limit
+        for entry in within.entries
+        for run in entry.configuration.runs
+        if (limit := within.budget.limit(run)) is not None
+    )
 
 
 def _figure(data: ReportData, comparison: Comparison) -> Figure:
@@ -163,6 +237,7 @@ def _figure(data: ReportData, comparison: Comparison) -> Figure:
     return Figure(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",
-        caption="Least validation loss over the evaluations within the budget. The lower the better.",
+        caption="Least validation loss over the evaluations within the budget. The lower the better."
+        + figure_note(data, FIGURES.get(budget_item(data, comparison) or "")),
         draw=draw,
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from ..comparison import Comparison, Entry, ReportData
+from ..counterparts import budget_item
+from ..facts import Fact, beside
 from ..figures import Figure
+from ..published import Key
 from ..statistics import pearson
 from ..tables import Cell, Table, significant
 
@@ -15,6 +19,21 @@ NOTE = (
     "Pearson's r between the best validation loss and each quantity; n cells (means over seeds), without the "
     "baselines; p two-sided, not corrected for looking several times."
 )
+STEPS = "steps reached"
+PRINTED_AS = {"alpha.interval": "interval", "alpha.count": "count", STEPS: "steps"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    comparison: Comparison
+    name: str
+    r: float
+    p: float
+    n: int
+    item: str
+
+    def key(self, quantity: str) -> Key:
+        return Key(self.item, quantity)
 
 
 def applies(data: ReportData) -> bool:
@@ -23,11 +42,31 @@ def applies(data: ReportData) -> bool:
 
 
 def tables(data: ReportData) -> list[Table]:
-    """Return one table over all budgets."""
+    """Return one table over all budgets; beside a reference, its r and p."""
     rows = _rows(data)
-    shown = tuple((str(b), str(w), f"{r:+.3f}", significant(p, 2), str(n)) for b, w, r, p, n in rows)
-    right = (False, False, True, True, True)
-    return [Table("correlations", TITLE, COLUMNS, shown, COLUMNS, tuple(rows), right, (NOTE,))]
+    rs, ps = (
+        beside(data.reference, name, [row.key(quantity) for row in rows])
+        for name, quantity in (("r", "pearson_r"), ("p", "p"))
+    )
+    columns = (*COLUMNS, *rs, *ps)
+    raw = tuple(
+        (row.comparison.title, row.name, row.r, row.p, row.n, *printed)
+        for row, *printed in zip(rows, *rs.values(), *ps.values(), strict=True)
+    )
+    texts: list[Callable[[Cell], str]] = [str, str, _signed, _small, str]
+    texts += [*(_signed for _ in rs), *(_small for _ in ps)]
+    shown = tuple(tuple(text(cell) for text, cell in zip(texts, row, strict=True)) for row in raw)
+    right = (False, False, *(True for _ in columns[2:]))
+    return [Table("correlations", TITLE, columns, shown, columns, raw, right, (NOTE,))]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return every r and p."""
+    return [
+        Fact(row.comparison.title, f"{name} with {row.name}", value, row.n, key=row.key(quantity))
+        for row in _rows(data)
+        for name, quantity, value in (("r", "pearson_r", row.r), ("p", "p", row.p))
+    ]
 
 
 def figures(data: ReportData) -> list[Figure]:
@@ -35,13 +74,15 @@ def figures(data: ReportData) -> list[Figure]:
     return []
 
 
-def _rows(data: ReportData) -> list[tuple[str, str, float, float, int]]:
+def _rows(data: ReportData) -> list[_Row]:
     rows = []
     for comparison in data.comparisons:
+        item = budget_item(data, comparison) or ""
         for name, pairs in _quantities(data, comparison):
             found = pearson([x for x, _ in pairs], [y for _, y in pairs])
             if found is not None:
-                rows.append((comparison.title, name, found.r, found.p, found.n))
+                printed_as = f"{item}.{PRINTED_AS.get(name, name)}_vs_loss"
+                rows.append(_Row(comparison, name, found.r, found.p, found.n, printed_as))
     return rows
 
 
@@ -55,10 +96,18 @@ def _quantities(data: ReportData, comparison: Comparison) -> Iterator[tuple[str,
                 [pair for entry in cells for pair in _pair(entry, entry.configuration.params.get(axis.key))],
             )
     reached = [(entry, entry.steps_reached.mean if entry.steps_reached else None) for entry in cells]
-    yield "steps reached", [pair for entry, steps in reached for pair in _pair(entry, steps)]
+    yield STEPS, [pair for entry, steps in reached for pair in _pair(entry, steps)]
 
 
 def _pair(entry: Entry, value: Cell) -> list[tuple[float, float]]:
     if entry.best is None or value is None:
         return []
     return [(float(value), entry.best.mean)]
+
+
+def _signed(value: Cell) -> str:
+    return f"{value:+.3f}" if isinstance(value, float) else "–"
+
+
+def _small(value: Cell) -> str:
+    return significant(value, 2) if isinstance(value, float) else "–"

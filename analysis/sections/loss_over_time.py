@@ -27,4 +27,5 @@ def figures(data: ReportData) -> list[Figure]:
     caption = "Mean over seeds at each evaluation, shaded from the lowest to the highest seed."
     if data.most_seeds == 1:
         caption = "One seed each."
+    caption += f" Times are on the {data.clock} clock."
     return [Figure("loss-over-time", TITLE, caption, partial(draw_losses, data, "seconds"))]

@@ -32,7 +32,8 @@ def tables(data: ReportData) -> list[Table]:
     ]
     rows = [(c.budget.label, c.kind, *line) for c, lines in found for line in lines]
     right = (False, False, True, True)
-    return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE,))]
+    notes = (NOTE, f"Times are on the {data.clock} clock.")
+    return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, notes)]
 
 
 def figures(data: ReportData) -> list[Figure]:

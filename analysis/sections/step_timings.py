@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
 from ..configurations import Configuration
+from ..costs import PooledCosts, StepCost, expected_steps, slow_nodes_note
+from ..dispersion import ratio
+from ..facts import Fact, facts_table
 from ..figures import COLOURS, Figure, legend_beside, new_canvas
+from ..published import Key
 from ..tables import Cell, Table
-from ..timings import CLOCK, OUTSIDE, Timing, timing
+from ..timings import CLOCK, OUTSIDE, AlphaStep, Timing, alpha_step, timing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 TITLE = "Step timings"
-COLUMNS = ("configuration", *(f"{name} (ms/step)" for name in (*CLOCK, *OUTSIDE)), "plain step (ms)")
-ALPHA_COLUMNS = ("one α* (ms)", "α* step / plain step")
+COST_TITLE = "Cost of a step"
+COLUMNS = ("configuration", *(f"{name} (ms/step)" for name in (*CLOCK, *OUTSIDE)))
+COST_COLUMNS = (
+    "configuration",
+    "plain step (ms)",
+    "α* step (ms)",
+    "wait for data (ms)",
+    "α* step / plain step",
+    "share of α* steps (%)",
+    "steps in a plain run's time (%)",
+    "observed α* (ms)",
+)
+MEASURED = (
+    "As measured. Diagnostics, evaluation and checkpoints are outside the clock that budgets are read from."
+)
+POOLED = (
+    "Medians, pooled over all comparable runs; plain and α* steps without their wait for data, the ratio r "
+    "with it."
+)
+EXPECTED = (
+    "Steps in the time that plain steps alone would take, as expected from the share f of α* steps: "
+    "1 / (1 + f(r − 1))."
+)
+OBSERVED = "Observed α*: measuring at one step, outside the clock."
+PARTS_TITLE = "What a step with α* is made of"
+PARTS_NOTE = (
+    "Seconds per step that measures α*, be it paid for or only observed: all of α* over those steps, the "
+    "rest over all steps, seeds pooled. Products with G are told apart where the journal does "
+    "(`alpha_parts`)."
+)
 NAMES = {"forward_backward": "forward and backward", "alpha": "α*"}
 MOST = 40
 """So many configurations are drawn."""
@@ -28,20 +61,22 @@ def applies(data: ReportData) -> bool:
 
 
 def tables(data: ReportData) -> list[Table]:
-    """Return the milliseconds per step of each configuration, seeds pooled."""
+    """Return the milliseconds per step of each configuration as measured, and what a step of a kind costs."""
     found = _timings(data)
-    measured = any(costs.alpha is not None for _, costs in found)
-    columns = COLUMNS + ALPHA_COLUMNS if measured else COLUMNS
-    rows = [_row(configuration, costs)[: len(columns)] for configuration, costs in found]
-    notes = ["Diagnostics, evaluation and checkpoints are outside the clock that budgets are read from."]
-    if any(costs.outside and costs.alpha is not None for _, costs in found):
-        notes.append("Where α* only observes, its cost is diagnostics.")
-    return [Table.of("step-timings", TITLE, columns, rows, notes)]
+    rows = [_row(configuration, costs) for configuration, costs in found]
+    whole = Table.of("step-timings", TITLE, COLUMNS, rows, [MEASURED])
+    return [whole, *_cost_table(data, found), *_parts_table(data)]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return the parts of a step with α*, of each configuration that has any."""
+    found = [(one, alpha_step(one)) for one in data.configurations]
+    return [fact for one, step in found if step is not None for fact in _parts(one.label, step)]
 
 
 def figures(data: ReportData) -> list[Figure]:
     """Return the categories as stacked bars."""
-    caption = "Mean over all steps, seeds pooled; only what the clock of a budget counts."
+    caption = "Mean over all steps as measured, seeds pooled; only what the clock of a budget counts."
     return [Figure("step-timings", TITLE, caption, partial(_draw, _timings(data)[:MOST]))]
 
 
@@ -51,9 +86,64 @@ def _timings(data: ReportData) -> list[tuple[Configuration, Timing]]:
 
 
 def _row(configuration: Configuration, costs: Timing) -> tuple[Cell, ...]:
-    per_step = [1e3 * costs.per_step[name] for name in (*CLOCK, *OUTSIDE)]
-    alpha = None if costs.alpha is None else 1e3 * costs.alpha
-    return (configuration.label, *per_step, 1e3 * costs.plain, alpha, costs.ratio)
+    return (configuration.label, *(1e3 * costs.per_step[name] for name in (*CLOCK, *OUTSIDE)))
+
+
+def _cost_table(data: ReportData, found: list[tuple[Configuration, Timing]]) -> list[Table]:
+    """Return what a step costs, if any journal tells; the last column only where α* is observed."""
+    pooled = PooledCosts.of(data.experiment.runs)
+    if not pooled.data:
+        return []
+    observes = any(timing.observed is not None for _, timing in found)
+    columns = COST_COLUMNS if observes else COST_COLUMNS[:-1]
+    rows = [_cost_row(group, pooled.cost(group.runs[0]), timing)[: len(columns)] for group, timing in found]
+    slow = slow_nodes_note(data.experiment.runs)
+    notes = [POOLED, EXPECTED, *([OBSERVED] if observes else []), *([slow] if slow else [])]
+    return [Table.of("cost-of-a-step", COST_TITLE, columns, rows, notes)]
+
+
+def _cost_row(configuration: Configuration, cost: StepCost, timing: Timing) -> tuple[Cell, ...]:
+    share, ratio = timing.alpha_share, cost.ratio
+    expected = 1.0 if not share else None if ratio is None else expected_steps(share, ratio)
+    costs = (cost.plain, cost.alpha, cost.data)
+    return (
+        configuration.label,
+        *(_scaled(1e3, seconds) for seconds in costs),
+        ratio,
+        100 * share,
+        _scaled(100, expected),
+        _scaled(1e3, timing.observed),
+    )
+
+
+def _scaled(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
+def _parts_table(data: ReportData) -> list[Table]:
+    found = facts(data)
+    parted = any(window.alpha_parts for run in data.experiment.runs for window in run.windows)
+    printed = data.reference is not None and any(data.reference.find(fact.key) for fact in found)
+    if not found or not (parted or printed):
+        return []
+    return [facts_table("alpha-step", PARTS_TITLE, found, data.reference, [PARTS_NOTE])]
+
+
+def _parts(of: str, step: AlphaStep) -> Iterator[Fact]:
+    def fact(words: str, value: float | None, quantity: str) -> Fact:
+        return Fact(of, words, value, key=Key("pretest", quantity))
+
+    yield fact("complete step (s)", step.complete, "seconds_per_step_complete")
+    yield fact("products with G (s)", step.curvature, "seconds_per_step_ggn_linear_operator")
+    yield fact("the rest of α* (s)", step.other, "seconds_per_step_other_alpha")
+    yield fact("without α* (s)", step.rest, "seconds_per_step_non_alpha")
+    yield fact("share of products with G (%)", _share(step.curvature, step), "share_ggn_linear_operator")
+    yield fact("share of all α* (%)", _share(step.alpha, step), "share_all_alpha")
+    yield fact("complete step over one without α*", ratio(step.complete, step.rest), "slowdown")
+
+
+def _share(part: float | None, step: AlphaStep) -> float | None:
+    return None if part is None else _scaled(100, ratio(part, step.complete))
 
 
 def _draw(found: list[tuple[Configuration, Timing]]) -> Canvas:

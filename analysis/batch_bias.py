@@ -1,0 +1,147 @@
+"""What of α*'s numerator and denominator a second batch does not confirm, by passes over the training data.
+
+Along a direction d from batch B₂, the biased numerator −dᵀg₂ and denominator dᵀG₂d come from that batch, the
+unbiased ones from another, B₁ (thesis, equations 3.4 and 3.5). Both batches are of the same training data:
+after the first pass neither is new to the model, so that this is the bias towards the batch, not towards
+the data set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..store.queries import AlphaRow, Estimate
+from .batches import batch_of
+from .configurations import Configuration
+from .data import RunData
+from .passes import passes_over, train_examples
+from .statistics import Summary
+
+FEWEST = 2
+"""So many passes at least make a development over passes."""
+
+Part = Literal["numerator", "denominator"]
+PARTS: tuple[Part, ...] = ("numerator", "denominator")
+
+
+@dataclass(frozen=True)
+class Means:
+    """The means of one part over some steps of one run, by both estimators."""
+
+    biased: float
+    unbiased: float
+
+    @property
+    def bias(self) -> float:
+        """The share of the biased mean that the second batch does not confirm [%]."""
+        return 100 * (1 - self.unbiased / self.biased) if self.biased else math.nan
+
+
+@dataclass(frozen=True)
+class Span:
+    """The passes `first` to `last` (from 1) of a configuration: each seed's means, over `n` steps in all."""
+
+    first: int
+    last: int
+    n: int
+    of_seeds: dict[Part, tuple[Means, ...]]
+
+    @property
+    def label(self) -> str:
+        """The passes in words: `3–4`."""
+        return str(self.first) if self.first == self.last else f"{self.first}–{self.last}"
+
+    def bias(self, part: Part) -> Summary | None:
+        """Return mean and SD over seeds of the bias [%]."""
+        return Summary.of(one.bias for one in self.of_seeds[part])
+
+    def level(self, part: Part, estimator: Literal["biased", "unbiased"]) -> Summary | None:
+        """Return mean and SD over seeds of the part itself."""
+        return Summary.of(getattr(one, estimator) for one in self.of_seeds[part])
+
+
+def spans(configuration: Configuration) -> list[Span]:
+    """Return the passes of a configuration in spans of doubling length.
+
+    They are 1, 2, 3–4, 5–8, and so on; none where there were fewer than two passes, or nowhere both
+    estimators.
+    """
+    steps = [found for run in configuration.runs if (found := _steps(run))]
+    last = max((at.turn for of_run in steps for at in of_run), default=0)
+    groups: dict[int, list[list[_At]]] = defaultdict(list)
+    for of_run in steps:
+        for power, of_span in _by_span(of_run, last).items():
+            groups[power].append(of_span)
+    return [_span(power, groups[power]) for power in sorted(groups)] if last >= FEWEST else []
+
+
+@dataclass(frozen=True)
+class _At:
+    """Both estimates of a step, and the pass (from 1) that it belongs to."""
+
+    turn: int
+    pair: tuple[Estimate, Estimate]
+
+
+def _span(power: int, seeds: Sequence[Sequence[_At]]) -> Span:
+    first = 2**power // 2 + 1
+    last = max(at.turn for of_seed in seeds for at in of_seed)
+    means: dict[Part, tuple[Means, ...]] = {
+        part: tuple(_means([at.pair for at in of_seed], part) for of_seed in seeds) for part in PARTS
+    }
+    return Span(first, last, sum(map(len, seeds)), means)
+
+
+def _steps(run: RunData) -> list[_At]:
+    """Return the steps of a run with both estimates, where the size of its data is known."""
+    examples, batch = train_examples(run), batch_of(run.row.config)
+    if not examples or not batch:
+        return []
+    return [
+        _At(math.floor(passes_over(row.step, batch, examples)) + 1, pair) for row, pair in _pairs(run.alphas)
+    ]
+
+
+def _by_span(steps: Sequence[_At], last: int) -> dict[int, list[_At]]:
+    """Return steps by the span of their pass: span p ends with pass 2ᵖ.
+
+    A last span of which less than half was passed through joins the one before.
+    """
+    highest = _power(last) - (last < 0.75 * 2 ** _power(last))
+    found: dict[int, list[_At]] = defaultdict(list)
+    for at in steps:
+        found[min(_power(at.turn), highest)].append(at)
+    return found
+
+
+def _power(turn: int) -> int:
+    return math.ceil(math.log2(turn))
+
+
+def _pairs(rows: Iterable[AlphaRow]) -> Iterator[tuple[AlphaRow, tuple[Estimate, Estimate]]]:
+    for row in rows:
+        pair = row.estimates.get("biased"), row.estimates.get("unbiased")
+        if pair[0] is not None and pair[1] is not None and all(map(_is_finite, pair)):
+            yield row, (pair[0], pair[1])
+
+
+def _is_finite(one: Estimate | None) -> bool:
+    parts = (None, None) if one is None else (one.slope, one.curvature)
+    return all(part is not None and math.isfinite(part) for part in parts)
+
+
+def _means(pairs: Sequence[tuple[Estimate, Estimate]], part: Part) -> Means:
+    biased, unbiased = (
+        math.fsum(_value(pair[place], part) for pair in pairs) / len(pairs) for place in (0, 1)
+    )
+    return Means(biased, unbiased)
+
+
+def _value(one: Estimate, part: Part) -> float:
+    value = one.curvature if part == "denominator" else one.slope
+    assert value is not None
+    return value if part == "denominator" else -value

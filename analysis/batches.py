@@ -1,0 +1,105 @@
+"""How α* grows with the batch: series of configurations that differ in nothing but its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .alphas import Statistics, estimators, statistics, values
+from .configurations import Configuration
+from .data import RunData
+from .methods import UNTOLD, canonical, told_apart, without
+from .statistics import Summary
+
+FEWEST = 3
+"""So many batch sizes at least make a series."""
+SIZE_KEYS = ("workload.batch_size", "workload.accumulate")
+
+Quantity = Literal["mean", "median"]
+QUANTITIES: tuple[Quantity, ...] = ("mean", "median")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One batch size: the statistics of α*_abs over the steps of each seed's run."""
+
+    batch: int
+    of_seeds: tuple[Statistics, ...]
+
+    def summary(self, quantity: Quantity) -> Summary:
+        """Return mean and SD over seeds of their means, or of their medians."""
+        found = Summary.of(getattr(seed, quantity) for seed in self.of_seeds)
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Series:
+    """One estimator over batch sizes, the smallest first; `name` tells series of one report apart."""
+
+    name: str
+    estimator: str
+    sizes: tuple[Size, ...]
+
+    def growth(self, quantity: Quantity) -> list[float | None]:
+        """Return the values over that at the smallest size; None where that is not positive."""
+        first = self.sizes[0].summary(quantity).mean
+        return [size.summary(quantity).mean / first if first > 0 else None for size in self.sizes]
+
+    def exponent(self, quantity: Quantity) -> Summary | None:
+        """Fit value ∝ batch^exponent to each seed, and summarise over those whose values are positive.
+
+        The linear rule has exponent 1, the square-root rule ½.
+        """
+        fits = []
+        for of_seed in zip(*(size.of_seeds for size in self.sizes), strict=False):
+            found = [getattr(one, quantity) for one in of_seed]
+            if min(found) > 0:
+                fits.append(slope([math.log(s.batch) for s in self.sizes], [math.log(v) for v in found]))
+        return Summary.of(fits)
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the slope of the least-squares line through points at two or more different xs."""
+    middle_x, middle_y = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
+    spread = math.fsum((x - middle_x) ** 2 for x in xs)
+    return math.fsum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True)) / spread
+
+
+def batch_of(config: Any) -> int:
+    """Return the examples of a step: the batch size times how many batches it accumulates."""
+    workload = config.get("workload") or {}
+    return int(workload.get("batch_size") or 0) * int(workload.get("accumulate") or 1)
+
+
+def series(configurations: Iterable[Configuration]) -> list[Series]:
+    """Return each estimator over batch sizes, where there are enough with an absolute α*."""
+    groups: dict[str, list[Configuration]] = {}
+    for configuration in configurations:
+        rest = without(configuration.runs[0].row.config, *UNTOLD, *SIZE_KEYS)
+        groups.setdefault(canonical(rest), []).append(configuration)
+    configs = [without(group[0].runs[0].row.config, *SIZE_KEYS) for group in groups.values()]
+    names = told_apart([""] * len(configs), configs) if len(configs) > 1 else [""]
+    return [
+        one
+        for name, group in zip(names, groups.values(), strict=True)
+        for estimator in estimators(row for c in group for run in c.runs for row in run.alphas)
+        for one in _series(name.strip(), estimator, group)
+    ]
+
+
+def _series(name: str, estimator: str, group: Sequence[Configuration]) -> list[Series]:
+    sizes = [size for configuration in group for size in _size(configuration, estimator)]
+    if len({size.batch for size in sizes}) < FEWEST:
+        return []
+    return [Series(name, estimator, tuple(sorted(sizes, key=lambda size: size.batch)))]
+
+
+def _size(configuration: Configuration, estimator: str) -> list[Size]:
+    finished = [run for run in configuration.runs if run.finished]  # others would be at another phase
+    ordered: list[RunData] = sorted(finished, key=lambda run: str(run.row.config.get("seed")))
+    found = [statistics(values(run.alphas, estimator, "absolute")) for run in ordered]
+    known = tuple(one for one in found if one is not None)
+    return [Size(batch_of(configuration.runs[0].row.config), known)] if known else []

@@ -1,0 +1,76 @@
+"""One number each: what it is of, its value, and the key under which a reference prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .published import Key, Published, Reference
+from .tables import Cell, Table
+
+SCALE = (
+    "Thesis: as printed, of its own full-size runs (one seed each); a run on other data or of another size "
+    "is not meant to give the same."
+)
+
+THESIS = "thesis"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A quantity of something; None where the store does not hold what it follows from.
+
+    `n` is what it rests on (values, cells or seeds, as the table says), `where` what it was found at.
+    """
+
+    of: str
+    quantity: str
+    value: float | int | None
+    n: int | None = None
+    where: str = ""
+    key: Key | None = None
+
+
+def facts_table(
+    name: str, title: str, facts: Sequence[Fact], reference: Reference | None, notes: Sequence[str] = ()
+) -> Table:
+    """Return the facts as a table; beside a reference, what it prints; no column that says nothing."""
+    printed = [None if reference is None else reference.find(fact.key) for fact in facts]
+    beside = any(printed)
+    columns: list[tuple[str, list[Cell]]] = [
+        ("of", [fact.of for fact in facts]),
+        ("quantity", [fact.quantity for fact in facts]),
+        ("yours" if beside else "value", [fact.value for fact in facts]),
+    ]
+    if beside:
+        columns.append((THESIS, [None if one is None else one.value for one in printed]))
+    if any(fact.n is not None for fact in facts):
+        columns.append(("n", [fact.n for fact in facts]))
+    if any(fact.where for fact in facts):
+        columns.append(("at", [fact.where for fact in facts]))
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    notes = [*notes, *([SCALE] if beside else [])]
+    return as_printed(Table.of(name, title, [name for name, _ in columns], rows, notes), printed)
+
+
+def as_printed(table: Table, printed: Sequence[Published | None]) -> Table:
+    """Show the column of the thesis as it prints it, bounds with their sign."""
+    if THESIS not in table.columns:
+        return table
+    place = table.columns.index(THESIS)
+    shown = tuple(
+        row if one is None else (*row[:place], one.text, *row[place + 1 :])
+        for row, one in zip(table.shown, printed, strict=True)
+    )
+    return replace(table, shown=shown)
+
+
+def whole(value: float | None) -> float | int | None:
+    """Return a count as the whole number that it is; a mean of counts may be none."""
+    return int(value) if value is not None and value == int(value) else value
+
+
+def beside(reference: Reference | None, name: str, keys: Sequence[Key | None]) -> dict[str, list[Cell]]:
+    """Return a column `NAME, thesis` of what is printed under the keys; none where nothing is."""
+    printed: list[Cell] = [None if reference is None else reference.value(key) for key in keys]
+    return {f"{name}, thesis": printed} if any(value is not None for value in printed) else {}

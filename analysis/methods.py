@@ -1,0 +1,102 @@
+"""What a run does with its learning rate, in short: the method that it stands for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST = 3
+"""So many keys are named where methods differ in more than their name says."""
+UNTOLD = ("seed", "stop", "checkpoint")
+"""Keys that say nothing about what a run is, or that seeds differ in."""
+
+MISSING = "no such key"
+SCHEDULE_FREE = "schedule_free"
+"""Optimizers whose name begins so are methods by themselves: without a schedule they are not `constant`."""
+
+Config = Mapping[str, Any]
+
+
+def method_names(configs: Sequence[Config]) -> list[str]:
+    """Name each config by its policy that acts, else its schedule, else `constant`.
+
+    The optimizer is named where it is not the usual one; configs that still share a name although they
+    differ get the keys in which they do.
+    """
+    optimizers = Counter(_name(config, "optimizer") for config in configs)
+    usual = optimizers.most_common(1)[0][0] if optimizers else ""
+    return told_apart([_method(config, usual) for config in configs], configs)
+
+
+def told_apart(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """Add what differs, where names coincide and configs do not: `ema (scale 2)`."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        groups.setdefault(name, []).append(place)
+    found = list(names)
+    for places in groups.values():
+        for place, details in zip(places, _details([configs[place] for place in places]), strict=True):
+            found[place] += f" ({details})" if details else ""
+    return found
+
+
+def _details(configs: Sequence[Config]) -> list[str]:
+    """Return, for each config, the first keys in which they differ, with its values."""
+    leaves = [flat(without(config, *UNTOLD)) for config in configs]
+    keys = dict.fromkeys(key for mine in leaves for key in mine)
+    differing = [key for key in keys if len({canonical(mine.get(key, MISSING)) for mine in leaves}) > 1]
+    parts = [[(key, mine[key]) for key in differing if key in mine][:MOST] for mine in leaves]
+    return [", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in of) for of in parts]
+
+
+def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a config by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def without(config: Config, *keys: str) -> dict[str, Any]:
+    """Return a config without some of its keys, which may be dotted."""
+    found = {key: value for key, value in config.items() if key not in keys}
+    for section, dot, key in (key.partition(".") for key in keys):
+        if dot and isinstance(found.get(section), Mapping):
+            found[section] = without(found[section], key)
+    return found
+
+
+def canonical(value: Any) -> str:
+    """Return a value as text by which it can be compared."""
+    return json.dumps(value, sort_keys=True)
+
+
+def acts(config: Config) -> bool:
+    """Tell whether α* changes what is done, and is not merely observed."""
+    policy: str = (config.get("alpha") or {}).get("policy", "observe")
+    return policy != "observe"
+
+
+def _method(config: Config, usual: str) -> str:
+    optimizer = _name(config, "optimizer")
+    if acts(config):
+        name = str(config["alpha"]["policy"])
+    elif config.get("schedule"):
+        name = _name(config, "schedule")
+    else:
+        named = optimizer != usual or optimizer.startswith(SCHEDULE_FREE)
+        return optimizer if named else "constant"
+    return name if optimizer == usual else f"{name}, {optimizer}"
+
+
+def _name(config: Config, section: str) -> str:
+    return str((config.get(section) or {}).get("name", ""))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

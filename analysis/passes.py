@@ -1,0 +1,30 @@
+"""How often a run went over its training data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .data import RunData
+
+
+def passes(run: RunData) -> float | None:
+    """Return steps · batch / training examples; None where the journal does not tell how many there are.
+
+    The thesis prints "≈ 0.66" for experiment 1; 85,328 · 32,768 / 4,195,197,692 is 0.6665.
+    """
+    workload: dict[str, Any] = run.row.config.get("workload") or {}
+    batch, examples = workload.get("batch_size"), train_examples(run)
+    if batch is None or not examples:
+        return None
+    return passes_over(run.row.step, batch * (workload.get("accumulate") or 1), examples)
+
+
+def passes_over(steps: int, batch: int, examples: int) -> float:
+    """Return how many times `examples` went by in so many steps."""
+    return steps * batch / examples
+
+
+def train_examples(run: RunData) -> int | None:
+    """Return the size of the training data, as the newest attempt's start of training tells it."""
+    told = [event.details.get("train_examples") for event in run.events if event.event == "training_started"]
+    return next((int(number) for number in reversed(told) if number), None)

@@ -1,0 +1,24 @@
+"""What runs were trained on, as their journals tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .data import ExperimentData, RunData
+
+
+def provenance(run: RunData) -> dict[str, Any]:
+    """Return what the run's newest `data` event says; nothing where there is none."""
+    told = [event.details for event in run.events if event.event == "data"]
+    return dict(told[-1]) if told else {}
+
+
+def synthetic_warnings(data: ExperimentData) -> list[str]:
+    """Return a sentence if any run learnt from data that were made up."""
+    found = [provenance(run) for run in data.runs]
+    makers = sorted({str(one.get("made_by")) for one in found if one.get("synthetic")})
+    if not makers:
+        return []
+    count = sum(bool(one.get("synthetic")) for one in found)
+    who = "All runs" if count == len(found) else f"{count} of {len(found)} runs"
+    return [f"{who} trained on synthetic data ({'; '.join(makers)}): nobody ever clicked there."]

@@ -1,0 +1,115 @@
+"""Best loss against starting rate: a line for each method, a level for each that needs no rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .figures import COLOURS, DASHES, common_legend, panels, plain_log
+from .regret import Method, Task, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDE = 3
+"""A loss that varies by more than this factor is drawn logarithmically."""
+HIGHEST = 100
+"""Losses more than so many times the lowest are not drawn."""
+APART = 1.03
+"""Factor on the rates from one method to the next, so that equal losses do not hide one another."""
+
+
+def draw_rate_curves(tasks: Sequence[Task]) -> Canvas:
+    """Draw one panel for each workload; a method has the same colour and mark in all of them."""
+    canvas, found = panels(len(tasks), 2, (4.6, 3.5), (2.2, 0.3))
+    names = list(dict.fromkeys(method.name for task in tasks for method in task.methods))
+    for axes, task in zip(found, tasks, strict=True):
+        _panel(axes, task, names)
+    common_legend(canvas, found, "outside right upper")
+    return canvas
+
+
+def _panel(axes: Axes, task: Task, names: Sequence[str]) -> None:
+    axes.set_xscale("log")
+    for method in task.methods:
+        place = names.index(method.name)
+        if method.trials:
+            _line(axes, method, place, len(names))
+        if method.free is not None:
+            _level(axes, method, method.free, place)
+    if task.reference is not None and task.reference.best is not None:
+        _best(axes, task.reference.best, names.index(task.reference.name), len(names))
+    _scale(axes, list(_levels(task)))
+    axes.set_title(task.workload)
+    axes.set_xlabel("starting learning rate (logarithmic)")
+    axes.set_ylabel("best validation loss")
+
+
+def _at(trial: Trial, place: int, of: int) -> float:
+    """Return where a trial of the method at `place` of so many is drawn."""
+    return math.nan if trial.rate is None else trial.rate * APART ** (place - (of - 1) / 2)
+
+
+def _best(axes: Axes, trial: Trial, place: int, of: int) -> None:
+    """Mark what regret is counted from."""
+    look: Any = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
+    axes.axhline(trial.loss, label="best of the reference (circled)", zorder=1.5, **look)
+    axes.plot([_at(trial, place, of)], [trial.loss], "o", markersize=12, markerfacecolor="none", **look)
+
+
+def _line(axes: Axes, method: Method, place: int, of: int) -> None:
+    """Draw mean and SD over seeds at each rate; a rate at which a seed had no loss breaks the line."""
+    means = [trial.loss if math.isfinite(trial.loss) else math.nan for trial in method.trials]
+    axes.errorbar(
+        [_at(trial, place, of) for trial in method.trials],
+        means,
+        yerr=[_deviation(trial) for trial in method.trials],
+        fmt=MARKERS[place % len(MARKERS)],
+        linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
+        color=COLOURS[place % len(COLOURS)],
+        markersize=5,
+        elinewidth=1.1,
+        capsize=2.5,
+        label=method.name,
+        zorder=3,
+    )
+
+
+def _level(axes: Axes, method: Method, trial: Trial, place: int) -> None:
+    if not math.isfinite(trial.loss):
+        return
+    colour, spread = COLOURS[place % len(COLOURS)], _deviation(trial)
+    axes.axhline(
+        trial.loss,
+        color=colour,
+        linewidth=1.8,
+        linestyle=(0, (6, 2)),
+        label=f"{method.name}, no rate",
+        zorder=2.5,
+    )
+    axes.axhspan(trial.loss - spread, trial.loss + spread, color=colour, alpha=0.15, linewidth=0, zorder=1)
+
+
+def _deviation(trial: Trial) -> float:
+    deviation = None if trial.summary is None else trial.summary.deviation
+    return 0.0 if deviation is None else deviation
+
+
+def _levels(task: Task) -> Iterator[float]:
+    for method in task.methods:
+        yield from (trial.loss for trial in (*method.trials, method.free) if trial is not None)
+
+
+def _scale(axes: Axes, levels: Sequence[float]) -> None:
+    finite = [level for level in levels if math.isfinite(level)]
+    low, high = min(finite), max(finite)
+    if low > 0 and high > WIDE * low:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.25, min(high, HIGHEST * low) * 1.25)
+        plain_log(axes.yaxis)
+    else:
+        room = 0.1 * (high - low) or abs(low) * 0.1 or 1.0
+        axes.set_ylim(low - room, high + room)

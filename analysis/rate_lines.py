@@ -1,0 +1,86 @@
+"""Learning rates over steps, cell by cell, each line to where its budget ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .comparison import Comparison, Entry, ReportData
+from .counterparts import is_scheduled
+from .data import RunData
+from .figures import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
+from .rates import Stretch, stretches
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+THIN = 0.35
+
+
+def draw_rates(
+    data: ReportData, comparison: Comparison, entries: Sequence[Entry], marks: Sequence[Comparison]
+) -> Canvas:
+    """Draw the rates of some cells and of the scheduled baseline; a dot at each budget in `marks`."""
+    canvas = new_canvas(9, 4.2)
+    axes = canvas.subplots()
+    for entry in comparison.baselines:
+        if is_scheduled(entry.configuration):
+            _lines(axes, comparison, entry, [], BASELINE_COLOURS[0], 1.1)
+    for place, entry in enumerate(entries):
+        _lines(axes, comparison, entry, marks, COLOURS[place % len(COLOURS)], 1.7)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    thousands(axes.xaxis)
+    legend_beside(axes)
+    return canvas
+
+
+def points(run: RunData, until: float) -> list[tuple[float, float]]:
+    """Return the rates as a line: both ends of a stretch of one rate, the middle of one that changes."""
+    found = stretches(run, until)
+    return _beginning(found) + [point for stretch in found for point in _ends(stretch)]
+
+
+def _beginning(found: Sequence[Stretch]) -> list[tuple[float, float]]:
+    """Return where the line begins if its first stretch changes: low if it then rises, else high."""
+    if len(found) < 2 or found[0].constant:
+        return []
+    rises = found[1].mean > found[0].mean
+    return [(found[0].start, found[0].low if rises else found[0].high)]
+
+
+def _ends(stretch: Stretch) -> list[tuple[float, float]]:
+    if stretch.constant:
+        return [(stretch.start, stretch.mean), (stretch.end, stretch.mean)]
+    return [((stretch.start + stretch.end) / 2, stretch.mean)]
+
+
+def _lines(
+    axes: Axes, comparison: Comparison, entry: Entry, marks: Sequence[Comparison], colour: str, width: float
+) -> None:
+    """Draw the first seed under the configuration's name, and the others thin."""
+    for place, (run, outcome) in enumerate(zip(entry.configuration.runs, entry.outcomes, strict=True)):
+        line = points(run, outcome.steps_reached or 0)
+        look: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
+        look |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
+        label = entry.configuration.label if place == 0 else None
+        axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **look)
+        for mark in marks if place == 0 else ():
+            _dot(axes, line, _step_at(mark, run), colour)
+
+
+def _step_at(mark: Comparison, run: RunData) -> int | None:
+    limit = mark.budget.limit(run)
+    return None if limit is None else run.curve.steps_reached(limit, mark.kind)
+
+
+def _dot(axes: Axes, line: Sequence[tuple[float, float]], step: int | None, colour: str) -> None:
+    """Mark the rate at a step, unless the line does not reach it."""
+    if step is None or not line or step > line[-1][0]:
+        return
+    rate = next(rate for at, rate in line if at >= step)
+    axes.plot([step], [rate], "o", markersize=7, color=colour, markeredgecolor="black", zorder=5)

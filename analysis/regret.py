@@ -1,0 +1,190 @@
+"""How methods fare over the starting rates that they were given, and beside the best tuned schedule.
+
+A **method** is what remains of a configuration without its learning rate: policy, schedule, optimizer.
+**Regret** is how much higher its best validation loss is than that of the reference, the method with a
+schedule (and no policy that acts) whose best rate gives the lowest loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .data import RunData
+from .methods import acts, canonical, method_names, told_apart, without
+from .statistics import Summary, median
+
+REFERENCE = "warmup_cosine"
+"""The schedule that others are held against, where it was run."""
+FEWEST_RATES = 3
+"""So many rates at least make a method tuned, and a figure over rates worth drawing."""
+
+Best = Callable[[RunData], float | None]
+"""The best validation loss of a run, None where there is none."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method at one starting rate (None: it was given none), with the best loss of each seed.
+
+    A seed that has none yet is left out; None: it has ended without one.
+    """
+
+    rate: float | None
+    losses: tuple[float | None, ...]
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """Over the seeds that have a loss."""
+        return Summary.of(self.losses)
+
+    @property
+    def loss(self) -> float:
+        """Mean over seeds; infinite where one of them never had a finite loss."""
+        return math.inf if self.summary is None or None in self.losses else self.summary.mean
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method on one workload, at each of its starting rates in order, and without a rate."""
+
+    name: str
+    schedule: str | None
+    """Its schedule, if no policy acts."""
+    trials: tuple[Trial, ...]
+    free: Trial | None
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial at the rate with the lowest loss; the lowest such rate on ties."""
+        found = min(self.trials, key=lambda trial: trial.loss, default=None)
+        return None if found is None or found.summary is None else found
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether its best rate is the lowest or the highest that was tried."""
+        return len(self.trials) > 1 and self.best in (self.trials[0], self.trials[-1])
+
+    @property
+    def losses(self) -> list[float]:
+        """The losses at its rates."""
+        return [trial.loss for trial in self.trials]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All methods on one workload."""
+
+    workload: str
+    methods: tuple[Method, ...]
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are several methods (one without a rate counts), one of them over enough rates."""
+        ways = sum(bool(method.trials) + (method.free is not None) for method in self.methods)
+        return ways > 1 and any(len(method.trials) >= FEWEST_RATES for method in self.methods)
+
+    @cached_property
+    def reference(self) -> Method | None:
+        """The best tuned method with the schedule `warmup_cosine`; else with any schedule; else of all."""
+        found = [method for method in self.methods if method.best is not None]
+        return min(found, key=lambda method: (_rank(method), min(method.losses)), default=None)
+
+
+@dataclass(frozen=True)
+class Regret:
+    """How much higher a loss is than the reference's: in per cent, and in the larger of the two SDs."""
+
+    percent: float
+    deviations: float | None
+
+    @classmethod
+    def of(cls, trial: Trial, reference: Trial) -> Regret | None:
+        """Return the regret; None where either has no loss."""
+        mine, best = trial.summary, reference.summary
+        if mine is None or best is None:
+            return None
+        spreads = [spread for spread in (mine.deviation, best.deviation) if spread is not None]
+        spread = max(spreads) if len(spreads) == 2 else 0.0
+        deviations = (trial.loss - best.mean) / spread if spread > 0 else None
+        return cls(percent(trial.loss, best.mean), deviations)
+
+
+def percent(loss: float, reference: float) -> float:
+    """Return how much higher `loss` is, in per cent of the reference."""
+    return 100 * (loss - reference) / abs(reference) if reference else math.nan
+
+
+def spread_over_rates(method: Method) -> tuple[float, float] | None:
+    """Return the median and the worst of the losses over its rates; None for fewer than two."""
+    return (median(method.losses), max(method.losses)) if len(method.trials) > 1 else None
+
+
+def tasks(runs: Iterable[RunData], best: Best) -> list[Task]:
+    """Return the workloads on which methods can be compared over starting rates."""
+    groups: dict[str, list[RunData]] = {}
+    for run in runs:
+        if "lr" in (run.row.config.get("optimizer") or {}):
+            groups.setdefault(canonical(run.row.config.get("workload")), []).append(run)
+    names = _workload_names([group[0] for group in groups.values()])
+    found = [Task(name, _methods(group, best)) for name, group in zip(names, groups.values(), strict=True)]
+    return [task for task in found if task.compares]
+
+
+def _rank(method: Method) -> int:
+    return 0 if method.schedule == REFERENCE else 1 if method.schedule is not None else 2
+
+
+def _workload_names(runs: Sequence[RunData]) -> list[str]:
+    sections = [run.row.config.get("workload") or {} for run in runs]
+    return told_apart([str(section.get("name", "workload")) for section in sections], sections)
+
+
+def _methods(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
+    groups: dict[str, list[RunData]] = {}
+    for run in runs:
+        groups.setdefault(canonical(_remains(run, named=True)), []).append(run)
+    parted = [part for group in groups.values() for part in _parted(group)]
+    names = method_names([_remains(part[0]) for part in parted])
+    return tuple(_method(name, part, best) for name, part in zip(names, parted, strict=True))
+
+
+def _remains(run: RunData, *, named: bool = False) -> dict[str, Any]:
+    """Return what remains of a config without its rate; `named`: of the optimizer only the name."""
+    optimizer = run.row.config["optimizer"]
+    kept = {"name": optimizer.get("name")} if named else without(optimizer, "lr")
+    return {"optimizer": kept, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
+
+
+def _parted(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Part runs by the optimizer's other options, unless these go with the rate, as they do under `zip`."""
+    options: dict[float | None, set[str]] = {}
+    for run in runs:
+        options.setdefault(_rate(run), set()).add(canonical(_remains(run)))
+    if all(len(of) == 1 for of in options.values()):
+        return [list(runs)]
+    groups: dict[str, list[RunData]] = {}
+    for run in runs:
+        groups.setdefault(canonical(_remains(run)), []).append(run)
+    return list(groups.values())
+
+
+def _method(name: str, runs: Sequence[RunData], best: Best) -> Method:
+    by_rate: dict[float | None, list[float | None]] = {}
+    for run in runs:
+        loss = best(run)
+        if loss is not None or run.finished:
+            by_rate.setdefault(_rate(run), []).append(loss)
+    config = runs[0].row.config
+    schedule = None if acts(config) else (config.get("schedule") or {}).get("name")
+    rates = sorted(rate for rate in by_rate if rate is not None)
+    free = Trial(None, tuple(by_rate[None])) if None in by_rate else None
+    return Method(name, schedule, tuple(Trial(rate, tuple(by_rate[rate])) for rate in rates), free)
+
+
+def _rate(run: RunData) -> float | None:
+    rate: float | None = run.row.config["optimizer"]["lr"]
+    return rate

@@ -1,0 +1,161 @@
+"""What a method costs until it has a result, with every run that was needed to choose its settings.
+
+A **search** is all configurations of one method (policy and estimator, else the schedule; and the
+optimizer): they differ in settings that someone has to choose. Who does so has to train every one of them
+to its end to know the best. Of that best one, the **winner**, only the time until it reaches the **target**
+counts. The target is the result of the reference, the schedule with the most configurations: the highest
+over its seeds, so that each of these reaches it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .configurations import Configuration
+from .data import RunData
+from .methods import acts, canonical, method_names, told_apart
+from .regret import REFERENCE
+from .statistics import Summary, expected_best
+
+
+@dataclass(frozen=True)
+class SeedSearch:
+    """A search done with one seed: a run of each configuration that has ended with a loss."""
+
+    runs: tuple[RunData, ...]
+
+    @cached_property
+    def losses(self) -> list[float]:
+        """The best validation loss of each run over its whole length."""
+        return [loss for run in self.runs if (loss := best_loss(run)) is not None]
+
+    @property
+    def result(self) -> float:
+        """The lowest of them."""
+        return min(self.losses)
+
+    @property
+    def seconds(self) -> float:
+        """The train_seconds of all runs."""
+        return math.fsum(run.curve.train_seconds for run in self.runs)
+
+    def seconds_to(self, target: float) -> float | None:
+        """Return the time of the losers, and the winner's up to the target; None if it stays above."""
+        winner = min(self.runs, key=lambda run: _or_infinite(best_loss(run)))
+        reached = _first_at(winner, target)
+        return None if reached is None else self.seconds - winner.curve.train_seconds + reached
+
+
+@dataclass(frozen=True)
+class Search:
+    """All configurations of one method on one workload."""
+
+    workload: str
+    name: str
+    schedule: str | None
+    """Its schedule, if no policy acts."""
+    k: int
+    seeds: tuple[SeedSearch, ...]
+
+    @property
+    def result(self) -> Summary | None:
+        """Mean and SD over seeds of what the search finds."""
+        return Summary.of(seed.result for seed in self.seeds)
+
+    @property
+    def seconds(self) -> Summary | None:
+        """Mean and SD over seeds of the time of all its runs."""
+        return Summary.of(seed.seconds for seed in self.seeds)
+
+    def seconds_to(self, target: float) -> Summary | None:
+        """Summarise the time to the target over the seeds that reach it; None if none does."""
+        return Summary.of(seed.seconds_to(target) for seed in self.seeds)
+
+    def expected(self, k: int) -> tuple[float, float]:
+        """Return what a search over `k` configurations costs and finds: means over choices and seeds."""
+        seconds = [k * seed.seconds / len(seed.runs) for seed in self.seeds]
+        losses = [expected_best(seed.losses, k) for seed in self.seeds]
+        return math.fsum(seconds) / len(seconds), math.fsum(losses) / len(losses)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All methods on one workload, and the reference among them."""
+
+    workload: str
+    searches: tuple[Search, ...]
+    reference: Search
+
+    @property
+    def target(self) -> float:
+        """The validation loss to be reached."""
+        return max(seed.result for seed in self.reference.seeds)
+
+
+def contests(configurations: Iterable[Configuration]) -> list[Contest]:
+    """Return the workloads on which a schedule and another method ran, one with settings to choose."""
+    workloads: dict[str, list[Configuration]] = {}
+    for configuration in configurations:
+        config = configuration.runs[0].row.config
+        workloads.setdefault(canonical(config.get("workload")), []).append(configuration)
+    sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
+    names = told_apart([str(section.get("name", "workload")) for section in sections], sections)
+    found = [_contest(name, group) for name, group in zip(names, workloads.values(), strict=True)]
+    return [contest for contest in found if contest is not None]
+
+
+def best_loss(run: RunData) -> float | None:
+    """Return the best validation loss of a run over its whole length."""
+    return run.curve.outcome(math.inf, "steps").best_validation_loss
+
+
+def _contest(workload: str, configurations: Sequence[Configuration]) -> Contest | None:
+    groups: dict[str, list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault(canonical(_method(configuration)), []).append(configuration)
+    names = method_names([_method(group[0]) for group in groups.values()])
+    found = [_search(workload, name, group) for name, group in zip(names, groups.values(), strict=True)]
+    searches = tuple(search for search in found if search.seeds)
+    scheduled = [search for search in searches if search.schedule is not None]
+    if len(searches) < 2 or not scheduled or max(search.k for search in searches) < 2:
+        return None
+    reference = max(scheduled, key=lambda search: (search.schedule == REFERENCE, search.k))
+    return Contest(workload, searches, reference)
+
+
+def _method(configuration: Configuration) -> dict[str, Any]:
+    """Return what is not chosen by a search: optimizer, schedule, policy and estimator, by name."""
+    config = configuration.runs[0].row.config
+    alpha, schedule = (config.get(key) or {} for key in ("alpha", "schedule"))
+    optimizer = {"name": (config.get("optimizer") or {}).get("name")}
+    if acts(config):
+        named = {key: alpha.get(key) for key in ("policy", "estimator")}
+        return {"optimizer": optimizer, "schedule": None, "alpha": named}
+    return {"optimizer": optimizer, "schedule": {"name": schedule.get("name")} if schedule else None}
+
+
+def _search(workload: str, name: str, configurations: Sequence[Configuration]) -> Search:
+    schedule = _method(configurations[0])["schedule"]
+    by_seed: dict[Any, list[RunData]] = {}
+    for run in (run for configuration in configurations for run in configuration.runs):
+        if run.finished:
+            by_seed.setdefault(run.row.config.get("seed"), []).append(run)
+    whole = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
+    seeds = tuple(seed for seed in map(SeedSearch, whole) if seed.losses)
+    return Search(workload, name, schedule and schedule["name"], len(configurations), seeds)
+
+
+def _or_infinite(loss: float | None) -> float:
+    return math.inf if loss is None else loss
+
+
+def _first_at(run: RunData, target: float) -> float | None:
+    """Return the train_seconds of the first evaluation whose validation loss is at most the target."""
+    reached = [
+        row.train_seconds for row in run.curve.evaluations if row.losses.get("validation", math.nan) <= target
+    ]
+    return min(reached, default=None)

@@ -1,0 +1,102 @@
+"""How observed α* begins: its very first step, and the means of its first two windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from ...store.queries import AlphaRow
+from ..alphas import after_vanishing_rates, by_window, values
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..data import RunData
+from ..facts import Fact, facts_table
+from ..figures import Figure
+from ..published import Key
+from ..spreads import estimator_names, observed, over_seeds, window_mean
+from ..tables import Table
+
+TITLE = "How α* begins"
+SCALARS = {
+    "direction_norm": ("norm of d", "direction_norm"),
+    "probe_cosine": ("cosine of d₂ and g₁", "cosine_d2_g1"),
+    "cosine": ("cosine of d₂ and g₂", "cosine_d2_g2"),
+}
+WINDOWS = ("mean_steps_0_49", "mean_steps_1000_1049")
+"""The first window and the second, as the thesis names their means."""
+NOTE = (
+    "First step: 0-based step 0, where a warm-up begins from nothing; the statistics elsewhere leave it out. "
+    "Means over seeds."
+)
+FIRST_WINDOW = (
+    "The thesis' code multiplied by the learning rate of the next step, and took d as a difference of "
+    "float32 parameters: its first step (α* above 1e14) and the means of its first window (0.000268 and "
+    "0.000267) are not to be expected here."
+)
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether α* was observed from the first step on, or ought to be beside a reference."""
+    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return the first step and the first windows."""
+    notes = [NOTE, *([FIRST_WINDOW] if data.reference is not None else [])]
+    return [facts_table("alpha-beginning", TITLE, facts(data), data.reference, notes)]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return every number of the section; none of a configuration that does not measure its first step."""
+    return [
+        fact
+        for one in observed(data)
+        if not (one.runs[0].row.config.get("alpha") or {}).get("start_step")
+        for fact in (*_first_step(one), *_first_windows(one))
+    ]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none."""
+    return []
+
+
+def _first_step(configuration: Configuration) -> Iterator[Fact]:
+    def fact(of: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str) -> Fact:
+        value = over_seeds(configuration, partial(_at_first_step, read))
+        return Fact(of, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
+
+    for name in estimator_names(configuration):
+        of = f"{configuration.label}, {name}"
+        yield fact(of, "relative α*", partial(_estimate, name, "alpha_rel"), "alpha_rel")
+        yield fact(of, "denominator", partial(_estimate, name, "curvature"), "denominator")
+    for scalar, (words, quantity) in SCALARS.items():
+        yield fact(configuration.label, words, partial(_scalar, scalar), quantity)
+
+
+def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
+    row = next((row for row in run.alphas if row.step == 0 and row.repeat == 0), None)
+    return None if row is None else read(row)
+
+
+def _estimate(name: str, field: str, row: AlphaRow) -> float | None:
+    return getattr(row.estimates[name], field) if name in row.estimates else None
+
+
+def _scalar(name: str, row: AlphaRow) -> float | None:
+    value: float | None = getattr(row, name)
+    return value
+
+
+def _first_windows(configuration: Configuration) -> Iterator[Fact]:
+    for name in estimator_names(configuration):
+        for place, quantity in enumerate(WINDOWS):
+            value = over_seeds(configuration, partial(_mean_of_window, name, place))
+            of = f"{configuration.label}, {name}"
+            words = f"{'first' if place == 0 else 'second'} window, mean absolute α*"
+            yield Fact(of, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
+
+
+def _mean_of_window(name: str, place: int, run: RunData) -> float | None:
+    windows = by_window(values(after_vanishing_rates(run), name, "absolute"), run)
+    return window_mean(windows[place]) if place < len(windows) else None

@@ -1,0 +1,60 @@
+"""How well the quadratic tells what a step does, and how directions lie to gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..figures import Figure
+from ..statistics import Summary, median
+from ..tables import Cell, Table
+
+TITLE = "Diagnostics of α*"
+COLUMNS = ("configuration", "quantity", "n", "mean", "median", "SD")
+QUANTITIES = {
+    "reduction_ratio": "reduction ratio",
+    "cosine": "cosine of d and the gradient of its own batch",
+    "lookahead_cosine": "cosine of d and the gradient of the next batch",
+}
+RATIO = (
+    "Reduction ratio: the decrease of the loss on the acting batch over the one that the quadratic predicts; "
+    "1 where the quadratic is exact."
+)
+COSINE = "Cosines: −1 is steepest descent on that batch."
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether any diagnostics were recorded."""
+    return bool(_rows(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each configuration and quantity, seeds pooled."""
+    rows = _rows(data)
+    quantities = {row[1] for row in rows}
+    ratio = QUANTITIES["reduction_ratio"]
+    notes = [
+        text for text, is_there in ((RATIO, ratio in quantities), (COSINE, quantities - {ratio})) if is_there
+    ]
+    return [Table.of("alpha-diagnostics", TITLE, COLUMNS, rows, notes)]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none."""
+    return []
+
+
+def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
+    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
+
+
+def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+    rows = [row for run in configuration.runs for row in run.alphas]
+    for name, text in QUANTITIES.items():
+        measured = [value for row in rows if (value := getattr(row, name)) is not None]
+        finite = [value for value in measured if math.isfinite(value)]
+        summary = Summary.of(finite)
+        if summary is not None:
+            yield (configuration.label, text, summary.n, summary.mean, median(finite), summary.deviation)

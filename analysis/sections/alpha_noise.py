@@ -1,0 +1,81 @@
+"""What the noise of batches and the movement of θ each add to the spread of α*, where both can be told apart.
+
+`observe` with `repeat: k` measures α* on k independent second batches at one θ₀ and one direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from ..alphas import SCALES, Scale, estimators, values
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..figures import Figure
+from ..statistics import components
+from ..tables import Cell, Table
+
+TITLE = "Batch noise and movement of θ"
+COLUMNS = (
+    "configuration",
+    "estimator",
+    "α*",
+    "steps",
+    "n",
+    "mean",
+    "variance within a step",
+    "variance between steps",
+    "within (%)",
+    "mean SE²",
+)
+COMPONENTS = (
+    "One-way components of variance over the repetitions at each step. Within a step: the noise of the "
+    "second batch alone. Between steps: θ moves, and so does the direction, with the noise of the batch that "
+    "it came from."
+)
+SQUARES = "Mean SE²: what the examples of each batch say of the variance within a step."
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether any α* was measured several times at one step."""
+    return bool(_rows(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each configuration and estimator with repetitions, seeds pooled."""
+    return [Table.of("alpha-noise", TITLE, COLUMNS, _rows(data), [COMPONENTS, SQUARES])]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none."""
+    return []
+
+
+def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
+    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
+
+
+def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+    if not any(row.repeat for run in configuration.runs for row in run.alphas):
+        return
+    for estimator in estimators(row for run in configuration.runs for row in run.alphas):
+        for scale in SCALES:
+            row = _row(configuration, estimator, scale)
+            if row is not None:
+                yield row
+
+
+def _row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
+    steps = [
+        [value for value in at_step if value.n]
+        for run in configuration.runs
+        for _, at_step in groupby(values(run.alphas, estimator, scale), key=lambda value: value.step)
+    ]
+    found = components([value.mean for value in step] for step in steps)
+    if found is None:
+        return None
+    share = None if found.share_within is None else 100 * found.share_within
+    squares = [value.error**2 for step in steps for value in step if value.error == value.error]
+    error = sum(squares) / len(squares) if squares else None
+    place = (configuration.label, estimator, scale, found.groups, found.n)
+    return (*place, found.mean, found.within, found.between, share, error)

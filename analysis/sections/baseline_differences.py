@@ -1,0 +1,179 @@
+"""Every configuration beside each baseline: its share of the steps, and the difference of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..budget import Outcome
+from ..comparison import Comparison, Entry, ReportData
+from ..figures import COLOURS, QUIET, Figure, new_canvas
+from ..significance import LEVEL, Difference, holm
+from ..statistics import Summary
+from ..tables import Cell, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+TITLE = "Beside the baselines"
+COLUMNS = (
+    "budget",
+    "baseline",
+    "configuration",
+    "steps in the baseline's (%)",
+    "difference of the best loss",
+    "SD",
+    "n",
+    "p",
+    "p (Holm)",
+    "told apart",
+)
+PAIRS = (
+    "Difference: best validation loss minus the baseline's, seed by seed (a seed has one order of batches "
+    "and one initial model); below 0 is better than the baseline."
+)
+TEST = (
+    "p: Student's paired test, two-sided; Holm's correction over the configurations beside one baseline "
+    f"within one budget. Told apart: corrected p < {LEVEL}. With few seeds only large differences are."
+)
+MOST = 40
+"""So many configurations are drawn."""
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """A configuration beside a baseline within a budget."""
+
+    entry: Entry
+    share: float | None
+    difference: Difference
+    corrected: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.corrected is None or self.corrected >= LEVEL:
+            return "no"
+        return "better" if self.difference.mean < 0 else "worse"
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether something stands beside a baseline that shares a seed with it."""
+    return any(_pairings(c, b) for c in data.comparisons for b in c.baselines)
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each budget, baseline and configuration, the best first."""
+    rows = [
+        _row(comparison, baseline, pairing)
+        for comparison in data.comparisons
+        for baseline in comparison.baselines
+        for pairing in _pairings(comparison, baseline)
+    ]
+    notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, "One seed each: nothing can be told apart."]
+    return [Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return one figure for each budget: the differences to each baseline, with their intervals."""
+    return [
+        Figure(
+            f"baseline-differences-{comparison.slug}",
+            f"{TITLE}, within {comparison.title}",
+            "Difference of the best validation loss to the baseline's, seed by seed: mean and 95 % interval "
+            "(Student's t, not corrected for their number). Grey: not told apart after Holm's correction.",
+            partial(_draw, comparison),
+        )
+        for comparison in data.comparisons
+        if any(_pairings(comparison, baseline) for baseline in comparison.baselines)
+    ]
+
+
+def _pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
+    """Pair all others with a baseline; the lowest difference first."""
+    found = [p for entry in comparison.entries if entry is not baseline for p in _pairing(entry, baseline)]
+    corrected = holm([pairing.difference.p for pairing in found])
+    named = [
+        _Pairing(pairing.entry, pairing.share, pairing.difference, p)
+        for pairing, p in zip(found, corrected, strict=True)
+    ]
+    return sorted(named, key=lambda pairing: pairing.difference.mean)
+
+
+def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
+    theirs = _by_seed(baseline)
+    pairs = [(mine, theirs[seed]) for seed, mine in _by_seed(entry).items() if seed in theirs]
+    difference = Difference.of(
+        [
+            mine.best_validation_loss - other.best_validation_loss
+            for mine, other in pairs
+            if mine.best_validation_loss is not None and other.best_validation_loss is not None
+        ]
+    )
+    shares = Summary.of(
+        100 * mine.steps_reached / other.steps_reached
+        for mine, other in pairs
+        if mine.steps_reached is not None and other.steps_reached
+    )
+    if difference is not None:
+        yield _Pairing(entry, None if shares is None else shares.mean, difference)
+
+
+def _by_seed(entry: Entry) -> dict[object, Outcome]:
+    runs = entry.configuration.runs
+    return {run.row.config.get("seed"): out for run, out in zip(runs, entry.outcomes, strict=True)}
+
+
+def _row(comparison: Comparison, baseline: Entry, pairing: _Pairing) -> tuple[Cell, ...]:
+    found = pairing.difference
+    return (
+        comparison.title,
+        baseline.configuration.label,
+        pairing.entry.configuration.label,
+        pairing.share,
+        found.mean,
+        found.deviation,
+        found.n,
+        found.p,
+        pairing.corrected,
+        pairing.verdict,
+    )
+
+
+def _draw(comparison: Comparison) -> Canvas:
+    baselines = [baseline for baseline in comparison.baselines if _pairings(comparison, baseline)]
+    order = [pairing.entry for pairing in _pairings(comparison, baselines[0])][:MOST]
+    order += [baselines[0]] if len(baselines) > 1 else []
+    canvas = new_canvas(4.2 * len(baselines) + 2.4, 0.27 * len(order) + 1.4)
+    panels = canvas.subplots(1, len(baselines), sharey=True, squeeze=False)[0]
+    for axes, baseline in zip(panels, baselines, strict=True):
+        _panel(axes, comparison, baseline, order)
+    panels[0].set_yticks(range(len(order)), [entry.configuration.label for entry in order])
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    return canvas
+
+
+def _panel(axes: Axes, comparison: Comparison, baseline: Entry, order: list[Entry]) -> None:
+    places = {id(entry): place for place, entry in enumerate(order)}
+    for pairing in _pairings(comparison, baseline):
+        if id(pairing.entry) in places:
+            colour = {"no": "#8A8A8A", "better": COLOURS[0], "worse": COLOURS[1]}[pairing.verdict]
+            axes.errorbar(
+                pairing.difference.mean,
+                places[id(pairing.entry)],
+                xerr=pairing.difference.half_width,
+                fmt="o",
+                color=colour,
+                markersize=5.5,
+                elinewidth=1.3,
+                capsize=2.5,
+            )
+    axes.axvline(0, color="#444444", linewidth=1)
+    axes.grid(visible=False, axis="y")
+    axes.hlines(range(len(order)), *axes.get_xlim(), color=QUIET, linewidth=0.4, zorder=0)
+    axes.margins(x=0)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_title(f"minus {baseline.configuration.label}")
+    axes.set_xlabel("difference of the best validation loss")

@@ -1,0 +1,108 @@
+"""The best and the worst cell of the grid within each budget, and how far they lie from the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..comparison import Comparison, Entry, ReportData
+from ..counterparts import baseline_item, budget_item
+from ..dispersion import difference
+from ..facts import Fact, facts_table, whole
+from ..figures import Figure
+from ..published import Key
+from ..statistics import Summary
+from ..tables import Table
+
+TITLE = "Best and worst of the grid"
+NOTE = (
+    "Validation losses are means over n seeds. The best of several configurations is lower than a fair one "
+    "of them would be (see the expected best of k); differences are of means, with no claim beyond them."
+)
+PRINT = (
+    "Evaluations at a run's stop are left out beside the thesis, which made none there (`--reference none` "
+    "keeps them)."
+)
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether there is a best and a worst: two cells of one workload with a loss."""
+    workloads = {str((run.row.config.get("workload") or {}).get("name")) for run in data.experiment.runs}
+    return len(workloads) < 2 and bool(_compared(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one table over all budgets."""
+    notes = [NOTE, *([PRINT] if data.reference is not None else [])]
+    return [facts_table("best-and-worst", TITLE, facts(data), data.reference, notes)]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return the losses, their differences, and the most and the fewest steps, for each budget."""
+    return [fact for comparison in _compared(data) for fact in _of_budget(data, comparison)]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return none: the heatmaps show it."""
+    return []
+
+
+def best_and_worst(comparison: Comparison) -> tuple[Entry, Entry] | None:
+    """Return the cells with the lowest and the highest mean loss; None for fewer than two with a loss."""
+    found = [entry for entry in comparison.ranked if entry.best and entry.configuration.baseline is None]
+    return (found[0], found[-1]) if len(found) > 1 else None
+
+
+def _compared(data: ReportData) -> list[Comparison]:
+    """Return the budgets with a best and a worst cell; beside a reference, those that it knows too."""
+    return [
+        comparison
+        for comparison in data.comparisons
+        if best_and_worst(comparison) or (data.reference is not None and budget_item(data, comparison))
+    ]
+
+
+def _of_budget(data: ReportData, comparison: Comparison) -> Iterator[Fact]:
+    item, ends = budget_item(data, comparison) or "", best_and_worst(comparison)
+    best, worst = ends or (None, None)
+    grid = f"{item}.grid"
+    unit = "s" if comparison.kind == "seconds" else "steps"
+    yield Fact(comparison.title, f"budget ({unit})", comparison.budget.value or None, key=Key(item, "budget"))
+    yield _loss(comparison, "best cell", best, Key(grid, "best_validation_loss"))
+    yield _loss(comparison, "worst cell", worst, Key(grid, "worst_validation_loss"))
+    apart = difference(_mean(worst), _mean(best))
+    yield Fact(comparison.title, "worst − best", apart, key=Key(grid, "worst_minus_best_validation_loss"))
+    for entry in comparison.baselines:
+        name, known = entry.configuration.label, baseline_item(entry.configuration)
+        yield _loss(comparison, name, entry, Key(f"{item}.{known}", "best_validation_loss"), "")
+        gap = difference(_mean(best), _mean(entry))
+        yield Fact(comparison.title, f"best cell − {name}", gap, key=Key(grid, f"difference_to_{known}"))
+    if comparison.kind == "seconds":
+        yield from _steps(comparison, grid)
+
+
+def _steps(comparison: Comparison, grid: str) -> Iterator[Fact]:
+    """Yield the most and the fewest steps of a cell within a budget of time.
+
+    At 61,624 s the thesis names 16,025 (1000, 50) as the fewest; its table C.2 has 14,031 (2000, 50).
+    """
+    found = [(e.steps_reached.mean, e) for e in comparison.cells if e.steps_reached is not None]
+    ordered = sorted(found, key=lambda pair: pair[0])
+    for words, quantity, pairs in (
+        ("most steps", "steps_reached_highest", ordered[-1:]),
+        ("fewest steps", "steps_reached_lowest", ordered[:1]),
+    ):
+        steps, where = (pairs[0][0], pairs[0][1].configuration.label) if pairs else (None, "")
+        yield Fact(comparison.title, words, whole(steps), where=where, key=Key(grid, quantity))
+
+
+def _loss(
+    comparison: Comparison, words: str, entry: Entry | None, key: Key, where: str | None = None
+) -> Fact:
+    best: Summary | None = None if entry is None else entry.best
+    label = "" if entry is None else entry.configuration.label
+    value, n = (None, None) if best is None else (best.mean, best.n)
+    return Fact(comparison.title, words, value, n, label if where is None else where, key)
+
+
+def _mean(entry: Entry | None) -> float | None:
+    return None if entry is None or entry.best is None else entry.best.mean

@@ -1,0 +1,107 @@
+"""The bias of α*'s numerator and denominator towards the batch, over passes of the training data."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..batch_bias import PARTS, Part, Span, spans
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..figures import COLOURS, Figure, legend_beside, new_canvas
+from ..statistics import Summary
+from ..tables import Cell, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+TITLE = "Bias over passes of the data"
+COLUMNS = (
+    "configuration",
+    "passes",
+    "n",
+    "seeds",
+    *(f"{part}: {what}" for part in PARTS for what in ("biased", "unbiased", "bias (%)", "SD of the bias")),
+)
+DEFINITION = (
+    "Numerator −dᵀg, denominator dᵀGd; biased: of the batch that gave d, unbiased: of a second one. Means "
+    "over the n steps, then over seeds. Bias: the share of the biased mean that the second batch does not "
+    "confirm, 1 − unbiased / biased; above 100 % the second batch says that the step goes uphill."
+)
+SAME_DATA = (
+    "Both batches come from the same training data: from the second pass on, neither is new to the model."
+)
+MOST = len(COLOURS)
+"""So many configurations are drawn."""
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether both estimators were recorded over two or more passes of data of known size."""
+    return bool(_found(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each configuration and span of passes."""
+    rows = [_row(configuration, span) for configuration, of in _found(data) for span in of]
+    return [Table.of("bias-over-passes", TITLE, COLUMNS, rows, [DEFINITION, SAME_DATA])]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return the bias of both parts over passes."""
+    caption = (
+        "The share of the biased mean that a second batch does not confirm: mean over seeds, bars: ± 1 SD. "
+        "Spans of passes double in length; each is drawn at its last pass."
+    )
+    return [Figure("bias-over-passes", TITLE, caption, partial(_draw, _found(data)[:MOST]))]
+
+
+def _found(data: ReportData) -> list[tuple[Configuration, list[Span]]]:
+    found = [(configuration, spans(configuration)) for configuration in data.configurations]
+    return [(configuration, of) for configuration, of in found if of]
+
+
+def _row(configuration: Configuration, span: Span) -> tuple[Cell, ...]:
+    cells: list[Cell] = [configuration.label, span.label, span.n, len(span.of_seeds["numerator"])]
+    for part in PARTS:
+        bias = span.bias(part)
+        cells += [_mean(span.level(part, "biased")), _mean(span.level(part, "unbiased")), _mean(bias)]
+        cells.append(None if bias is None else bias.deviation)
+    return tuple(cells)
+
+
+def _mean(summary: Summary | None) -> float | None:
+    return None if summary is None else summary.mean
+
+
+def _draw(found: list[tuple[Configuration, list[Span]]]) -> Canvas:
+    canvas = new_canvas(9.6, 3.9)
+    panels = canvas.subplots(1, 2)
+    for axes, part in zip(panels, PARTS, strict=True):
+        _panel(axes, found, part)
+    legend_beside(panels[1])
+    return canvas
+
+
+def _panel(axes: Axes, found: list[tuple[Configuration, list[Span]]], part: Part) -> None:
+    axes.set_xscale("log", base=2)
+    for place, (configuration, of) in enumerate(found):
+        known = [(span.last, bias) for span in of if (bias := span.bias(part)) is not None]
+        axes.errorbar(
+            [last * 1.04 ** (place - (len(found) - 1) / 2) for last, _ in known],
+            [bias.mean for _, bias in known],
+            yerr=[bias.deviation or 0.0 for _, bias in known],
+            fmt="os^Dv"[place % 5] + "-",
+            color=COLOURS[place],
+            markersize=5,
+            capsize=2.5,
+            label=configuration.label,
+        )
+    axes.axhline(0, color="#444444", linewidth=1)
+    ticks = [2**power for power in range(1 + math.floor(math.log2(max(of[-1].last for _, of in found))))]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_title(f"{part} {'−dᵀg' if part == 'numerator' else 'dᵀGd'}")
+    axes.set_xlabel("passes over the training data, up to")
+    axes.set_ylabel("bias (%)")

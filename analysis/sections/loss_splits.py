@@ -1,0 +1,160 @@
+"""The losses on all splits that were evaluated, beside one another, and the targets of the benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..data import RunData
+from ..figures import COLOURS, DASHES, Figure, legend_beside, new_canvas, thousands
+from ..tables import Cell, Table
+from ..targets import Target, first_within, target_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+TITLE = "Losses on all splits"
+TARGET_TITLE = "Targets of the benchmark"
+SPLITS = ("train", "test", "validation")
+MOST = 4
+"""So many configurations are drawn, a panel each."""
+FEW = 5
+"""With more evaluations than that, the first one may lie above the frame."""
+NEAR = 1.5
+"""A target is drawn where a loss comes within this factor of it."""
+COLUMNS = (
+    "configuration",
+    "split",
+    "target",
+    "best loss",
+    "best − target",
+    "seeds that reached it",
+    "first at step",
+    "first at seconds",
+)
+NOTE = (
+    "Targets are those of AlgoPerf for its own data, model and 8 GPUs. First: the median over the seeds that "
+    "reached it."
+)
+THESIS = "In the thesis no run reached either target (sections 4.3.3, 4.6.1)."
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether several splits were evaluated, or the workload has a target."""
+    return bool(_several(data)) or target_of(data) is not None
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return, where the workload has targets, how near each configuration came to them."""
+    target = target_of(data)
+    if target is None:
+        return []
+    rows = [row for one in data.configurations for row in _rows(one, target)]
+    notes = [NOTE, f"Seconds are on the {data.clock} clock.", *([THESIS] if data.reference else [])]
+    return [Table.of("targets", TARGET_TITLE, COLUMNS, rows, notes)]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return the losses over steps, a panel for each of the first configurations."""
+    found = _several(data)[:MOST]
+    if not found:
+        return []
+    thesis = "" if data.reference is None else " Thesis, figure 4.7 (its training split was a sample)."
+    caption = (
+        f"First seed of each; at most {MOST} configurations. The first evaluation may lie above the frame."
+        f"{thesis}"
+    )
+    return [Figure("loss-splits", TITLE, caption, partial(_draw, found, target_of(data)))]
+
+
+def _several(data: ReportData) -> list[Configuration]:
+    """Return the configurations with curves of at least two splits: those that observe α*, then baselines."""
+    found = [one for one in data.configurations if len(_curves(one.runs[0])) > 1]
+    return sorted(found, key=lambda one: (not _observes(one), one.baseline is None))
+
+
+def _observes(configuration: Configuration) -> bool:
+    return bool((configuration.runs[0].row.config.get("alpha") or {}).get("policy") == "observe")
+
+
+def _curves(run: RunData) -> dict[str, list[tuple[int, float]]]:
+    """Return the finite losses of each split that has at least two, by step."""
+    found = {
+        split: [
+            (row.step, row.losses[split])
+            for row in run.curve.evaluations
+            if math.isfinite(row.losses.get(split, math.nan))
+        ]
+        for split in SPLITS
+    }
+    return {split: points for split, points in found.items() if len(points) > 1}
+
+
+def _rows(configuration: Configuration, target: Target) -> Iterator[tuple[Cell, ...]]:
+    for split, aim in (("validation", target.validation), ("test", target.test)):
+        losses = [loss for run in configuration.runs for _, loss in _curves(run).get(split, [])]
+        best = min(losses, default=None)
+        found = first_within(configuration.runs, split, aim)
+        beyond = None if best is None else best - aim
+        yield (
+            configuration.label,
+            split,
+            aim,
+            best,
+            beyond,
+            f"{found.seeds} of {len(configuration.runs)}",
+            found.step,
+            found.seconds,
+        )
+
+
+def _after_the_first(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Leave out the untrained model's loss, if there are others enough: it would flatten all the rest."""
+    return points[1:] if len(points) > FEW else points
+
+
+def _draw(found: list[Configuration], target: Target | None) -> Canvas:
+    across = min(2, len(found))
+    down = math.ceil(len(found) / across)
+    canvas = new_canvas(4.6 * across + (1.7 if across > 1 else 3.4), 3.1 * down + 0.5)
+    panels = list(canvas.subplots(down, across, squeeze=False).flat)
+    for axes, configuration in zip(panels, found, strict=False):
+        _panel(axes, configuration, target)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    if len(found) > 1:
+        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    else:
+        legend_beside(panels[0])
+    return canvas
+
+
+def _panel(axes: Axes, configuration: Configuration, target: Target | None) -> None:
+    curves = _curves(configuration.runs[0])
+    for place, (split, points) in enumerate(curves.items()):
+        axes.plot(
+            [step for step, _ in points],
+            [loss for _, loss in points],
+            color=COLOURS[place],
+            linestyle=DASHES[place],
+            label=split,
+        )
+    losses = [loss for points in curves.values() for _, loss in _after_the_first(points)]
+    if target is not None and min(losses) < NEAR * target.validation:
+        look: dict[str, Any] = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
+        axes.axhline(target.validation, label="validation target", **look)
+        losses.append(target.validation)
+    room = 0.06 * (max(losses) - min(losses)) or 0.01 * abs(max(losses))
+    axes.set_ylim(min(losses) - room, max(losses) + room)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_title(configuration.label, fontsize=10)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=5)
+    thousands(axes.xaxis)

@@ -1,0 +1,179 @@
+"""The learning rates within each budget: mean, median, SD and range, and their course cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ..comparison import Comparison, Entry, ReportData
+from ..counterparts import (
+    FULL_STEPS,
+    NADAMW,
+    RATE_FIGURES,
+    SCHEDULE_TIME,
+    WHOLE_TIME,
+    baseline_item,
+    budget_item,
+    figure_note,
+    place,
+)
+from ..facts import SCALE, Fact, beside
+from ..figures import Figure
+from ..heatmap import heatmap_axes
+from ..published import Key
+from ..rate_lines import draw_rates
+from ..rates import rate_statistics
+from ..statistics import mean
+from ..tables import Cell, Table
+from .best_and_worst import best_and_worst
+
+TITLE = "Learning rates within a budget"
+QUANTITIES = {"mean": "mean", "median": "median", "sd": "SD", "range": "range"}
+FIELDS = {"mean": "mean", "median": "median", "sd": "deviation", "range": "spread"}
+ITEMS = {
+    FULL_STEPS: "exp2_steps.learning_rate",
+    SCHEDULE_TIME: "exp2_time.budget_13699.learning_rate",
+    WHOLE_TIME: "exp2_time.budget_61624.learning_rate",
+}
+NOTE = (
+    "Of each run, then the mean over seeds; every step weighs the same. Mean and median: over all steps. "
+    "SD and range (highest − lowest): from the first accepted median on; where no median of α* sets the "
+    "rate, over all steps."
+)
+WARM_UP = (
+    "The thesis' SD of its schedule, 7.70e-5, is that over all steps; without the warm-up it is 7.73e-5."
+)
+BEST_WORST = "best-worst"
+MOST = 6
+"""Grids with more values on an axis get no figure for each of them."""
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether a policy set learning rates by medians, or a reference prints rates within a budget."""
+    return any(
+        run.baseline is None and (run.row.config.get("alpha") or {}).get("policy") == "median" and run.windows
+        for run in data.experiment.runs
+    )
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one table for each budget."""
+    return [_table(data, comparison) for comparison in data.comparisons]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return every statistic that a reference may print."""
+    return [
+        Fact(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
+        for comparison in data.comparisons
+        for entry in comparison.entries
+        for label, found in [(entry.configuration.label, _statistics(entry))]
+        for quantity, value in found.items()
+        for key in _keys(data, comparison, entry, quantity)
+    ]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return, for the longest budget of a kind, best and worst cell, and all cells of a value of the rows."""
+    longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_length)}
+    return [figure for comparison in longest.values() for figure in _figures(data, comparison)]
+
+
+def _length(comparison: Comparison) -> float:
+    return comparison.budget.value or 0.0
+
+
+def _table(data: ReportData, comparison: Comparison) -> Table:
+    entries = comparison.entries
+    columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
+    columns["steps"] = [_steps(entry) for entry in entries]
+    printed = False
+    found = [_statistics(entry) for entry in entries]
+    for quantity, words in QUANTITIES.items():
+        columns[words] = [of_entry[quantity] for of_entry in found]
+        keys = [_printed(data, _keys(data, comparison, entry, quantity)) for entry in entries]
+        thesis = beside(data.reference, words, keys)
+        columns |= thesis
+        printed = printed or bool(thesis)
+    rows = list(zip(*columns.values(), strict=True))
+    notes = [NOTE, *([WARM_UP, SCALE] if printed else [])]
+    title = f"Learning rates within {comparison.title}"
+    return Table.of(f"learning-rates-{comparison.slug}", title, list(columns), rows, notes)
+
+
+def _printed(data: ReportData, keys: Sequence[Key]) -> Key | None:
+    """Return the first key under which the reference prints anything."""
+    return next((key for key in keys if data.reference and data.reference.value(key) is not None), None)
+
+
+def _steps(entry: Entry) -> int | None:
+    return None if entry.steps_reached is None else round(entry.steps_reached.mean)
+
+
+def _statistics(entry: Entry) -> dict[str, float | None]:
+    """Return each statistic of the rates within the steps that the runs reached, as the mean over seeds."""
+    found = [
+        None if outcome.steps_reached is None else rate_statistics(run, outcome.steps_reached)
+        for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True)
+    ]
+    return {
+        quantity: mean(None if one is None else getattr(one, field) for one in found)
+        for quantity, field in FIELDS.items()
+    }
+
+
+def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
+    """Return where a reference may print a statistic: of the cell or baseline, and of the best or worst."""
+    item, cell = ITEMS.get(budget_item(data, comparison) or ""), place(data, entry.configuration)
+    if item is None:
+        return []
+    keys = [] if cell is None else [Key(item, quantity, cell)]
+    if baseline_item(entry.configuration) == NADAMW:
+        keys.append(Key(f"{item}.{NADAMW}", quantity))
+    for name, end in zip(("best", "worst"), best_and_worst(comparison) or (), strict=False):
+        keys += [Key(f"{item}.{name}", quantity)] if end is entry else []
+    return keys
+
+
+def _figures(data: ReportData, comparison: Comparison) -> list[Figure]:
+    """Return best and worst, then all cells of each value of the rows."""
+    ends, axes = best_and_worst(comparison), heatmap_axes(data, comparison)
+    shown = []
+    if ends is not None:
+        shown.append(_figure(data, comparison, ends, BEST_WORST, "of the best and the worst cell"))
+    if axes is None or max(len(axis.values) for axis in axes) > MOST:
+        return shown
+    rows, columns = axes
+    for value, label in zip(rows.values, rows.labels, strict=True):
+        cells = [e for e in comparison.cells if e.configuration.params.get(rows.key) == value]
+        cells.sort(key=lambda entry: columns.index(entry.configuration.params.get(columns.key)) or 0)
+        name = f"{rows.short}{label}"
+        shown.append(_figure(data, comparison, cells, name, f"with {rows.short} {label}"))
+    return shown
+
+
+def _figure(
+    data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str, words: str
+) -> Figure:
+    marks = [c for c in data.comparisons if c.kind == comparison.kind == "seconds" and c is not comparison]
+    dots = "".join(f" A dot marks the step at which {mark.amount} had passed." for mark in marks)
+    caption = (
+        f"Rates of every step within {comparison.title}, each line to where its budget ended; further seeds "
+        f"thin.{dots} Black: the baseline that follows a schedule."
+        + figure_note(data, _number(data, comparison, entries, name))
+    )
+    return Figure(
+        f"learning-rates-{comparison.slug}-{name}",
+        f"Learning rates {words}",
+        caption,
+        partial(draw_rates, data, comparison, list(entries), marks),
+    )
+
+
+def _number(data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str) -> str | None:
+    """Return the number of the thesis' figure: of best and worst, or of one interval's cells."""
+    numbers = RATE_FIGURES.get(budget_item(data, comparison) or "", {})
+    if name == BEST_WORST:
+        return numbers.get(name)
+    intervals = {cell[0] for entry in entries if (cell := place(data, entry.configuration))}
+    return numbers.get(str(intervals.pop())) if len(intervals) == 1 else None

@@ -1,0 +1,241 @@
+"""How far methods depend on their starting rate: best loss over rates, and regret beside a tuned schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from ..comparison import Comparison, ReportData
+from ..data import RunData
+from ..figures import Figure
+from ..rate_curves import draw_rate_curves
+from ..regret import FEWEST_RATES, Best, Method, Regret, Task, Trial, percent, spread_over_rates, tasks
+from ..tables import Cell, Table, decimals_to_differ, significant
+from .budget import loss_text
+
+TITLE = "Robustness against the starting rate"
+COLUMNS = (
+    "workload",
+    "method",
+    "rates",
+    "best rate",
+    "best validation loss",
+    "regret (%)",
+    "regret (SDs)",
+    "at the median rate (%)",
+    "at the worst rate (%)",
+    "notes",
+)
+RAW_COLUMNS = (
+    "workload",
+    "method",
+    "rates",
+    "best_rate",
+    "best_validation_loss",
+    "best_validation_loss_sd",
+    "n",
+    "regret_percent",
+    "regret_sds",
+    "regret_at_median_rate_percent",
+    "regret_at_worst_rate_percent",
+    "reference",
+    "reference_n",
+    "notes",
+)
+RIGHT = (False, False, *[True] * 7, False)
+REGRET = (
+    "Regret: how much higher the best validation loss is than that of the reference at its best rate, in per "
+    "cent and in the larger of the two seeds' SDs. Median and worst: the same at the median and the worst of "
+    "a method's own rates. Mean ± SD (n) over seeds."
+)
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The full runs, or a budget: what is compared."""
+
+    slug: str
+    within: str
+    tasks: list[Task]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One method on one workload, with its rates or without one."""
+
+    task: Task
+    method: Method
+    trial: Trial
+
+    @property
+    def free(self) -> bool:
+        return self.trial.rate is None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.name}, no rate" if self.free else self.method.name
+
+    @property
+    def regret(self) -> Regret | None:
+        best = None if self.task.reference is None else self.task.reference.best
+        return None if best is None else Regret.of(self.trial, best)
+
+    @property
+    def spread(self) -> tuple[float | None, float | None]:
+        """The regrets at the median and at the worst of its rates [%]."""
+        best = None if self.task.reference is None else self.task.reference.best
+        found = None if self.free else spread_over_rates(self.method)
+        if best is None or found is None:
+            return None, None
+        return percent(found[0], best.loss), percent(found[1], best.loss)
+
+    @property
+    def notes(self) -> str:
+        marks = [
+            ("reference", self.method is self.task.reference and not self.free),
+            ("best at the edge of its rates", self.method.at_edge and not self.free),
+            ("a seed without a finite loss", None in self.trial.losses),
+        ]
+        return ", ".join(text for text, applies in marks if applies)
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether several methods were run, one of them at three or more starting rates."""
+    return bool(_scopes(data)[0].tasks)
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return the regrets over the full runs, and within each budget that was asked for."""
+    return [_table(data, scope) for scope in _scopes(data) if scope.tasks]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return one figure for each table, with one panel for each workload."""
+    return [_figure(scope) for scope in _scopes(data) if scope.tasks]
+
+
+def _scopes(data: ReportData) -> list[_Scope]:
+    runs = data.experiment.runs
+    asked = data.comparisons if data.asked else ()
+    return [
+        _Scope("robustness", "over the full runs", tasks(runs, _of_full_run)),
+        *(_Scope(f"robustness-{c.slug}", f"within {c.title}", tasks(runs, _within(c))) for c in asked),
+    ]
+
+
+def _of_full_run(run: RunData) -> float | None:
+    return run.curve.outcome(math.inf, "steps").best_validation_loss
+
+
+def _within(comparison: Comparison) -> Best:
+    budget = comparison.budget
+    return lambda run: run.curve.outcome(budget.limit(run), budget.kind).best_validation_loss
+
+
+def _table(data: ReportData, scope: _Scope) -> Table:
+    rows = [row for task in scope.tasks for row in _rows(task)]
+    decimals = decimals_to_differ(
+        [row.trial.loss for row in rows if math.isfinite(row.trial.loss)], at_most=6
+    )
+    return Table(
+        name=scope.slug,
+        title=_title(scope),
+        columns=COLUMNS,
+        shown=tuple(_shown(row, decimals) for row in rows),
+        raw_columns=RAW_COLUMNS,
+        rows=tuple(_raw(row) for row in rows),
+        right=RIGHT,
+        notes=(REGRET, *(note for task in scope.tasks for note in _task_notes(task)), *_unfinished(data)),
+    )
+
+
+def _title(scope: _Scope) -> str:
+    return TITLE if scope.slug == "robustness" else f"{TITLE}, {scope.within}"
+
+
+def _rows(task: Task) -> list[_Row]:
+    """Return the methods on a workload, the lowest loss first."""
+    found = [
+        _Row(task, method, trial)
+        for method in task.methods
+        for trial in (method.best, method.free)
+        if trial is not None
+    ]
+    return sorted(found, key=lambda row: row.trial.loss)
+
+
+def _shown(row: _Row, decimals: int) -> tuple[str, ...]:
+    regret = row.regret
+    deviations = None if regret is None else regret.deviations
+    return (
+        row.task.workload,
+        row.name,
+        "–" if row.free else str(len(row.method.trials)),
+        "–" if row.trial.rate is None else f"{row.trial.rate:g}",
+        loss_text(row.trial.summary, decimals),
+        _signed(None if regret is None else regret.percent),
+        "–" if deviations is None else f"{deviations:+.2f}",
+        *map(_signed, row.spread),
+        row.notes,
+    )
+
+
+def _signed(value: float | None) -> str:
+    """Return per cents with their sign; those of a wreck as they come."""
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else f"{value:g}"
+    return f"{value:+.1f}" if abs(value) < 1e4 else "+" * (value > 0) + significant(value, 2)
+
+
+def _raw(row: _Row) -> tuple[Cell, ...]:
+    summary, regret, reference = row.trial.summary, row.regret, row.task.reference
+    best = None if reference is None or reference.best is None else reference.best.summary
+    return (
+        row.task.workload,
+        row.name,
+        None if row.free else len(row.method.trials),
+        row.trial.rate,
+        None if summary is None else summary.mean,
+        None if summary is None else summary.deviation,
+        0 if summary is None else summary.n,
+        None if regret is None else regret.percent,
+        None if regret is None else regret.deviations,
+        *row.spread,
+        None if reference is None else reference.name,
+        0 if best is None else best.n,
+        row.notes,
+    )
+
+
+def _task_notes(task: Task) -> Iterator[str]:
+    """Say what the reference is, and what that means for the regrets."""
+    reference = task.reference
+    if reference is None or reference.best is None:
+        yield f"{task.workload}: no method has a loss yet."
+        return
+    name = f"{task.workload}: the reference {reference.name}"
+    if reference.schedule is None:
+        yield f"{name} is the best tuned method: none of those with a rate has a schedule that acts."
+    if len(reference.trials) < FEWEST_RATES:
+        yield f"{name} had {len(reference.trials)} rates only: it is hardly tuned, and regrets may be larger."
+    elif reference.at_edge:
+        yield (
+            f"{name} is best at the edge of its rates ({reference.best.rate:g}): tuned further it may be "
+            "better, and regrets larger."
+        )
+
+
+def _unfinished(data: ReportData) -> list[str]:
+    waiting = sum(not run.finished for run in data.experiment.runs)
+    return [f"{waiting} of {len(data.experiment.runs)} runs have not finished."] if waiting else []
+
+
+def _figure(scope: _Scope) -> Figure:
+    caption = (
+        f"Best validation loss against the starting rate, {scope.within}: mean over seeds, bars: ± 1 SD. "
+        "Dashed levels: methods that were given no rate, shaded by ± 1 SD. Dotted, circled: the best of the "
+        "reference. Equal rates are drawn a little apart."
+    )
+    return Figure(scope.slug, _title(scope), caption, partial(draw_rate_curves, scope.tasks))

@@ -1,0 +1,112 @@
+"""The schedule that was followed, beside the one of the benchmark that the thesis scaled it from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..counterparts import scheduled
+from ..data import RunData
+from ..facts import Fact, facts_table
+from ..figures import COLOURS, Figure, new_canvas, thousands
+from ..published import Key, Reference
+from ..rate_lines import points
+from ..rates import rate_statistics
+from ..spreads import highest_rate, over_seeds
+from ..tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+TITLE = "The learning rate schedule"
+NOTE = "Of the first configuration that only follows a schedule; every step weighs the same."
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether a run follows nothing but a schedule."""
+    return scheduled(data) is not None and any(fact.value is not None for fact in facts(data))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return length, highest, mean and median rate."""
+    return [facts_table("schedule", TITLE, facts(data), data.reference, [NOTE])]
+
+
+def facts(data: ReportData) -> list[Fact]:
+    """Return what may be said of the schedule as it was followed."""
+    configuration = scheduled(data)
+    if configuration is None:
+        return []
+    of = configuration.label
+    steps = configuration.runs[0].schedule_steps
+    return [
+        Fact(
+            of,
+            "steps of the schedule",
+            steps,
+            key=Key("schedule", "total_steps"),
+        ),
+        Fact(of, "highest rate", over_seeds(configuration, highest_rate), key=Key("schedule", "max")),
+        Fact(of, "mean rate", over_seeds(configuration, _mean), key=Key("schedule", "mean")),
+        Fact(of, "median rate", over_seeds(configuration, _median), key=Key("schedule", "median")),
+    ]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return the schedule; beside the thesis, also as it was before its scaling."""
+    configuration = scheduled(data)
+    if configuration is None or not configuration.runs[0].windows:
+        return []
+    factors = None if data.reference is None else _factors(data.reference)
+    before = (
+        ""
+        if factors is None
+        else " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
+    )
+    caption = f"First seed: the rates as they were applied, the mean of each window.{before}"
+    return [Figure("schedule", TITLE, caption, partial(_draw, configuration, factors))]
+
+
+def _factors(reference: Reference) -> tuple[float, float] | None:
+    """Return by what the thesis multiplied the length of the schedule and divided its rates."""
+    length = reference.value(Key("setup", "schedule_length_scale_factor"))
+    rates = reference.value(Key("setup", "learning_rate_scale_factor"))
+    return None if length is None or rates is None else (length, rates)
+
+
+def _mean(run: RunData) -> float | None:
+    found = rate_statistics(run, run.schedule_steps)
+    return None if found is None else found.mean
+
+
+def _median(run: RunData) -> float | None:
+    found = rate_statistics(run, run.schedule_steps)
+    return None if found is None else found.median
+
+
+def _draw(configuration: Configuration, factors: tuple[float, float] | None) -> Canvas:
+    canvas = new_canvas(7.5, 3.8)
+    axes = canvas.subplots()
+    line = points(configuration.runs[0], float("inf"))
+    steps, rates = [step for step, _ in line], [rate for _, rate in line]
+    axes.plot(steps, rates, color=COLOURS[0], linewidth=2, label=f"{configuration.label} (as applied)")
+    if factors is not None:
+        length, scale = factors
+        axes.plot(
+            [step / length for step in steps],
+            [rate * scale for rate in rates],
+            color=COLOURS[1],
+            linewidth=2,
+            linestyle="--",
+            label=f"before scaling: 1/{length:g} of the steps, {scale:g} × the rate",
+        )
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    thousands(axes.xaxis)
+    axes.legend(loc="upper right")
+    return canvas

@@ -1,0 +1,209 @@
+"""What each method costs until it has a result, every run of the search for its settings included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ...store.queries import EvaluationRow
+from ..comparison import ReportData
+from ..figures import COLOURS, DASHES, Figure, duration, legend_beside, new_canvas, plain_log, time_unit
+from ..searches import Contest, Search, contests
+from ..statistics import Summary
+from ..tables import Cell, Table, decimals_to_differ, fixed
+from .budget import loss_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+TITLE = "Time to result, with the search for settings"
+COLUMNS = (
+    "workload",
+    "method",
+    "searched",
+    "result (best validation loss)",
+    "time of all runs",
+    "seeds that reach the target",
+    "time to the target, with the search",
+    "in the reference's",
+)
+RAW_COLUMNS = (
+    "workload",
+    "method",
+    "searched",
+    "result",
+    "result_sd",
+    "seeds",
+    "seconds_of_all_runs",
+    "target",
+    "seeds_that_reach_it",
+    "seconds_to_target",
+    "seconds_to_target_sd",
+    "in_the_references",
+    "reference",
+)
+RIGHT = (False, False, True, True, True, True, True, True)
+METHOD = (
+    "A method's search: all of its configurations, each trained to its end with one and the same seed; the "
+    "winner is the one with the lowest loss. Time to the target: of all the others, and of the winner until "
+    "an evaluation is at or below the target; mean over the seeds that get there."
+)
+POINTS = "o", "s", "^", "D", "v", "P", "X"
+
+
+def applies(data: ReportData) -> bool:
+    """Tell whether a schedule and another method ran, and one of them had settings to choose."""
+    return bool(contests(data.configurations))
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Return one row for each method, the soonest at the target first."""
+    found = contests(data.configurations)
+    ranked = [(contest, search) for contest in found for search in _ranked(contest)]
+    decimals = decimals_to_differ([s.result.mean for _, s in ranked if s.result is not None], at_most=6)
+    shown = tuple(_shown(contest, search, decimals) for contest, search in ranked)
+    rows = tuple(_raw(contest, search) for contest, search in ranked)
+    notes = (METHOD, *map(_target_note, found), f"Times are on the {data.clock} clock.")
+    return [Table("time-to-result", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, notes)]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """Return loss against the time paid for it, a panel for each workload."""
+    caption = (
+        "Marks: what a search over 1, 2, … of a method's configurations may expect, at the time of so many "
+        "runs (means over all choices and over seeds). Lines without marks: a method with nothing to choose, "
+        "its best loss so far (mean over seeds). Dotted: the target, the worst seed's result of the searched "
+        "schedule. "
+        f"Times are on the {data.clock} clock."
+    )
+    return [Figure("time-to-result", TITLE, caption, partial(_draw, contests(data.configurations)))]
+
+
+def _ranked(contest: Contest) -> list[Search]:
+    def seconds(search: Search) -> float:
+        found = search.seconds_to(contest.target)
+        return math.inf if found is None else found.mean
+
+    return sorted(contest.searches, key=seconds)
+
+
+def _ratio(contest: Contest, search: Search) -> float | None:
+    mine, theirs = search.seconds_to(contest.target), contest.reference.seconds_to(contest.target)
+    return None if mine is None or theirs is None or not theirs.mean else mine.mean / theirs.mean
+
+
+def _shown(contest: Contest, search: Search, decimals: int) -> tuple[str, ...]:
+    reached, ratio = search.seconds_to(contest.target), _ratio(contest, search)
+    reference = " (reference)" if search is contest.reference else ""
+    return (
+        contest.workload,
+        f"{search.name}{reference}",
+        str(search.k),
+        loss_text(search.result, decimals),
+        duration(_mean(search.seconds)),
+        f"{0 if reached is None else reached.n} of {len(search.seeds)}",
+        _time_text(reached),
+        "–" if ratio is None else f"{ratio:.3g}",
+    )
+
+
+def _time_text(reached: Summary | None) -> str:
+    if reached is None or reached.deviation is None:
+        return duration(_mean(reached))
+    return f"{duration(reached.mean)} ± {duration(reached.deviation)} ({reached.n})"
+
+
+def _raw(contest: Contest, search: Search) -> tuple[Cell, ...]:
+    reached, result = search.seconds_to(contest.target), search.result
+    return (
+        contest.workload,
+        search.name,
+        search.k,
+        _mean(result),
+        None if result is None else result.deviation,
+        len(search.seeds),
+        _mean(search.seconds),
+        contest.target,
+        0 if reached is None else reached.n,
+        _mean(reached),
+        None if reached is None else reached.deviation,
+        _ratio(contest, search),
+        contest.reference.name,
+    )
+
+
+def _mean(summary: Summary | None) -> float | None:
+    return None if summary is None else summary.mean
+
+
+def _target_note(contest: Contest) -> str:
+    reference = contest.reference
+    return (
+        f"{contest.workload}: the target is {fixed(contest.target, 6)}, the highest result over the "
+        f"{len(reference.seeds)} seeds of the search over {reference.k} configurations of {reference.name}."
+    )
+
+
+def _draw(found: list[Contest]) -> Canvas:
+    canvas = new_canvas(8.8, 3.8 * len(found))
+    for axes, contest in zip(canvas.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
+        _panel(axes, contest)
+    return canvas
+
+
+def _panel(axes: Axes, contest: Contest) -> None:
+    longest = max(search.expected(search.k)[0] for search in contest.searches)
+    unit, name = time_unit(longest)
+    for place, search in enumerate(contest.searches):
+        points = list(_points(search))
+        axes.plot(
+            [seconds / unit for seconds, _ in points],
+            [loss for _, loss in points],
+            marker=POINTS[place % len(POINTS)] if search.k > 1 else None,
+            linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
+            color=COLOURS[place % len(COLOURS)],
+            markersize=5,
+            label=f"{search.name} ({search.k})" if search.k > 1 else search.name,
+        )
+    axes.axhline(contest.target, linestyle=":", color="#444444", linewidth=1.1, label="target")
+    axes.set_xscale("log")
+    _limits(axes, contest, unit)
+    plain_log(axes.xaxis)
+    axes.set_title(contest.workload)
+    axes.set_xlabel(f"training time of all runs [{name}] (logarithmic)")
+    axes.set_ylabel("best validation loss")
+    legend_beside(axes)
+
+
+def _limits(axes: Axes, contest: Contest, unit: float) -> None:
+    """Show the results, and what lies above them by as much again."""
+    results = [search.result.mean for search in contest.searches if search.result is not None]
+    low = min(results)
+    room = max(max(results), contest.target) - low or abs(low) * 0.1
+    top = low + 2.2 * room
+    shown = [s / unit for search in contest.searches for s, loss in _points(search) if loss <= top]
+    axes.set_ylim(low - 0.15 * room, top)
+    axes.set_xlim(min(shown) / 1.15, max(shown) * 1.15)
+
+
+def _points(search: Search) -> Iterator[tuple[float, float]]:
+    """Yield (seconds, loss): of searches over more and more configurations, or of the one there is."""
+    if search.k > 1:
+        yield from (search.expected(k) for k in range(1, search.k + 1))
+        return
+    so_far = [_best_so_far(seed.runs[0].curve.evaluations) for seed in search.seeds]
+    for points in zip(*so_far, strict=False):
+        seconds, losses = (math.fsum(part) / len(points) for part in zip(*points, strict=True))
+        yield seconds, losses
+
+
+def _best_so_far(evaluations: Iterable[EvaluationRow]) -> Iterator[tuple[float, float]]:
+    best = math.inf
+    for row in evaluations:
+        loss = row.losses.get("validation", math.nan)
+        best = min(best, loss) if math.isfinite(loss) else best
+        if math.isfinite(best) and row.train_seconds > 0:
+            yield row.train_seconds, best

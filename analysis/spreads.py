@@ -1,0 +1,114 @@
+"""How the α* of an observed run spread: over all its values, and from window to window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .alphas import Quantity, Value, after_vanishing_rates, by_window, estimators, statistics, values
+from .comparison import ReportData
+from .configurations import Configuration
+from .data import RunData
+from .dispersion import coefficient_of_variation, range_relative_deviation, share_negative, value_range
+from .statistics import mean, median, weighted_median
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Statistics of one estimator's values in one run; the first step of a warm-up from nothing is left out.
+
+    `spread` is the range of the single values; None where only summaries of windows were recorded. A window's
+    mean and median are those of the values of one window of the policy (the thesis' chunks of 50).
+    """
+
+    n: int
+    mean: float
+    median: float
+    deviation: float | None
+    negative: float
+    share_negative: float | None
+    spread: float | None
+    spread_of_means: float | None
+    spread_of_medians: float | None
+
+    @property
+    def variation(self) -> float | None:
+        """The coefficient of variation, SD / mean."""
+        return coefficient_of_variation(self.mean, self.deviation)
+
+    @property
+    def relative_deviation(self) -> float | None:
+        """The SD relative to the range (thesis, equation 4.2)."""
+        return range_relative_deviation(self.deviation, self.spread)
+
+
+def observed(data: ReportData) -> list[Configuration]:
+    """Return the configurations that only observe α*."""
+    return [one for one in data.configurations if _alpha(one).get("policy") == "observe"]
+
+
+def estimator_names(configuration: Configuration) -> list[str]:
+    """Return the estimators that a configuration asks for, and any others that were recorded."""
+    alpha = _alpha(configuration)
+    asked = [alpha.get("estimator") or "unbiased", *(alpha.get("also") or [])]
+    found = estimators(row for run in configuration.runs for row in run.alphas)
+    return list(dict.fromkeys([*asked, *found]))
+
+
+def spread(run: RunData, estimator: str, quantity: Quantity) -> Spread | None:
+    """Return how an estimator's values spread in a run; None where none is defined."""
+    found = values(after_vanishing_rates(run), estimator, quantity)
+    whole = statistics(found)
+    if whole is None:
+        return None
+    windows, single = by_window(found, run), [value.mean for value in found if value.n]
+    alone = all(value.single for value in found)
+    return Spread(
+        n=whole.n,
+        mean=whole.mean,
+        median=whole.median,
+        deviation=whole.deviation,
+        negative=whole.negative * whole.n,
+        share_negative=share_negative(single) if alone else whole.negative,
+        spread=value_range(single) if alone else None,
+        spread_of_means=value_range([window_mean(window) for window in windows]),
+        spread_of_medians=value_range([window_median(window) for window in windows]),
+    )
+
+
+def window_mean(window: Sequence[Value]) -> float:
+    """Return the mean of the values of a window."""
+    return math.fsum(value.mean * value.n for value in window) / sum(value.n for value in window)
+
+
+def window_median(window: Sequence[Value]) -> float:
+    """Return the midpoint median of the values of a window (of summaries: the median of their medians)."""
+    middle = weighted_median((value.median, value.n) for value in window)
+    return math.nan if middle is None else middle
+
+
+def window_deviation(window: Sequence[Value]) -> float:
+    """Return the SD of the values of a window; 0 for a single one."""
+    whole = statistics(window)
+    return 0.0 if whole is None or whole.deviation is None else whole.deviation
+
+
+def window_middle(window: Sequence[Value]) -> float:
+    """Return the step in the middle of a window's values."""
+    return median([value.step for value in window])
+
+
+def over_seeds(configuration: Configuration, of: Callable[[RunData], float | None]) -> float | None:
+    """Return the mean over a configuration's runs of what `of` tells of each; None where it tells nothing."""
+    return mean(of(run) for run in configuration.runs)
+
+
+def highest_rate(run: RunData) -> float | None:
+    """Return the highest learning rate of a run."""
+    return max((row.lr_max for row in run.windows if math.isfinite(row.lr_max)), default=None)
+
+
+def _alpha(configuration: Configuration) -> Mapping[str, Any]:
+    return configuration.runs[0].row.config.get("alpha") or {}

@@ -1,0 +1,47 @@
+"""What kind of experiment this is, as far as its runs' configs tell: observed, a grid of medians, by time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .data import ExperimentData, RunData
+
+
+def has_grid(data: ExperimentData) -> bool:
+    """Tell whether medians of α* act in some run that is no baseline."""
+    return any(_is_cell(run) for run in data.runs)
+
+
+def observes(data: ExperimentData) -> bool:
+    """Tell whether some run only observes α*."""
+    return any((run.row.config.get("alpha") or {}).get("policy") == "observe" for run in data.runs)
+
+
+def stops_by_time(data: ExperimentData) -> bool:
+    """Tell whether the grid's runs stop after a training time."""
+    return any(run.stop.get("train_seconds") for run in data.runs if _is_cell(run))
+
+
+def step_budgets(data: ExperimentData) -> list[str]:
+    """Return the thesis' budgets of steps, half the schedule and the whole; none where time is compared."""
+    first = next((run for run in data.runs if run.baseline is not None and run.schedule_steps), None)
+    if first is None or not has_grid(data) or stops_by_time(data):
+        return []
+    return [f"0.5*until:{first.baseline}", f"until:{first.baseline}"]
+
+
+def without_evaluations_at_stop(data: ExperimentData) -> ExperimentData:
+    """Leave out the evaluations that took place because a run stopped, as the thesis made none of those.
+
+    A run that was never evaluated otherwise but after its first step keeps them.
+    """
+    return replace(data, runs=tuple(map(_without_stop, data.runs)))
+
+
+def _without_stop(run: RunData) -> RunData:
+    kept = tuple(row for row in run.evaluations if not row.at_stop)
+    return replace(run, evaluations=kept) if any(row.step > 1 for row in kept) else run
+
+
+def _is_cell(run: RunData) -> bool:
+    return run.baseline is None and (run.row.config.get("alpha") or {}).get("policy") == "median"
