@@ -19,6 +19,18 @@ def hardware() -> str:
     return f"{processor}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
+def load() -> str:
+    """Return how many processes wanted to run, on average over the last minute and the last five."""
+    return "{:.1f}, {:.1f}".format(*os.getloadavg()[:2])
+
+
+def processor_seconds(task: Callable[[], object]) -> float:
+    """Run a task; return the processor time that this process and its children took, whatever others did."""
+    before = os.times()
+    task()
+    return sum(after - start for after, start in zip(os.times()[:4], before[:4], strict=True))
+
+
 def interleaved(tasks: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
     """Run the tasks in turn, after one round of warm-up; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
