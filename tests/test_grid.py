@@ -344,6 +344,7 @@ def test_dry_run_counts_arrays_and_gpus(grid: Expand) -> None:
     profile = load_profile("slurm-a100", {"max_array": 2, "gres": "gpu:a100:4", "hours": 0.5})
     plan = dry_run(experiment, profile)
     assert (plan["sbatch_calls"], plan["gpu_hours"]) == (3, 10.0)
+    assert dry_run(experiment, load_profile("slurm-a100"), canary=True)["sbatch_calls"] == 2
     plan = dry_run(experiment, load_profile("local", {"gres": "gpu:4", "hours": 3}))
     assert (plan["sbatch_calls"], plan["gpu_hours"]) == (0, 0.0)
     assert dry_run(experiment, load_profile("slurm-a100", {"gres": None}))["gpu_hours"] == 0.0
@@ -377,6 +378,19 @@ def test_runs_share_validated_sections_but_not_across_different_values(grid: Exp
     first, second = grid(grid={"alpha.count": [1, 2]}).runs
     assert first.config.workload is second.config.workload
     assert [run.config.as_dict()["alpha"]["count"] for run in (first, second)] == [1, 2]
+
+
+def test_a_rate_left_to_ema_stays_a_default_in_runs_that_share_the_optimizer_as_written(grid: Expand) -> None:
+    optimizer = {"name": "nadamw"}
+    experiment = grid(
+        base={**BASE, "optimizer": optimizer},
+        grids=[
+            {"base": {"alpha": {"policy": "ema", "total_steps": 100}}, "grid": {"alpha.scale": [1.5]}},
+            {"base": {"alpha": None}, "grid": {"workload.batch_size": [32]}},
+        ],
+    )
+    rates = [run.config.optimizer.lr for run in experiment.runs]
+    assert rates == [None, 0.0017486387539278373]
 
 
 def test_ten_thousand_runs_are_planned_quickly(grid: Expand) -> None:

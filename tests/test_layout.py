@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from alphagrid.errors import UserError
 from alphagrid.store.layout import EXPERIMENT_NAME, ExperimentFiles, Root, RunFiles, root_from
 
 
@@ -40,6 +41,12 @@ def test_experiments_are_the_folders_that_were_submitted_to(tmp_path: Path) -> N
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "alphagrid.db").touch()
     assert [files.name for files in Root(tmp_path).experiments()] == ["a", "b"]
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is no folder"):
+        root_from(tmp_path / "file", {})
 
 
 def test_a_missing_root_has_no_experiments(tmp_path: Path) -> None:

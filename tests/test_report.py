@@ -26,12 +26,14 @@ from alphagrid.analysis.report import (
     write_report,
 )
 from alphagrid.analysis.sections import budget
+from alphagrid.cli import app
 from alphagrid.errors import SystemRefused, UserError
 from alphagrid.store import submissions
 from alphagrid.store.database import open_store
 from alphagrid.store.journal import Journal, open_next
 from alphagrid.store.layout import Root
 from alphagrid.store.submissions import RunEntry, Submission
+from typer.testing import CliRunner
 
 EXPERIMENT = "exp"
 LOSSES = {(100, 5): 0.118, (100, 10): 0.1213, (100, 25): 0.1302, (200, 5): 0.1121, (200, 10): 0.1149,
@@ -58,6 +60,10 @@ class Run:
     resume_step: int = 0
     host: str = "node1"
     gpu: str | None = None
+    slow: float = 1.0
+    """Its node takes so many times as long for everything."""
+    costs: bool = True
+    """Whether its journal tells what a step costs."""
 
     @property
     def id(self) -> str:
@@ -88,10 +94,10 @@ class Run:
     def seconds(self, step: int) -> float:
         """The measuring steps before `step`, counted window by window."""
         if self.alpha is None:
-            return PLAIN * step
+            return self.slow * PLAIN * step
         windows, rest = divmod(max(step - 100, 0), self.alpha["interval"])
         measured = windows * self.alpha["count"] + min(rest, self.alpha["count"])
-        return PLAIN * step + ALPHA * int(measured)
+        return self.slow * (PLAIN * step + ALPHA * int(measured))
 
 
 def write_runs(root: Root, runs: list[Run], created: float = 1e9) -> None:
@@ -158,7 +164,10 @@ def _write_window(journal: Journal, run: Run, step: int, noise: random.Random) -
     if measured:
         accepted = {"value": rate, "median": rate, "used": len(measured), "of": len(measured)}
         journal.append("event", step, seconds, event="learning_rate", window_start=measured[0], **accepted)
-    plain = PLAIN * steps
+    plain = PLAIN * steps * run.slow
+    costs = {"plain": 0.9 * PLAIN * run.slow, "data": 0.1 * PLAIN * run.slow}
+    if measured:
+        costs["alpha"] = costs["plain"] + ALPHA * run.slow
     window = {
         "steps": steps,
         "alpha_steps": len(measured),
@@ -168,12 +177,14 @@ def _write_window(journal: Journal, run: Run, step: int, noise: random.Random) -
             "data": 0.1 * plain,
             "forward_backward": 0.7 * plain,
             "optimizer": 0.2 * plain,
-            "alpha": ALPHA * len(measured),
+            "alpha": ALPHA * len(measured) * run.slow,
             "diagnostics": 0.0,
             "evaluation": 0.03,
             "checkpoint": 0.01,
         },
     }
+    if run.costs:
+        window["costs"] = costs
     journal.append("window", step, seconds, **window)
 
 
@@ -381,6 +392,86 @@ def test_different_gpus_nodes_and_devices_are_warned_of(root: Root) -> None:
     ]
 
 
+def slow_grid() -> list[Run]:
+    """Return two cells with three seeds each; one run was on a node that is three times as slow."""
+    runs = [
+        Run(f"x{x}", 0.2 + x / 100, {"alpha.interval": 100, "alpha.count": x}, seed=seed)
+        for x in (5, 10)
+        for seed in range(3)
+    ]
+    return [*runs[:4], replace(runs[4], slow=3.0, host="snail"), runs[5]]
+
+
+def test_on_the_normalised_clock_a_slow_node_loses_nothing(root: Root) -> None:
+    write_runs(root, slow_grid())
+    data = read(root)
+    budget = [str(Run("", 0, slow_grid()[4].params).seconds(601))]
+    measured = report_json(compare(data, budget))["budgets"][0]["runs"]
+    normalised = report_json(compare(data, budget, clock="normalised"))["budgets"][0]["runs"]
+    assert [run["steps_reached"] for run in measured[3:]] == [600, 200, 600]
+    assert [run["steps_reached"] for run in normalised[3:]] == [600, 600, 600]
+    at_best = [run["train_seconds_at_best"] for run in normalised[3:]]
+    assert at_best == pytest.approx([at_best[0]] * 3)
+    assert at_best[0] == pytest.approx(measured[3]["train_seconds_at_best"], rel=0.01)
+
+
+def test_every_table_of_time_names_its_clock_and_shows_the_other_one_beside(root: Root) -> None:
+    write_runs(root, slow_grid())
+    for clock, other in (("measured", "normalised"), ("normalised", "measured")):
+        data = compare(read(root), ["10"], ["500"], clock=clock)  # type: ignore[arg-type]
+        time, steps = budget.tables(data)
+        assert f"{clock} clock" in time.title
+        assert time.columns.count(f"… on the {other} clock") == 2
+        assert f"at {clock} time" in steps.columns
+        assert f"{other} clock" not in " ".join(steps.columns)
+        assert report_json(data)["clock"] == clock
+        figures = budget.figures(data)
+        assert f"{clock} clock" in figures[0].title
+        assert f"Times are on the {clock} clock." in report_markdown(data)
+
+
+def test_without_a_slow_node_both_clocks_agree(root: Root) -> None:
+    write_runs(root, thesis_grid())
+    data = read(root)
+    one, other = (report_json(compare(data, clock=clock))["budgets"] for clock in ("measured", "normalised"))
+    assert [asked["value"] for asked in one] == pytest.approx([asked["value"] for asked in other])
+    for left, right in zip(one[1]["runs"], other[1]["runs"], strict=True):
+        assert left["best_validation_loss"] == right["best_validation_loss"]
+        assert left["train_seconds_at_best"] == pytest.approx(right["train_seconds_at_best"], rel=0.02)
+
+
+def test_the_command_line_takes_the_clock_and_refuses_another(root: Root) -> None:
+    write_runs(root, slow_grid())
+    command = ["report", EXPERIMENT, "--root", str(root.path), "--json", "--clock"]
+    told = CliRunner().invoke(app, [*command, "normalised"])
+    assert json.loads(told.stdout)["clock"] == "normalised"
+    assert CliRunner().invoke(app, [*command, "wall"]).exit_code == 2
+
+
+def test_slow_nodes_are_named(root: Root) -> None:
+    write_runs(root, slow_grid())
+    told = warnings(compare(read(root), ["5"]))
+    assert any("Slow nodes" in text and "snail (+200 %)" in text and "node1" not in text for text in told)
+
+
+def test_a_journal_without_costs_has_no_normalised_clock_and_says_so(root: Root) -> None:
+    write_runs(root, [replace(run, costs=False) for run in slow_grid()])
+    data = read(root)
+    assert compare(data, ["5"]).comparisons[0].beside is None
+    assert "… on the normalised clock" not in budget.tables(compare(data, ["5"]))[0].columns
+    with pytest.raises(UserError, match="not known for 6 of 6 runs") as refusal:
+        compare(data, ["5"], clock="normalised")
+    assert refusal.value.hint == "use --clock measured"
+
+
+def test_a_run_that_measured_time_has_stopped_is_said_to_end_before_the_normalised_budget(root: Root) -> None:
+    runs = [replace(run, stop={"train_seconds": 20.0}) for run in slow_grid()]
+    runs[4] = replace(runs[4], steps=300)
+    write_runs(root, runs)
+    notes = budget.tables(compare(read(root), ["20"]))[0].notes
+    assert any("stopped by measured time" in note for note in notes)
+
+
 def test_seeds_are_summarised_and_one_seed_claims_no_ranking(grid: ExperimentData, root: Root) -> None:
     several = report_tables(compare(grid))[0]
     assert several.shown[0][:2] == ("nadamw (baseline)", "0.1099 ± 0.0013 (3)")
@@ -404,6 +495,7 @@ def test_markdown_says_what_is_incomplete_or_diverged(grid: ExperimentData) -> N
     assert "> Runs used 2 nodes" in text
 
 
+@pytest.mark.slow
 def test_the_written_report_has_every_figure_it_links_beside_it(grid: ExperimentData, tmp_path: Path) -> None:
     paths = write_report(compare(grid), tmp_path)
     assert paths[0] == tmp_path / "report.md"

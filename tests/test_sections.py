@@ -11,7 +11,7 @@ import pytest
 from alphagrid.analysis.comparison import ReportData, compare
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.heatmap import draw_heatmap, heatmap_axes
-from alphagrid.analysis.lines import Line
+from alphagrid.analysis.lines import Line, styles
 from alphagrid.analysis.report import report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.sections import (
     alpha_observations,
@@ -100,6 +100,39 @@ def test_a_heatmap_needs_two_axes_and_a_rectangle(
     assert figures(report)[0].draw().axes
 
 
+def test_two_configurations_in_one_cell_make_no_heatmap() -> None:
+    other = run("other", {"a.x": 0, "a.y": 0}, loss=0.1, config={"seed": 0, "alpha": {"policy": "gen"}})
+    report = data(*grid(2, 2), other)
+    assert len(report.configurations) == 5
+    assert heatmap_axes(report, report.comparisons[0]) is None
+
+
+def test_baselines_look_different_each() -> None:
+    report = data(*(run(str(number), baseline=str(number), loss=0.5) for number in range(8)))
+    looks = {(style.colour, repr(style.dash)) for _, style in styles(report)}
+    assert len(looks) == 8
+
+
+def test_seeds_without_an_axis_go_by_their_method() -> None:
+    seeds = [
+        run(
+            f"seed{seed}",
+            {"seed": seed},
+            loss=0.5,
+            config={"seed": seed, "schedule": {"name": "warmup_cosine"}},
+        )
+        for seed in (0, 1)
+    ]
+    assert [configuration.label for configuration in data(*seeds).configurations] == ["warmup_cosine"]
+    assert [configuration.label for configuration in data(seeds[0]).configurations] == ["seed0"]
+
+
+def test_cells_that_lack_an_axis_look_different_each() -> None:
+    cells = [{"a.x": 0}, {"a.x": 1}, {"a.y": 0}, {"a.y": 1}]  # two grids, each with an axis of its own
+    report = data(*(run(str(params), params, loss=0.5) for params in cells))
+    assert len({(style.colour, repr(style.dash)) for _, style in styles(report)}) == 4
+
+
 def test_a_heatmap_has_every_loss_in_its_cell_and_the_baselines_beside_it() -> None:
     report = data(*grid(2, 2), run("b", baseline="sgd", loss=0.4))
     axes = heatmap_axes(report, report.comparisons[0])
@@ -163,20 +196,36 @@ def test_learning_rates_weigh_every_step_the_same() -> None:
     assert table.rows[0][-2:] == (0, 1)
 
 
-def test_an_alpha_step_is_compared_with_a_plain_one() -> None:
-    measured = replace(WINDOW, step=200, alpha_steps=10, seconds={**WINDOW.seconds, "alpha": 0.5})
-    (table,) = step_timings.tables(data(run("a", windows=(WINDOW, measured))))
+def test_time_per_step_is_shown_by_category() -> None:
+    (table,) = step_timings.tables(data(run("a", windows=(WINDOW, WINDOW))))
     row = dict(zip(table.columns, table.rows[0], strict=True))
-    assert row["plain step (ms)"] == pytest.approx(20.0)
-    assert row["one α* (ms)"] == pytest.approx(50.0)
-    assert row["α* step / plain step"] == pytest.approx(3.5)
+    assert row["forward_backward (ms/step)"] == pytest.approx(15.0)
 
 
-def test_an_observed_alpha_is_charged_as_diagnostics() -> None:
-    observed = replace(WINDOW, alpha_steps=10, seconds={**WINDOW.seconds, "alpha": 0.0, "diagnostics": 0.2})
-    (table,) = step_timings.tables(data(run("a", windows=(observed,))))
-    assert dict(zip(table.columns, table.rows[0], strict=True))["one α* (ms)"] == pytest.approx(20.0)
-    assert "Where α* only observes, its cost is diagnostics." in table.notes
+def test_what_an_alpha_step_costs_says_how_many_steps_fit_into_the_time_of_plain_ones() -> None:
+    costs = {"plain": 0.018, "data": 0.002, "alpha": 0.058}
+    measured = replace(WINDOW, alpha_steps=10, costs=costs)
+    plain = replace(WINDOW, costs={"plain": 0.018, "data": 0.002})
+    config = {"seed": 0, "alpha": {"policy": "median"}}
+    runs = [run("a", {"x": 1}, windows=(plain,)), run("b", {"x": 2}, windows=(measured,), config=config)]
+    _, table = step_timings.tables(data(*runs))
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert (first["α* step (ms)"], first["steps in a plain run's time (%)"]) == (None, 100.0)
+    assert second["α* step (ms)"] == pytest.approx(58.0)
+    assert second["plain step (ms)"] == pytest.approx(18.0)
+    assert second["wait for data (ms)"] == pytest.approx(2.0)
+    assert second["α* step / plain step"] == pytest.approx(3.0)
+    assert second["steps in a plain run's time (%)"] == pytest.approx(100 / 1.2)
+
+
+def test_an_observed_alpha_costs_what_diagnostics_took_at_each_measured_step() -> None:
+    observed = replace(
+        WINDOW, seconds={**WINDOW.seconds, "diagnostics": 0.2}, costs={"plain": 0.02, "data": 0}
+    )
+    config = {"seed": 0, "alpha": {"policy": "observe"}}
+    alphas = tuple(alpha(step, unbiased=Estimate(1.0)) for step in range(10))
+    _, table = step_timings.tables(data(run("a", windows=(observed,), alphas=alphas, config=config)))
+    assert dict(zip(table.columns, table.rows[0], strict=True))["observed α* (ms)"] == pytest.approx(20.0)
 
 
 def test_alpha_statistics_leave_undefined_values_out_and_count_negative_ones() -> None:
@@ -185,8 +234,7 @@ def test_alpha_statistics_leave_undefined_values_out_and_count_negative_ones() -
     (table,) = alpha_observations.tables(data(run("a", alphas=alphas)))
     (row,) = table.rows
     assert row[:5] == ("a", "biased", "relative", 3, 1)
-    assert row[5:8] == pytest.approx((1.0, 1.0, 2.0))
-    assert row[8] == "33.3 %"
+    assert row[5:] == pytest.approx((1.0, 1.0, 2.0, 100 / 3))
 
 
 def test_alpha_panels_have_one_line_of_medians_for_each_estimator() -> None:

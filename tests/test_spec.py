@@ -10,7 +10,7 @@ import pytest
 from alphagrid.errors import UserError
 from alphagrid.jobs.grid import Experiment, expand
 from alphagrid.jobs.spec import read_spec
-from alphagrid.jobs.variables import expand_variables, unset_variables
+from alphagrid.jobs.variables import expand_variables, variables_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -223,6 +223,22 @@ def test_mistakes_in_set_are_told_as_such(refused: Refusal, option: str, said: s
     assert said in refused(f"{GRID}seeds: [0]", option)
 
 
+@pytest.mark.parametrize(
+    ("axes", "where"),
+    [
+        ("zip: {alpha.count: [1, 2]}", "zip.alpha.count"),
+        ("grids: [{grid: {optimizer.lr: [1]}}, {grid: {alpha.count: [1, 2]}}]", "grids.1.grid.alpha.count"),
+        ("grids: [{zip: {alpha.count: [1, 2]}}]", "grids.0.zip.alpha.count"),
+    ],
+)
+def test_the_hint_names_the_place_where_an_axis_stands_and_works(
+    spec: Expand, refused: Refusal, axes: str, where: str
+) -> None:
+    assert f"--set '{where}=[…]'" in refused(axes, "alpha.count=3")
+    counts = [run.params.get("alpha.count") for run in spec(axes, f"{where}=[4, 5]").runs]
+    assert counts[-2:] == [4, 5]
+
+
 def test_import_path_workloads_are_found_beside_the_spec(spec: Expand, tmp_path: Path) -> None:
     (tmp_path / "beside_the_spec.py").write_text(
         "from alphagrid.trainer.workloads.options import WorkloadOptions\n"
@@ -232,13 +248,14 @@ def test_import_path_workloads_are_found_beside_the_spec(spec: Expand, tmp_path:
     before = list(sys.path)
     text = BASE.replace("digits_mlp", "'beside_the_spec:Task', width: 5")
     (run,) = spec(text=text).runs
-    assert run.config.as_dict()["workload"] == {"name": "beside_the_spec:Task", "batch_size": 128, "width": 5}
+    named = {"name": "beside_the_spec:Task", "batch_size": 128, "accumulate": 1, "width": 5}
+    assert run.config.as_dict()["workload"] == named
     assert sys.path == before
 
 
 def test_variables_are_expanded_in_string_values_only() -> None:
     config = {"extra": {"dir": "${A}/x", "${A}": ["$B $$ ${B_1}", 3]}}
-    assert unset_variables([config], {"A": "a"}) == ["B_1"]
+    assert variables_in([config]) == ["A", "B_1"]
     expanded = expand_variables(config, {"A": "a", "B_1": "b"})
     assert expanded["extra"] == {"dir": "a/x", "${A}": ["$B $$ b", 3]}
     with pytest.raises(UserError, match=r"\$\{B_1\} is not set"):

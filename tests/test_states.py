@@ -36,8 +36,14 @@ def test_a_cancelled_run_is_cancelled_even_while_it_still_stops() -> None:
     assert state(Account(cancelled=True), PENDING) == ("cancelled", None)
 
 
-def test_waiting_again_after_an_attempt_is_requeued() -> None:
-    assert state(Account(attempts=1), PENDING) == ("requeued", "waits for free resources")
+def test_waiting_again_after_an_attempt_is_requeued_for_a_reason() -> None:
+    for ended, why in {
+        Account(attempts=1): "its node failed or it was killed",
+        Account(attempts=1, event="interrupted", reason="preempted"): "preempted",
+        Account(attempts=1, event="crash", reason="ValueError: no"): "crashed: ValueError: no",
+    }.items():
+        assert state(ended, PENDING) == ("requeued", f"{why}; waits for free resources")
+        assert state(ended, Word("pending")) == ("requeued", why)
     assert state(Account(attempts=0), PENDING)[0] == "pending"
 
 
@@ -53,6 +59,43 @@ def test_an_unknown_word_is_shown_and_never_interpreted() -> None:
     assert reason is not None
     assert "QUANTUM_FOAM" in reason
     assert "odd" in reason
+    foam = Situation(found, is_alive=Word("QUANTUM_FOAM").is_alive)
+    assert verdict(foam, {"steps": 10}) == retry_verdict(foam, fresh=True) == "active"
+
+
+def test_what_ended_a_job_for_good_is_told_by_its_accounting() -> None:
+    scancel = Word("cancelled", "cancelled with scancel")
+    preempted = Word("interrupted", "preempted and not requeued")
+    for stopped in (Account(), Account(attempts=1), Account(attempts=1, event="interrupted", reason="TERM")):
+        assert state(stopped, scancel) == ("cancelled", "cancelled with scancel")
+        assert state(stopped, preempted) == ("interrupted", "preempted and not requeued")
+
+
+def test_a_job_that_ended_by_itself_leaves_the_word_to_its_run() -> None:
+    failed = Word("ended", "its job failed")
+    assert state(Account(attempts=1), failed) == ("unknown", "its job failed")
+    assert state(Account(attempts=1, event="interrupted", reason="disk full"), failed) == (
+        "interrupted", "disk full",
+    )  # fmt: skip
+    assert state(Account(attempts=1, event="crash", reason="Boom"), failed) == ("unknown", "crashed: Boom")
+    assert state(Account(attempts=1, event="crash", sent_since=True), failed) == ("unknown", "its job failed")
+
+
+def test_where_nobody_could_be_asked_the_journals_speak_and_the_reason_says_so() -> None:
+    silent = Word("silent", "no squeue")
+    assert state(Account(attempts=1, end="completed"), silent)[0] == "completed"
+    assert state(Account(attempts=1, event="interrupted", reason="preempted"), silent) == (
+        "unknown", "preempted; no squeue",  # it may have been requeued since
+    )  # fmt: skip
+    assert state(Account(attempts=1), silent) == state(Account(sent_since=True), silent) == (
+        "unknown", "no squeue",
+    )  # fmt: skip
+
+
+def test_a_run_that_no_cluster_took_is_told_with_the_refusal() -> None:
+    assert state(Account(sent_since=True), Word("unsent", "too many jobs")) == (
+        "interrupted", "not sent yet: too many jobs; the next submit sends it",
+    )  # fmt: skip
 
 
 def test_not_seen_is_not_dead() -> None:
@@ -73,7 +116,7 @@ def test_an_attempt_that_died_before_its_first_word_belongs_to_the_newest_submis
         sent_since=st.booleans(),
         cancelled=st.booleans(),
     ),
-    st.sampled_from([None, RUNNING, PENDING, Word("HUH")]),
+    st.sampled_from([None, RUNNING, PENDING, Word("HUH"), Word("cancelled"), Word("ended"), Word("silent")]),
 )
 def test_every_account_has_one_known_state_and_settled_ones_wait_for_nothing(
     found: Account, word: Word | None

@@ -65,7 +65,7 @@ class Writer:
             job={"cluster": "slurm", "job_id": "5_1"}, stop={"steps": 100},
         )  # fmt: skip
 
-    def window(self, step: int, loss: float = 0.5, rate: float = 0.1) -> "Writer":
+    def window(self, step: int, loss: float = 0.5, rate: float = 0.1, **more: Any) -> "Writer":
         rates = {"min": rate, "mean": rate, "max": rate}
         self.journal.append(
             "window",
@@ -76,6 +76,7 @@ class Writer:
             loss=loss,
             learning_rate=rates,
             seconds=SECONDS,
+            **more,
         )
         return self
 
@@ -106,6 +107,11 @@ def synced(root: Root) -> Store:
     return store
 
 
+def record_job(exp: ExperimentFiles, submission: str, run_id: str, job: JobRef) -> None:
+    sent = submissions.read(exp.submissions / f"{submission}.json")
+    submissions.amend(exp, sent, jobs={run_id: job})
+
+
 def only_run(store: Store) -> RunRow:
     (row,) = queries.runs(store.db, "exp")
     return row
@@ -116,7 +122,7 @@ def only_run(store: Store) -> RunRow:
 
 def test_runs_come_from_submissions_before_they_have_begun(root: Root, exp: ExperimentFiles) -> None:
     submit(exp, B, A, stop={"steps": 5})
-    submissions.record_jobs(exp, "s1", {A: JobRef(cluster="slurm", job_id="9_0", submitted=2.0)})
+    record_job(exp, "s1", A, JobRef(cluster="slurm", job_id="9_0", submitted=2.0))
     with synced(root) as store:
         assert queries.experiments(store.db) == ["exp"]
         b, a = queries.runs(store.db, "exp")
@@ -140,7 +146,7 @@ def test_a_later_submission_is_noticed_and_so_is_its_job(root: Root, exp: Experi
     submit(exp, A)
     with synced(root) as store:
         submit(exp, A, at=3.0)
-        submissions.record_jobs(exp, "s3", {A: JobRef(cluster="local", job_id="77", submitted=4.0)})
+        record_job(exp, "s3", A, JobRef(cluster="local", job_id="77", submitted=4.0))
         store.sync()
         row = only_run(store)
         assert (row.last_submission, row.submitted) == ("s3", 3.0)
@@ -279,6 +285,23 @@ def test_windows_events_and_attempts_say_what_the_journal_said(root: Root, exp: 
         assert (attempt.host, attempt.versions, attempt.stop) == ("node1", {"torch": "2"}, {"steps": 100})
         assert attempt.job == queries.Job("slurm", "5_1")
         assert only_run(store).learning_rate == 0.3
+
+
+def test_the_parts_of_an_alpha_step_come_back_where_the_journal_tells_them(
+    root: Root, exp: ExperimentFiles
+) -> None:
+    submit(exp, A)
+    writer = Writer(exp, A).window(10, alpha_parts={"curvature": 0.4, "other": 0.1}).window(20)
+    writer.window(30, alpha_parts={"curvature": 0.4, "sideways": 0.1})
+    writer.alpha(5, unbiased={"alpha_rel": 1.0})
+    writer.journal.append("alpha", 6, 0.6, learning_rate=0.1, estimates={}, probe_cosine=-0.2)
+    with open_store(root) as store:
+        store.sync()
+        (run,) = queries.runs(store.db, "exp")
+        told, untold = queries.windows(store.db, run.key)
+        assert (told.alpha_parts, untold.alpha_parts) == ({"curvature": 0.4, "other": 0.1}, {})
+        assert [row.probe_cosine for row in queries.alphas(store.db, run.key)] == [None, -0.2]
+        assert queries.damage(store.db, "exp")  # a part that nobody knows is no silent loss
 
 
 def test_bulk_queries_agree_with_those_of_one_run(root: Root, exp: ExperimentFiles) -> None:

@@ -34,14 +34,13 @@ def test_ids_sort_by_time_and_differ() -> None:
     assert len({submissions.new_id(0.0) for _ in range(50)}) == 50
 
 
-def test_jobs_are_added_to_those_recorded_before(tmp_path: Path) -> None:
+def test_an_amended_submission_is_the_same_file_with_other_fields(tmp_path: Path) -> None:
     files = ExperimentFiles(tmp_path)
     submissions.write(files, submission(1.0, "s"))
-    first = JobRef(cluster="slurm", job_id="7_0", submitted=2.0)
-    second = JobRef(cluster="slurm", job_id="7_1", submitted=2.0)
-    submissions.record_jobs(files, "s", {"00000000aa": first})
-    submissions.record_jobs(files, "s", {"00000000bb": second})
-    assert submissions.read_all(files)[0].jobs == {"00000000aa": first, "00000000bb": second}
+    job = JobRef(cluster="slurm", job_id="7_0", submitted=2.0)
+    amended = submissions.amend(files, submission(1.0, "s"), jobs={"00000000aa": job})
+    assert amended.jobs == {"00000000aa": job}
+    assert submissions.read_all(files) == [amended]
     assert [path.name for path in files.submissions.iterdir()] == ["s.json"]  # no temporary file stays
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from alphagrid.jobs.logs import follow, log_files, read
-from alphagrid.jobs.status import status
+from alphagrid.jobs.status import outlook, status
 from alphagrid.store import submissions
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def test_runs_go_on_after_the_command_returned_and_after_ctrl_c(lab: Lab) -> Non
     assert all(run.best_validation_loss is not None and run.attempts == 1 for run in found.runs)
 
     run_id = found.runs[0].id
-    text = "".join(read(lab.files, run_id))
+    over = outlook(lab.root, "exp", run_id)
+    text = "".join(read(lab.files, run_id, over))
     assert "attempt 1 of" in text
-    assert "".join(follow(lab.files, run_id, lambda: True)) == text
+    assert "".join(follow(lab.files, run_id, lambda: over, print)) == text
     assert len(log_files(lab.files, run_id)) == 1
 
 

@@ -38,7 +38,7 @@ def test_a_killed_supervisor_loses_nothing(lab: Lab) -> None:
 
     again = lab.submit(8_000, [0.01, 0.02, 0.03])
     assert again.sent == ()
-    assert lab.supervisor() is not None
+    lab.until(lambda: lab.supervisor() is not None)
     lab.until_all_are("completed")
     assert [len(lab.attempts(run_id)) for run_id in lab.states()] == [1, 1, 1]
 
@@ -65,8 +65,8 @@ def test_a_run_whose_processes_cannot_begin_is_given_up_with_a_reason(lab: Lab) 
 
 def test_a_supervisor_without_work_ends_and_two_are_never_at_work(lab: Lab) -> None:
     ensure_supervisor(lab.root)
-    lab.until(lambda: lab.supervisor() is None)
     lock = FileLock(lab.root.supervisor / "lock")
+    lab.until(lambda: not is_held(lock.path))
     assert lock.acquire()
     ensure_supervisor(lab.root)
     assert lab.supervisor() == os.getpid()

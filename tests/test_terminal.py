@@ -14,7 +14,7 @@ def run(name: str, state: State) -> RunStatus:
         id=name, name=name, baseline=None, params={}, config={}, named=True, state=state, reason=None,
         step=12, train_seconds=1.0, best_validation_loss=0.5, learning_rate=0.1, attempts=1,
         percent_done=50.0, last_seen=0.0, eta_seconds=None, checkpoint_step=10, checkpoint_bytes=1000,
-        checkpoint_seconds=0.1, superseded=0, job=None,
+        checkpoint_seconds=0.1, superseded=0, cluster=None, job=None,
     )  # fmt: skip
 
 

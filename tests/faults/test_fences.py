@@ -220,7 +220,7 @@ def test_attempts_that_run_side_by_side_and_are_killed_come_to_one_undisturbed_r
     """Real processes, suspended, woken and killed at random, and overtaken by others in between."""
     rng = random.Random(0)
     undisturbed = watched.undisturbed()
-    overlaps = kills = superseded = 0
+    overlaps = kills = superseded = compared = 0
     for _ in range(12):
         run_id = watched.hand_over(checkpoint={"every_seconds": 0.01})
         living: list[int] = []
@@ -239,9 +239,16 @@ def test_attempts_that_run_side_by_side_and_are_killed_come_to_one_undisturbed_r
                 living.append(pid)
                 time.sleep(rng.random() / 20)
         superseded += watched.status().superseded
-        assert watched.result().differences(undisturbed) == []
+        if (
+            watched.attempts[-1].end == "failed"
+        ):  # killed twice before a checkpoint, which is rightly given up
+            assert "without a new checkpoint" in str(watched.attempts[-1].reason)
+        else:
+            assert watched.result().differences(undisturbed) == []
+            compared += 1
         shutil.rmtree(watched.lab.root.path)
     assert min(overlaps, kills, superseded) > 0
+    assert compared >= 6
 
 
 def has_ended(watched: Watched) -> bool:

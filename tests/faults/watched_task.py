@@ -47,13 +47,14 @@ class Watched(Digits):
     """Digits; the forward passes of the training steps are counted, not those of α* or evaluations."""
 
     def model(self) -> nn.Module:
-        model, passes = super().model(), 0
+        model, passes = super().model(), -1  # before the first step there is a pass for practice
 
         def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             nonlocal passes
             if module.training and torch.is_grad_enabled():
                 passes += 1
-                on_step(passes)
+                if passes:
+                    on_step(passes)
 
         model.register_forward_pre_hook(count)
         return model

@@ -52,6 +52,27 @@ RUNS: dict[str, dict[str, Any]] = {
         "workload": {"name": "least_squares"},
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
     },
+    "nadamw-ema": {
+        "workload": {**DIGITS, "dropout": 0.2},
+        "optimizer": {"name": "nadamw"},
+        "alpha": {"policy": "ema", "total_steps": 24, "fill_steps": 3},
+    },
+    "adamw-lookahead": {
+        "workload": DIGITS,
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "alpha": {
+            "policy": "median",
+            "estimator": "lookahead",
+            "interval": 8,
+            "count": 3,
+            "curvature_fraction": 1.0,
+        },
+    },
+    "nadamw-gen": {
+        "workload": DIGITS,
+        "optimizer": {"name": "nadamw", "lr": 0.01},
+        "alpha": {"policy": "gen", "interval": 2},
+    },
     "batch-norm-dropout": {
         "workload": {**DIGITS, "dropout": 0.2, "batch_norm": True},
         "optimizer": {"name": "nadamw", "lr": 0.01},

@@ -44,10 +44,17 @@ TICK = 2.0**-10
 
 SMALL: Config = {
     "batch_size": 99, "hidden": [6], "dropout": 0.25, "batch_norm": True, "features": 3, "examples": 400,
+    "channels": [2], "layers": 1, "width": 4, "heads": 2, "context": 5, "evaluation_windows": 40,
+    "dense": 3, "columns": 2, "vocabulary": 9, "embedding_dim": 2, "evaluation_examples": 60,
+    "data_dir": str(Path(__file__).parents[1] / "data" / "made_up_clicks"), "shuffle_rows": 70,
+    "table_rows": 30, "bottom": [4], "top": [5],
     "momentum": 0.9, "centered": True, "warmup_steps": 5, "initial_accumulator_value": 0.1,
-    "start_step": 2, "interval": 7, "count": 2, "scale": 0.5,
+    "start_step": 2, "interval": 7, "count": 2, "scale": 0.5, "fill_steps": 3,
 }  # fmt: skip
 """What an entry of a registry is set to, where it has such an option; the rest stays at its default."""
+
+GIVEN: dict[str, Config] = {"ema": {"lr": 0.01}}
+"""What a policy wants of the optimizer beside a schedule."""
 
 BASE: Config = {
     "schedule": {"name": "warmup_cosine", "total_steps": 30, "warmup_fraction": 0.1},
@@ -59,8 +66,8 @@ BASE: Config = {
 }
 """Digits have 12 batches an epoch here; windows of α* are the steps 2–3, 9–10, 16–17 and 23–24."""
 
-UNTOLD = ("evaluation", "checkpoint")
-"""Seconds that do depend on interruptions: an aborted evaluation is done again."""
+UNTOLD = ("evaluation", "checkpoint", "logging")
+"""Seconds that do depend on interruptions: an aborted evaluation is done again, and so on."""
 
 RUN = "0123456789"
 CUTS = pytest.StashKey[int]()
@@ -196,7 +203,7 @@ def config_of(names: Combination, /, **sections: Any) -> Config:
     config = {
         **BASE,
         "workload": _small(WORKLOADS, names.workload),
-        "optimizer": _small(OPTIMIZERS, names.optimizer),
+        "optimizer": {**_small(OPTIMIZERS, names.optimizer), **GIVEN.get(str(names.policy), {})},
         **({} if names.policy is None else {"alpha": _small(POLICIES, names.policy)}),
         **sections,
     }

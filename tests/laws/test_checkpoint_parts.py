@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from alphagrid.trainer import checkpoint
 from alphagrid.trainer.clock import Clock
@@ -30,7 +31,7 @@ State = dict[str, Any]
 SET_ANEW = {"optimizer.param_groups.*.lr", "optimizer.param_groups.*.scheduled_lr"}
 """The only parts that do not matter: every step sets them; they are torch's and schedulefree's to keep."""
 
-WITHOUT_LAW = {"clock.window.evaluation", "clock.window.checkpoint"}
+WITHOUT_LAW = {"clock.window.evaluation", "clock.window.checkpoint", "clock.window.logging"}
 """Seconds that depend on interruptions; they are kept so that those of all windows add up."""
 RESULTS = ("rows", "state.model", "state.optimizer")
 """What a run is for; the rest of its last checkpoint differs wherever a part is missing."""
@@ -77,9 +78,16 @@ class Case:
     def _initial(self, place: Place) -> Any:
         try:
             return copy.deepcopy(_get(self.fresh, place))
-        except (KeyError, IndexError):
-            value = _get(self.saved, place)
-            return torch.zeros_like(value) if isinstance(value, torch.Tensor) else type(value)()
+        except (KeyError, IndexError, TypeError):
+            return _zero(_get(self.saved, place))
+
+
+def _zero(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.zeros_like(value)
+    if isinstance(value, list) and any(isinstance(item, torch.Tensor) for item in value):
+        return [_zero(item) for item in value]
+    return type(value)()
 
 
 def _places(value: Any, place: Place = ()) -> Iterator[Place]:
@@ -100,7 +108,7 @@ def _get(state: Any, place: Place) -> Any:
 
 def inside_everything(bench: Bench, config: Config) -> Case:
     """Stop in a window of α* and of the log: at step 17 (index 16 begins one, 17 is left)."""
-    number = bench.whole(config).touch("after window", 16) + 3
+    number = bench.whole(config).touch("after window", 16) + 5
     return Case(bench, config, bench.cut(number, "stop"))
 
 
@@ -118,27 +126,31 @@ def test_every_part_of_an_optimizer_matters(bench: Bench, optimizer: str) -> Non
     assert not case.obeys_the_law_without([("optimizer",)])
 
 
+SEEDS = {"gen": (0,), "ema": (2, 3)}
+"""Of runs in which every part of a policy matters to what comes after the stop; most others need one run."""
 NOISY = {"name": "noisy_task:Noisy", "batch_size": 20}
 
 
 def test_every_part_of_a_policy_matters(bench: Bench, policy: str) -> None:
     adam = {"name": "adam", "lr": 0.3}  # so large that values are rejected, before and after the stop
-    config = bench.config("adam", policy, "digits_mlp", workload=NOISY, optimizer=adam, schedule=None, seed=2)
-    case = inside_everything(bench, {**config, "alpha": {**config["alpha"], "start_step": 1, "interval": 3}})
-    parts, mattering = what_matters(case, "policy.")
-    assert parts == mattering
-    assert parts == {f"policy.{key}" for key in case.saved["policy"]}, "not put to the test"
+    config = bench.config("adam", policy, "digits_mlp", workload=NOISY, optimizer=adam, schedule=None)
+    alpha = {**config["alpha"], "start_step": 1, "interval": 3, **({"beta": 0.5} if policy == "ema" else {})}
+    found: set[str] = set()
+    for seed in SEEDS.get(policy, (2,)):
+        case = inside_everything(bench, {**config, "seed": seed, "alpha": alpha})
+        found |= what_matters(case, "policy.")[1]
+    assert found == {f"policy.{key}" for key in case.saved["policy"]}
 
 
 def by_time(bench: Bench) -> Case:
     """Stop in a run whose evaluations and end fall by the clock."""
-    time = {"eval": {"every_seconds": 13 * bench.tick}, "stop": {"train_seconds": 110.5 * bench.tick}}
+    time = {"eval": {"every_seconds": 25 * bench.tick}, "stop": {"train_seconds": 184.5 * bench.tick}}
     return inside_everything(bench, bench.config("nadamw", "median", "least_squares", **time))
 
 
 def where_no_step_fits_any_more(bench: Bench, **alpha: Any) -> Case:
     """Stop after the last evaluation of a run that ends by the clock."""
-    config = bench.config("nadamw", None, "least_squares", stop={"train_seconds": 50.5 * bench.tick}, **alpha)
+    config = bench.config("nadamw", None, "least_squares", stop={"train_seconds": 84.5 * bench.tick}, **alpha)
     whole = bench.whole(config)
     number = next(touch.number for touch in reversed(whole.touches) if touch.name == "after evaluation")
     return Case(bench, config, bench.cut(number, "stop"))
@@ -156,10 +168,17 @@ def after_an_evaluation_that_was_due_at_the_stop(bench: Bench) -> Case:
     return Case(bench, config, bench.cut(number, "stop"))
 
 
+@pytest.mark.slow
 def test_every_other_part_matters(bench: Bench) -> None:
     noisy = bench.config("sgd", "median", "digits_mlp", workload=NOISY, stop={"steps": 21})
+    every_step = {"policy": "observe", "also": ["lookahead"], "diagnostics": True}
     cases = [
         inside_everything(bench, noisy),
+        inside_everything(bench, {**noisy, "alpha": every_step}),
+        inside_everything(bench, {**noisy, "alpha": {**every_step, "record": "windowed"}}),
+        inside_everything(
+            bench, {**noisy, "alpha": {"policy": "observe", "interval": 8, "record": "windowed"}}
+        ),
         by_time(bench),
         where_no_step_fits_any_more(bench),
         where_no_step_fits_any_more(bench, alpha={"policy": "apply", "also": []}),

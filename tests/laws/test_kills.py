@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -83,7 +84,8 @@ def results(bench: Bench, root: Root, run: RunFiles) -> dict[str, Any]:
         store.sync()
         values = bench.read_back(store.db, run)
     assert values["rows.run.end_status"] == "completed"
-    return {n: value for n, value in values.items() if "seconds" not in n and not n.startswith("state.clock")}
+    of_time = re.compile(r"seconds|costs|alpha_parts|^state\.clock")
+    return {name: value for name, value in values.items() if not of_time.search(name)}
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

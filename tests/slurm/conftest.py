@@ -1,16 +1,25 @@
 """The real Slurm of the tests: it comes up with the session and goes down with it."""
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alphagrid.jobs.attempts import Attempt, read
+from alphagrid.store import journal, submissions
+from alphagrid.store.layout import ExperimentFiles, Root, RunFiles
+
+from tests.slurm import fault_table, paused
 
 HERE = Path(__file__).parent
 PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
@@ -45,9 +54,127 @@ class Slurm:
         """What a command (sbatch, squeue, ...) printed; raises CalledProcessError if it failed."""
         return output(list(command), self.variables)
 
+    def clear(self) -> None:
+        """Cancel every job, and wait until the queue is empty."""
+        self.run("scancel", "--full", "--user=root")
+        until(lambda: not self.run("squeue", "--noheader").strip(), "the queue is empty")
+
+    @contextmanager
+    def preempting(self) -> Iterator[str]:
+        """Have a job of the partition `urgent` take all GPUs while the block runs; its id."""
+        command = ("sbatch", "--parsable", "--partition=urgent", "--gres=gpu:a100:4", "--output=/dev/null")
+        job = self.run(*command, "--wrap", "sleep 600").strip()
+        try:
+            yield job
+        finally:
+            self.run("scancel", job)
+
+    def release(self, *jobs: str) -> None:
+        """Let requeued jobs start again at once, instead of in two minutes."""
+        for job in jobs:
+            self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def pid(self, daemon: str) -> int:
         """Process id of mariadbd, munged, slurmdbd, slurmctld or slurmd-node1, as last started."""
         return int((self.state / f"{daemon}.pid").read_text())
+
+
+Runs = list[dict[str, Any]]
+"""The runs of an experiment, as `status --json` tells them."""
+
+BASE: dict[str, Any] = {
+    "workload": {"name": "least_squares", "batch_size": 16},
+    "optimizer": {"name": "nadamw", "lr": 0.01},
+    "eval": {"every_steps": 500},
+    "device": "cpu",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A folder with a specification, its workloads (tasks.py) and a root, and the commands on it."""
+
+    folder: Path
+    name: str = "cluster"
+
+    @property
+    def files(self) -> ExperimentFiles:
+        return Root(self.folder / "runs").experiment(self.name)
+
+    def write(self, steps: int, tasks: str | None = None, **sections: Any) -> None:
+        """Write spec.yaml: one run, unless there are `grid`, `seeds`, ...; `base` is merged with BASE."""
+        base = {**BASE, "stop": {"steps": steps}, **sections.pop("base", {})}
+        resources = {"partition": "a100", "memory": "1G", "cpus": 1, **sections.pop("resources", {})}
+        spec = {"experiment": self.name, "base": base, "profile": "slurm-a100", "resources": resources}
+        (self.folder / "spec.yaml").write_text(json.dumps({**spec, **sections}))
+        if tasks is not None:
+            (self.folder / "tasks.py").write_text(tasks)
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `alphagrid ARGUMENTS` on the experiment's root, whatever comes of it."""
+        command = [str(Path(sys.executable).with_name("alphagrid")), *arguments]
+        command += ["--root", str(self.files.path.parent)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder)
+
+    def tell(self, *arguments: str) -> str:
+        """What a command that succeeds says on stderr."""
+        done = self.call(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
+
+    def submit(self, *options: str) -> str:
+        return self.tell("submit", "spec.yaml", *options)
+
+    def runs(self) -> Runs:
+        done = self.call("status", self.name, "--json")
+        assert done.returncode == 0, done.stderr
+        found: Runs = json.loads(done.stdout)["runs"]
+        return found
+
+    def wait(self, settled: Callable[[Runs], bool], seconds: float = 150) -> Runs:
+        """Wait until `status` tells what is waited for."""
+        deadline = time.monotonic() + seconds
+        while not settled(runs := self.runs()):
+            told = [(run["name"], run["state"], run["reason"], run["step"], run["attempts"]) for run in runs]
+            assert time.monotonic() < deadline, told
+            time.sleep(0.5)
+        return runs
+
+    def wait_for(self, *states: str, seconds: float = 150) -> Runs:
+        """Wait until every run is in one of the states."""
+        return self.wait(lambda runs: all(run["state"] in states for run in runs), seconds)
+
+    def run(self) -> RunFiles:
+        """The one run of the experiment."""
+        (found,) = self.files.runs()
+        return found
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts of the one run; none before the first has begun."""
+        return [attempt for run in self.files.runs() for attempt in read(run)]
+
+    def records(self, attempt: int = 1, run_id: str | None = None) -> list[dict[str, Any]]:
+        """What a run's journal (the one run's, if none is named) holds of an attempt."""
+        run = self.run() if run_id is None else self.files.run(run_id)
+        return journal.read(run.journal(attempt)).records
+
+    def jobs(self) -> dict[str, str]:
+        """The newest job of each run, by the run's id."""
+        sent = submissions.read_all(self.files)
+        return {run_id: job.job_id for one in sent for run_id, job in one.jobs.items()}
+
+    def job(self) -> str:
+        """The newest job of the one run."""
+        (found,) = self.jobs().values()
+        return found
+
+
+def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> None:
+    """Wait until a condition holds, looking often; `what` is said if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what or condition}"
+        time.sleep(0.05)
 
 
 def output(command: list[str], variables: dict[str, str] | None = None) -> str:
@@ -84,11 +211,81 @@ def slurm(slurm_with: Callable[..., Slurm]) -> Slurm:
     return slurm_with()
 
 
+@pytest.fixture
+def experiment(tmp_path: Path, slurm: Slurm) -> Iterator[Callable[..., Experiment]]:
+    """Make an experiment: `experiment(steps, tasks=..., base={...}, grid={...}, resources={...})`.
+
+    Whatever the test leaves in the queue is cancelled, and has ended before the next test begins.
+    """
+    made: list[Experiment] = []
+
+    def make(steps: int, tasks: str | None = None, *, name: str = "cluster", **sections: Any) -> Experiment:
+        folder = tmp_path / f"{name}-{len(made)}"
+        folder.mkdir()
+        made.append(Experiment(folder, name))
+        made[-1].write(steps, tasks, **sections)
+        return made[-1]
+
+    yield make
+    if any(one.jobs() for one in made):
+        slurm.clear()
+
+
+@pytest.fixture
+def moments(tmp_path: Path) -> Path:
+    """The folder in which runs of pausing_task.py say that they pause."""
+    (tmp_path / "moments").mkdir()
+    return tmp_path / "moments"
+
+
+@pytest.fixture
+def pausing(experiment: Callable[..., Experiment], moments: Path) -> Callable[..., Experiment]:
+    """Make an experiment of pausing_task.py, with a run for each of the moments given."""
+
+    def make(*names: str, **resources: Any) -> Experiment:
+        grid = {"workload.moment": list(names)}
+        resources = {"env": {"MOMENTS": str(moments)}, **resources}
+        return experiment(paused.STEPS, paused.TASKS, base=paused.BASE, grid=grid, resources=resources)
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _use_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
     """In these tests sbatch, submitit and alphagrid itself find the cluster."""
     for name, value in slurm.variables.items():
         monkeypatch.setenv(name, value)
+
+
+FAULT_ROWS = pytest.StashKey[list[fault_table.Row]]()
+FAULT_TABLE = "ALPHAGRID_FAULT_TABLE"
+"""Names the file that gets the rows of the fault table; without it, they go nowhere."""
+
+
+@pytest.fixture
+def fault_row(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Return a function that adds a row (fault, what happened, what was lost) to the fault table.
+
+    The row counts if the test passes. Any test may use it; `make faults` runs those that do, and writes the
+    table in docs/faults.md.
+    """
+    rows = request.node.stash.setdefault(FAULT_ROWS, [])
+    return lambda fault, happened, lost: rows.append(fault_table.Row(fault, happened, lost))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the fault table is asked for, run the tests that write it and no others."""
+    if FAULT_TABLE in os.environ:
+        others = [item for item in items if "fault_row" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Write the rows of a test that passed."""
+    rows = item.stash.get(FAULT_ROWS, [])
+    if rows and call.when == "call" and call.excinfo is None and FAULT_TABLE in os.environ:
+        fault_table.write(Path(os.environ[FAULT_TABLE]), fault_table.this_machine(), rows)
 
 
 def require_slurm() -> None:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from alphagrid.trainer.optimizers import nadamw
 from alphagrid.trainer.optimizers.nadamw import NAdamW, build
 from alphagrid.trainer.optimizers.options import NAdamWOptions
 from alphagrid.trainer.optimizers.stepper import Stepper
@@ -106,3 +107,28 @@ def test_state_survives_a_round_trip() -> None:
     other.grad = parameter.grad.clone()
     resumed.step()
     assert torch.equal(other, expected)
+
+
+def test_large_and_oddly_laid_out_parameters_take_the_very_step_of_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes = [(1000,), (3, 5), (40, 30), (2, 7, 5, 5), (1,)]
+    found = []
+    for block in (10**9, 64):
+        monkeypatch.setattr(nadamw, "BLOCK", block)
+        torch.manual_seed(0)
+        parameters = [torch.randn(shape) for shape in shapes]
+        parameters[3] = parameters[3].to(memory_format=torch.channels_last)
+        for parameter in parameters:
+            parameter.requires_grad_()
+        stepper = build(NAdamWOptions(name="nadamw", lr=0.1), parameters)
+        for step in range(4):
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape)
+            if step % 2:
+                stepper.take(stepper.direction())
+            else:
+                stepper.step()
+        found.append([p.detach().clone() for p in parameters])
+    for whole, cut in zip(*found, strict=True):
+        torch.testing.assert_close(whole, cut, rtol=1e-6, atol=1e-7)

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from alphagrid.trainer.alpha.measurement import Estimate, Probe
+from alphagrid.trainer.alpha.measurement import Estimate
 from alphagrid.trainer.alpha.options import ApplyOptions, Estimator, Route
 from alphagrid.trainer.alpha.policies.apply import Apply
+from alphagrid.trainer.alpha.probe import Probe
+from alphagrid.trainer.alpha.routing import Router
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.losses import loss_of
 from alphagrid.trainer.optimizers import OPTIMIZERS
@@ -30,11 +32,12 @@ def applied_step(
     stepper = OPTIMIZERS.entry(optimizer["name"]).load()(options, list(model.parameters()))
     alpha = ApplyOptions(policy="apply", route=route, estimator=estimator)
     loss = loss_of("mse")
-    probe = Probe(alpha, model, loss, stepper, lambda index: batch, Clock(), seed=0)
+    router = Router(alpha, model, loss, pytest.fail)
+    probe = Probe(alpha, router, stepper, lambda index: [batch], Clock(), seed=0)
     value = loss.values(model(batch["inputs"]), batch["targets"]).mean()
     torch.autograd.backward(value)
     direction = stepper.direction()
-    measurement = probe.measure(0, direction, batch, value.detach(), [torch.get_rng_state()])
+    (measurement,) = probe.measure(0, direction, [batch], value.detach(), [torch.get_rng_state()])
     stepper.take(direction, Apply(alpha).factor(measurement))
     return measurement.value
 

@@ -75,16 +75,16 @@ def test_an_evaluation_due_at_the_stop_is_none_at_the_stop(train_run: TrainRun) 
 
 
 def test_evaluations_by_time_fall_when_a_multiple_has_passed(train_run: TrainRun) -> None:
-    # a plain step reads the clock in three pairs (data, forward and backward, optimizer): it costs 3 ticks
-    config = {**BASE, "eval": {"every_seconds": 30 * TICK}, "stop": {"steps": 35}}
+    # a plain step reads the clock six times (itself, and in it data, forward and backward): it costs 5 ticks
+    config = {**BASE, "eval": {"every_seconds": 50 * TICK}, "stop": {"steps": 35}}
     records = train_run(config, now=ticking()).of_kind("evaluation")
     assert [r["step"] for r in records] == [1, 10, 20, 30, 35]
 
 
 def test_no_step_starts_that_would_pass_the_time_budget(train_run: TrainRun) -> None:
-    trained = train_run({**BASE, "stop": {"train_seconds": 31 * TICK}}, now=ticking())
+    trained = train_run({**BASE, "stop": {"train_seconds": 51 * TICK}}, now=ticking())
     assert trained.outcome.step == 10
-    assert trained.outcome.train_seconds == 30 * TICK
+    assert trained.outcome.train_seconds == 50 * TICK
 
 
 def test_windows_add_up_to_all_steps_and_to_the_clock(train_run: TrainRun) -> None:
@@ -117,6 +117,20 @@ def test_medians_become_the_learning_rate_after_their_window(train_run: TrainRun
     assert accepted
     measured = {record["step"]: record["learning_rate"] for record in trained.of_kind("alpha")}
     assert measured[25] == accepted[0]["value"]
+
+
+@pytest.mark.parametrize("route", ["jvp", "curvlinops", "thesis"])
+@pytest.mark.parametrize("policy", ["median", "observe"])
+def test_windows_with_alpha_part_its_seconds(train_run: TrainRun, route: str, policy: str) -> None:
+    alpha = {**MEDIAN, "policy": policy, "route": route}
+    workload = {"name": "digits_mlp", "hidden": [16]}
+    windows = train_run({**BASE, "workload": workload, "alpha": alpha}).of_kind("window")
+    assert ["alpha_parts" in w for w in windows] == [False, True, True, False, True, True]
+    for window in windows:
+        parts = window.get("alpha_parts", {"curvature": 0.0, "other": 0.0})
+        spent = window["seconds"]["alpha"] + window["seconds"]["diagnostics"]
+        assert parts["curvature"] + parts["other"] == pytest.approx(spent)
+        assert parts["curvature"] <= spent
 
 
 def test_both_routes_train_alike(train_run: TrainRun) -> None:

@@ -1,0 +1,191 @@
+"""What Slurm's words mean, and whose they are; its commands are scripts here that answer as sites' do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from alphagrid.errors import SystemRefused
+from alphagrid.jobs import sacct, squeue
+from alphagrid.jobs.handed import Handed
+from alphagrid.jobs.reasons import in_words
+from alphagrid.jobs.states import Word
+
+SENT = 1_700_000_000
+DAY = 86_400
+
+
+class Site:
+    """A folder on the PATH with the commands of a site, and what they were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def answers(self, command: str, *lines: str, exit_code: int = 0) -> None:
+        (self.folder / "answer").write_text("".join(f"{line}\n" for line in lines))
+        script = self.folder / command
+        answer = f"cat {self.folder}/answer; exit {exit_code}"
+        script.write_text(f'#!/bin/sh\necho "$0 $@" >> {self.folder}/asked; {answer}\n')
+        script.chmod(0o755)
+
+    @property
+    def asked(self) -> list[str]:
+        return (self.folder / "asked").read_text().splitlines()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return Site(tmp_path)
+
+
+def handed(run_id: str, job_id: str, submission: str = "s1") -> Handed:
+    return Handed(run_id, submission, "slurm", job_id, float(SENT))
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("None", None),
+        ("AssocGrpCpuLimit", "waits for a limit on all jobs of your account (AssocGrpCpuLimit)"),
+        ("AssocMaxJobsLimit", "waits for a limit on your account's jobs (AssocMaxJobsLimit)"),
+        ("QOSMaxGRESPerUser", "waits for a limit of the QOS on each user (QOSMaxGRESPerUser)"),
+        ("QOSGrpGRES", "waits for a limit of the QOS on all who use it (QOSGrpGRES)"),
+        ("QOSMaxMemoryPerJob", "asks for more or less than the QOS allows a job (QOSMaxMemoryPerJob)"),
+        ("PartitionTimeLimit", "asks for more hours than the partition allows: it will not start"),
+        (
+            "ReqNodeNotAvail, UnavailableNodes:gpu[01-03]",
+            "the nodes that it asks for are down, drained or reserved (UnavailableNodes:gpu[01-03])",
+        ),
+        ("JobArrayTaskLimit", "waits for its array's throttle"),
+        ("Licenses", "waits for a licence"),
+        ("BadConstraints", "no node has what it asks for: it will not start"),
+        ("Resources", "waits for free resources"),
+        ("Priority", "other jobs come first"),
+    ],
+)
+def test_reasons_are_told_in_words(reason: str, words: str | None) -> None:
+    assert in_words(reason) == words
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["launch_failed_requeued_held", "job requeued in held state", "JobHeldUser", "JobHoldMaxRequeue"],
+)
+def test_a_job_that_slurm_holds_is_told_with_what_frees_it(reason: str) -> None:
+    assert "alphagrid retry" in str(in_words(reason))
+
+
+@pytest.mark.parametrize("reason", ["QuantumFoam", "(null)", "MaxedOut", "PartitionTimeLimitish", "é"])
+def test_a_reason_nobody_knows_is_shown_as_it_is(reason: str) -> None:
+    assert in_words(reason) == reason
+
+
+def test_squeue_is_asked_once_for_all_arrays_and_told_apart_by_comment(site: Site) -> None:
+    site.answers(
+        "squeue",
+        "7|0|RUNNING|None|alphagrid:s1",
+        "7|1|PENDING|Priority|alphagrid:s1",
+        "8|N/A|QUANTUM|Foam|alphagrid:s2",
+        "9|N/A|RUNNING|None|somebody else's",
+    )
+    runs = [handed("a", "7_0"), handed("b", "7_1"), handed("c", "8", "s2"), handed("d", "9", "s3")]
+    assert squeue.words(runs) == {
+        ("s1", "a"): Word("running"),
+        ("s1", "b"): Word("pending", "other jobs come first"),
+        ("s2", "c"): Word("QUANTUM", "Foam"),
+    }
+    assert len(site.asked) == 1
+    assert "--jobs 7,8,9" in site.asked[0]
+
+
+def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: Site) -> None:
+    many = [handed(f"r{number}", str(10_000_000 + number)) for number in range(30_000)]
+    site.answers("squeue", "10029999|N/A|RUNNING|None|alphagrid:s1")
+    assert squeue.words(many) == {("s1", "r29999"): Word("running")}
+    site.answers("sacct", f"10029999|TIMEOUT|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
+    assert sacct.words(many)["s1", "r29999"].state == "interrupted"
+    assert len(site.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "reason"),
+    [
+        ("CANCELLED by 1000", "cancelled", "cancelled with scancel"),
+        ("PREEMPTED", "interrupted", "preempted and not requeued; the next submit continues it"),
+        ("NODE_FAIL", "interrupted", "its node failed; the next submit continues it"),
+        ("BOOT_FAIL", "interrupted", "its node did not boot; the next submit continues it"),
+        ("TIMEOUT", "interrupted", "reached its time limit; the next submit continues it"),
+        ("DEADLINE", "interrupted", "reached its deadline; the next submit continues it"),
+        ("QUANTUM", "ended", "its accounting says QUANTUM, but it is not in the queue"),
+        ("RUNNING", "ended", "its accounting says RUNNING, but it is not in the queue"),
+    ],
+)
+def test_the_final_words_of_accounting(site: Site, state: str, word: str, reason: str) -> None:
+    site.answers("sacct", f"7_0|{state}|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
+    assert sacct.words([handed("a", "7_0")]) == {("s1", "a"): Word(word, reason)}
+
+
+@pytest.mark.parametrize(
+    ("state", "why"), [("FAILED", "its job failed"), ("OUT_OF_MEMORY", "ran out of the")]
+)
+def test_a_process_that_died_by_itself_is_told_with_its_exit_code(site: Site, state: str, why: str) -> None:
+    site.answers("sacct", f"7_0|{state}|0:9|{SENT}|{SENT + 60}|alphagrid:s1")
+    (word,) = sacct.words([handed("a", "7_0")]).values()
+    assert word.state == "ended"
+    assert str(word.reason).startswith(why)
+    assert "(exit code 0:9)" in str(word.reason)
+
+
+def test_tasks_that_never_started_come_as_one_line(site: Site) -> None:
+    site.answers("sacct", f"7_[0-1,4%2]|CANCELLED by 0|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
+    runs = [handed(f"r{task}", f"7_{task}") for task in range(6)]
+    assert {run for _, run in sacct.words(runs)} == {"r0", "r1", "r4"}
+
+
+def test_the_newest_record_of_a_requeued_job_counts(site: Site) -> None:
+    again = SENT + DAY
+    site.answers(
+        "sacct",
+        f"7|TIMEOUT|0:0|{again}|{again + 5}|",
+        f"7|PREEMPTED|0:0|{SENT}|{again}|",  # ended when the other one began: it was requeued
+    )
+    assert sacct.words([handed("a", "7")])["s1", "a"].reason == (
+        "reached its time limit; the next submit continues it"
+    )
+
+
+@pytest.mark.parametrize("comment", ["", "alphagrid:s0", "somebody else's"])
+@pytest.mark.parametrize("days", [-30, 30])
+def test_another_job_with_the_same_number_is_not_ours(site: Site, comment: str, days: int) -> None:
+    then = SENT + days * DAY
+    site.answers("sacct", f"7|CANCELLED by 0|0:0|{then}|{then + 60}|{comment}")
+    assert sacct.words([handed("a", "7")]) == {}
+
+
+def test_our_own_record_counts_whatever_another_job_with_its_number_did_later(site: Site) -> None:
+    later = SENT + 30 * DAY
+    site.answers(
+        "sacct",
+        f"7|NODE_FAIL|0:0|{SENT + 5}|{SENT + 90}|",
+        f"7|COMPLETED|0:0|{later}|{later + 60}|alphagrid:s9",
+    )
+    assert sacct.words([handed("a", "7")])["s1", "a"].state == "interrupted"
+
+
+def test_a_job_without_times_is_left_out(site: Site) -> None:
+    site.answers("sacct", "7|PENDING|0:0|Unknown|Unknown|")
+    assert sacct.words([handed("a", "7")]) == {}
+
+
+def test_accounting_that_fails_says_why(site: Site) -> None:
+    site.answers("sacct", exit_code=1)
+    with pytest.raises(SystemRefused, match="sacct failed"):
+        sacct.words([handed("a", "7")])
+
+
+def test_nobody_is_asked_about_nothing(site: Site) -> None:
+    site.answers("sacct", exit_code=1)
+    assert sacct.words([]) == squeue.words([]) == {}
+    assert sacct.words([Handed("a", "s1", "slurm")]) == {}

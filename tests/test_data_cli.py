@@ -1,0 +1,77 @@
+"""The `data` commands, and what a report says of data that were made up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALPHAGRID = [sys.executable, "-c", "from alphagrid.cli import app; app()"]
+
+
+def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    found = subprocess.run([*ALPHAGRID, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert found.returncode == code, found.stderr
+    return found
+
+
+@pytest.mark.slow
+def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path) -> None:
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    made = run("data", "synthesize", "criteo1tb", logs, "--rows", "300", "--days", "3", "--json")
+    assert json.loads(made.stdout)["days"] == 3
+    assert "validation loss of the truth" in made.stderr
+    prepared = run("data", "prepare", "criteo1tb", logs, out, "--jobs", "1", "--json")
+    summary = json.loads(prepared.stdout)
+    assert summary["rows"] == {"0": 100, "1": 100, "2": 100}
+    assert summary["synthetic"]["rows"] == 300
+    assert prepared.stderr.splitlines() == [f"prepared 300 rows of 3 days in {out} (48.4 kB)"]
+    assert "all 3 shards are as they were written" in run("data", "check", "criteo1tb", out).stderr
+    shard = next(out.glob("day_01*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
+    assert f"{shard}: not what was written" in run("data", "check", "criteo1tb", out, code=1).stdout
+
+
+def test_what_is_wrong_is_said_without_a_traceback(tmp_path: Path) -> None:
+    found = run("data", "prepare", "criteo1tb", tmp_path, tmp_path / "out", code=2)
+    assert "holds no click logs" in found.stderr
+    assert "Traceback" not in found.stderr
+    found = run("data", "check", "criteo1tb", tmp_path, code=2)
+    assert "alphagrid data prepare criteo1tb" in found.stderr
+
+
+SPEC = """
+experiment: clicks
+base:
+  workload: {{name: {workload}, batch_size: 16{options}}}
+  optimizer: {{name: nadamw}}
+  stop: {{steps: 2}}
+  device: cpu
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", ["criteo1tb", "digits_mlp", "click_log"])
+def test_every_report_says_that_data_were_made_up(tmp_path: Path, workload: str) -> None:
+    options = ""
+    if workload == "criteo1tb":
+        logs = Path(__file__).parent / "data" / "made_up_clicks"
+        options = f", data_dir: '{logs}', table_rows: 20, embedding_dim: 2, bottom: [4], top: [4]"
+    elif workload == "click_log":
+        options = ", evaluation_examples: 64"
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.format(workload=workload, options=options))
+    run("submit", spec, "--profile", "debug", "--root", tmp_path)
+    sentence = "trained on synthetic data"
+    report = ("report", "clicks", "--root", tmp_path)
+    said = [
+        run(*report).stderr,
+        run(*report, "--format", "csv").stderr,
+        run(*report, "--format", "markdown").stdout,
+        " ".join(json.loads(run(*report, "--json").stdout)["warnings"]),
+        (tmp_path / "clicks" / "report" / "report.md").read_text(),
+    ]
+    assert [sentence in text for text in said] == [workload != "digits_mlp"] * len(said)

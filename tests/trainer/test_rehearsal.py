@@ -1,0 +1,98 @@
+"""The rehearsal before training: what only a process' first passes cost is paid there, without a trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from alphagrid.errors import UserError
+from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.randomness import drawn_since, snapshot
+from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.session import Session
+from alphagrid.trainer.step import take_step
+from torch import Tensor, nn
+
+CONFIG: dict[str, Any] = {
+    "workload": {"name": "digits_mlp", "hidden": [8], "dropout": 0.3, "batch_norm": True, "batch_size": 20},
+    "optimizer": {"name": "nadamw", "lr": 1e-3},
+    "eval": {"every_steps": 1000, "splits": ["validation"]},
+    "stop": {"steps": 10},
+    "device": "cpu",
+}
+WAYS: list[dict[str, Any] | None] = [
+    None,
+    {"policy": "observe", "also": ["biased", "hybrid", "lookahead"]},
+    {"policy": "ema", "curvature_fraction": 1.0},
+    {"policy": "gen"},
+    {"policy": "observe", "route": "finite_difference", "chunks": 3},
+]
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield every tensor in nested mappings and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors(item)
+
+
+@contextmanager
+def passes(model: nn.Module) -> Iterator[list[bool]]:
+    """Note for every pass through a model whether it was for a gradient."""
+    seen: list[bool] = []
+    hook = model.register_forward_pre_hook(lambda module, inputs: seen.append(torch.is_grad_enabled()))
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("alpha", WAYS, ids=str)
+def test_it_makes_the_passes_of_the_config_and_leaves_no_trace(alpha: dict[str, Any] | None) -> None:
+    session = Session(TrainingConfig.model_validate({**CONFIG, "alpha": alpha}), Clock())
+    for _ in range(3):  # in the middle of a run, as after a resume: a lookahead is awaited, say
+        take_step(session)
+    before = [tensor.clone() for tensor in tensors(session.state_dict())]
+    clock, generators = session.clock.state_dict(), snapshot()
+    with passes(session.model) as seen:
+        rehearse(session)
+    assert len(seen) >= 1 + (alpha is not None)
+    after = list(tensors(session.state_dict()))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert session.clock.state_dict() == clock
+    assert not drawn_since(generators)
+    assert all(p.grad is None for p in session.model.parameters())
+
+
+def test_what_a_model_cannot_do_is_said_before_training_begins() -> None:
+    alpha = {"policy": "observe", "route": "curvlinops", "start_step": 5}
+    session = Session(TrainingConfig.model_validate({**CONFIG, "alpha": alpha}), Clock())
+    with pytest.raises(UserError, match="curvlinops"):
+        rehearse(session)
+
+
+CODE = """
+import json, sys
+from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.session import Session
+session = Session(TrainingConfig.model_validate(json.loads(sys.argv[1])), Clock())
+assert "curvlinops" not in sys.modules
+rehearse(session)
+assert "curvlinops" in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_the_import_of_curvlinops_is_paid_for_there() -> None:
+    config = {**CONFIG, "workload": {"name": "digits_mlp", "hidden": [8]}}
+    config["alpha"] = {"policy": "observe", "route": "curvlinops"}
+    subprocess.run([sys.executable, "-c", CODE, json.dumps(config)], check=True)
