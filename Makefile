@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-slurm lint format golden docs pictures bench clean
+.PHONY: help demo test test-slow test-slurm faults lint format golden docs pictures bench bench-slurm clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,7 +29,11 @@ test-slow: $(INSTALLED) ## the tests that take more than a few seconds each
 
 test-slurm: $(INSTALLED) ## the tests on a real Slurm, which is installed if it is missing
 	tests/slurm/install
-	ALPHAGRID_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
+	ALPHAGRID_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm -n 2 --dist loadfile
+
+faults: $(INSTALLED) ## write docs/faults.md from the tests that make the faults (on a real Slurm)
+	tests/slurm/install
+	ALPHAGRID_REQUIRE_SLURM=1 ALPHAGRID_FAULT_TABLE=docs/faults.md $(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(INSTALLED) .typecheck/alphagrid ## style, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -63,6 +67,11 @@ bench: $(INSTALLED) ## print the benchmarks' ratios
 	$(BIN)/python -m benchmarks.dry_run
 	$(BIN)/python -m benchmarks.journal
 	$(BIN)/python -m benchmarks.evaluation_cadence
+
+bench-slurm: $(INSTALLED) ## print those on a real Slurm (root, Slurm's packages: tests/slurm/install)
+	$(BIN)/python -m benchmarks.slurm_submit
+	$(BIN)/python -m benchmarks.status
+	$(BIN)/python -m benchmarks.stop_request
 
 clean: ## remove the environment and what tools cached
 	rm -rf $(VENV) .typecheck build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
