@@ -74,6 +74,13 @@ class Slurm:
         for job in jobs:
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
+    def wait_until_saved(self) -> None:
+        """Wait until slurmctld has written its state down: what it has not, it forgets when it is killed.
+
+        It writes five seconds after a change at the latest, and then some on a machine that is busy.
+        """
+        time.sleep(8)
+
     def pid(self, daemon: str) -> int:
         """Process id of mariadbd, munged, slurmdbd, slurmctld or slurmd-node1, as last started."""
         return int((self.state / f"{daemon}.pid").read_text())

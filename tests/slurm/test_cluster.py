@@ -106,7 +106,7 @@ def test_up_starts_the_daemon_that_died_and_the_jobs_go_on(slurm: Any) -> None:
     job = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300").strip()
     show = ("squeue", "--noheader", f"--jobs={job}", "--format=%T")
     assert eventually(lambda: slurm.run(*show).strip() == "RUNNING")
-    time.sleep(6)  # slurmctld writes its state every five seconds, and what it did not write is lost
+    slurm.wait_until_saved()
     before = {daemon: slurm.pid(daemon) for daemon in DAEMONS}
     os.kill(before["slurmctld"], signal.SIGKILL)
     slurm.up()

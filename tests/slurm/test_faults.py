@@ -331,7 +331,7 @@ def test_a_run_goes_on_while_daemons_are_killed_and_restarted(victim: Victim, fa
     worker, job, node = victim.pid(), victim.experiment.job(), victim.node()
     for daemon, happened in DAEMONS.items():
         if daemon == "slurmctld":
-            wait_until_saved()
+            slurm.wait_until_saved()
         moment = kill(slurm, f"slurmd-{node}" if daemon == "slurmd" else daemon)
         assert victim.trained_at(moment)
         victim.trains(20)
@@ -349,17 +349,12 @@ def test_a_run_goes_on_while_daemons_are_killed_and_restarted(victim: Victim, fa
     assert states(slurm, job) == ["COMPLETED"]
 
 
-def wait_until_saved() -> None:
-    """Wait longer than slurmctld takes to write its state down: what it has not written, it forgets."""
-    time.sleep(6)
-
-
 def test_a_run_that_ends_while_slurmctld_is_dead_is_not_run_again(
     victim: Victim, fault_row: FaultRow
 ) -> None:
     slurm = victim.slurm
     victim.train()
-    wait_until_saved()
+    slurm.wait_until_saved()
     moment = kill(slurm, "slurmctld")
     assert victim.trained_at(moment)
     victim.say("hurry")
@@ -382,7 +377,7 @@ def test_a_run_that_crashes_while_slurmctld_is_dead_waits_to_be_requeued(
 ) -> None:
     slurm = victim.slurm
     victim.train()
-    wait_until_saved()
+    slurm.wait_until_saved()
     moment = kill(slurm, "slurmctld")
     assert victim.trained_at(moment)
     victim.say("crash")
@@ -402,7 +397,7 @@ def test_a_run_that_crashes_while_slurmctld_is_dead_waits_to_be_requeued(
 def preempt(victim: Victim) -> str:
     """Have an urgent job preempt the run, which has been told but is in a long step; return the job."""
     victim.train()
-    wait_until_saved()
+    victim.slurm.wait_until_saved()
     victim.say("wait")
     asked = ("--partition=urgent", "--nodes=2", "--gres=gpu:a100:4", "--output=/dev/null")
     urgent = victim.slurm.run("sbatch", "--parsable", *asked, "--wrap", "sleep 300").strip()

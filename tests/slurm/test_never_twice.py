@@ -165,6 +165,7 @@ def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(
     lab = experiment(10**9)
     lab.submit()
     lab.wait(lambda runs: runs[0]["step"] > 100)
+    slurm.wait_until_saved()
     os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
     refused = lab.call("cancel", lab.name, "--all")
     assert refused.returncode == 3
@@ -190,7 +191,7 @@ def test_who_follows_runs_goes_on_when_slurm_does_not_answer(
     until((tmp_path / "begun").exists, "the run has begun")
     followers.append(_start(lab, "status", lab.name, "--watch"))
     followers.append(_start(lab, "logs", lab.name, lab.runs()[0]["name"], "--follow"))
-    time.sleep(3)
+    slurm.wait_until_saved()
     os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
     time.sleep(TWO_LOOKS)
     assert [one.poll() for one in followers] == [None] * 3

@@ -47,6 +47,11 @@ def states(lab: Any) -> Counter[str]:
     return Counter(run["state"] for run in lab.runs())
 
 
+def begins_later(run: dict[str, Any]) -> bool:
+    """Whether Slurm says so; a job that was sent a moment ago has no reason yet."""
+    return "may not start before" in (run["reason"] or "")
+
+
 def array(lab: Any) -> str:
     """The array, or job, of the newest submission."""
     from alphagrid.store import submissions
@@ -66,10 +71,10 @@ def test_one_question_each_to_squeue_and_sacct_for_all_runs_of_all_experiments(
     lab.submit()
     lab.write(10, seeds=[0, 1, 2, 3, 4, 5], **LATER)  # and a single job
     lab.submit()
+    lab.wait(lambda runs: all(begins_later(run) for run in runs))
     calls()
-    waiting = lab.runs()
+    assert {run["state"] for run in lab.runs()} == {"pending"}
     assert calls() == {"squeue": 1}  # nothing is left to ask sacct
-    assert {(run["state"], "may not start before" in run["reason"]) for run in waiting} == {("pending", True)}
 
     slurm.run("scancel", cancelled)
     lab.wait(lambda runs: sum(run["state"] == "cancelled" for run in runs) == 3)
@@ -171,8 +176,8 @@ def test_a_run_whose_process_died_is_lost_with_the_reason_and_continued(slurm: A
     lab.wait(lambda runs: runs[0]["state"] == "running" and runs[0]["step"] > 100)
     (start,) = [record for record in lab.records() if record["kind"] == "start"]
     os.kill(start["pid"], 9)
-    run = lab.wait_for("unknown")[0]
-    assert run["reason"].startswith("its job failed (exit code ")
+    (run,) = lab.wait(lambda runs: (runs[0]["reason"] or "").startswith("its job failed (exit code "))
+    assert run["state"] == "unknown"
     assert "the next submit continues it" in run["reason"]
     assert "sent 1 run" in lab.submit()
     lab.tell("cancel", lab.name, "--all")
@@ -181,7 +186,8 @@ def test_a_run_whose_process_died_is_lost_with_the_reason_and_continued(slurm: A
 def test_logs_follow_a_run_across_a_requeue_to_its_end(slurm: Any, experiment: Any) -> None:
     lab = experiment(1_000_000, **LATER)
     lab.submit()
-    done = lab.call("logs", lab.name, lab.runs()[0]["name"])
+    (waiting,) = lab.wait(lambda runs: begins_later(runs[0]))
+    done = lab.call("logs", lab.name, waiting["name"])
     assert done.returncode == 2
     assert "may not start before" in done.stderr
 
