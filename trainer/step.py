@@ -79,7 +79,7 @@ def _measured_update(
 ) -> None:
     """Measure α* at θ₀ along the step, take it as the policy says, and tell the policy."""
     stepper, policy = session.stepper, session.policy
-    direction = stepper.direction(probe.keeps_origin, probe.take_spare())
+    direction = stepper.direction(probe.keeps_origin, probe.keeps_gradient, probe.take_spare())
     found = probe.measure(session.step, direction, batches, taken.loss, generator)
     known = found[0].acting != "lookahead"
     factor = policy.factor(found[0]) if known else 1.0

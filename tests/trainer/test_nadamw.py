@@ -79,6 +79,20 @@ def test_looking_at_the_direction_first_changes_no_bit_of_the_step() -> None:
     assert torch.equal(plain_parameter, looked_parameter)
 
 
+@pytest.mark.parametrize("keep_gradient", [True, False])
+def test_a_step_that_nobody_looks_at_from_its_origin_is_the_very_same(keep_gradient: bool) -> None:
+    plain, plain_parameter = stepper_with_gradient(1e-3)
+    spent, spent_parameter = stepper_with_gradient(1e-3)
+    looked, _ = stepper_with_gradient(1e-3)
+    gradient = spent_parameter.grad
+    plain.step()
+    direction = spent.direction(keep_origin=False, keep_gradient=keep_gradient)
+    spent.take(direction)
+    assert torch.equal(plain_parameter, spent_parameter)
+    assert torch.equal(direction.vector[0], looked.direction().vector[0])
+    assert (direction.vector[0] is gradient) == (spent_parameter.grad is None) == (not keep_gradient)
+
+
 def test_direction_does_not_depend_on_the_learning_rate() -> None:
     tiny, _ = stepper_with_gradient(2e-14)
     large, _ = stepper_with_gradient(2e-4)

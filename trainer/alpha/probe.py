@@ -74,6 +74,11 @@ class Probe:
         return any(name in AT_ORIGIN for name in self._options.estimators)
 
     @property
+    def keeps_gradient(self) -> bool:
+        """Whether the gradient that gave the step must be at hand after it: the step is held against it."""
+        return self._details
+
+    @property
     def replays_training(self) -> bool:
         """Whether B₂ is looked at again, under the masks it was trained with."""
         return any(name in ("biased", "hybrid") for name in self._options.estimators)
@@ -303,6 +308,7 @@ def _of_batches(
 
 def _geometry(direction: Direction) -> dict[str, Tensor]:
     """Return norms, dᵀg₂, and the cosine between d and the gradient g₂ that it came from."""
+    assert direction.gradient is not None
     vector_norm, gradient_norm = norm(direction.vector), norm(direction.gradient)
     slope = inner(direction.vector, direction.gradient)
     sign = math.copysign(1.0, direction.scale)

@@ -43,10 +43,11 @@ class NAdamW(torch.optim.Optimizer):
         super().__init__(params, {**settings, "t": 0})
 
     @torch.no_grad()
-    def direction(self, into: list[Tensor] | None = None) -> list[Tensor]:
+    def direction(self, into: list[Tensor] | None = None, descend: bool = False) -> list[Tensor]:
         """Advance the moments by the present gradients; return u [one tensor a parameter], θ unmoved.
 
-        A parameter without a gradient has u = 0 and keeps its moments. `into`: tensors to put u into.
+        A parameter without a gradient has u = 0 and keeps its moments. `into`: tensors to put u into, which
+        may be the gradients. With `descend` the step is taken, too, while u is in the processor's cache.
         """
         parameters = [p for group in self.param_groups for p in group["params"]]
         room = [torch.empty_like(p) for p in parameters] if into is None else into
@@ -56,7 +57,10 @@ class NAdamW(torch.optim.Optimizer):
                 u.zero_()
         for group, active in self._advance():
             for block in blocks((*self._row(p), found[p]) for p in active):
-                torch._foreach_copy_(block.others, _updates(group, block))
+                updates = _updates(group, block)
+                torch._foreach_copy_(block.others, updates)
+                if descend:
+                    torch._foreach_add_(block.parameters, updates, alpha=-group["lr"])
         return room
 
     @torch.no_grad()
@@ -155,14 +159,26 @@ class NAdamWStepper(Stepper):
     optimizer: NAdamW
 
     @torch.no_grad()
-    def direction(self, keep_origin: bool = True, into: list[Tensor] | None = None) -> Direction:
-        """Return d = −η·u; the parameters stay at θ₀ until `take`."""
-        rate = self.learning_rate
-        return Direction(self.optimizer.direction(into), -rate, rate, self.gradients)
+    def direction(
+        self, keep_origin: bool = True, keep_gradient: bool = True, into: list[Tensor] | None = None
+    ) -> Direction:
+        """Return d = −η·u; the parameters stay at θ₀ until `take`, if that is to be kept.
+
+        Without `keep_gradient` u takes the gradients' memory: nothing passes through memory but what a plain
+        step reads and writes, and u once.
+        """
+        rate, gradients = self.learning_rate, self.gradients
+        room = into if keep_gradient else gradients
+        vector = self.optimizer.direction(room, descend=not keep_origin)
+        if not keep_gradient:
+            self.optimizer.zero_grad(set_to_none=True)
+        kept = gradients if keep_gradient else None
+        return Direction(vector, -rate, rate, kept, is_taken=not keep_origin)
 
     def take(self, direction: Direction, factor: float = 1.0) -> None:
-        """Take θ₀ + factor · d."""
-        self.optimizer.descend(direction.vector, factor)
+        """Take θ₀ + factor · d, unless d is taken."""
+        if not direction.is_taken:
+            self.optimizer.descend(direction.vector, factor)
 
 
 def build(options: NAdamWOptions, parameters: list[Tensor]) -> Stepper:

@@ -21,15 +21,17 @@ from torch.optim import Optimizer
 class Direction:
     """A step about to be judged.
 
-    `vector` and `gradient` (of the batch that gave the direction) hold one tensor a parameter; `origin`
-    holds θ₀ where the parameters have already moved and it was asked for.
+    `vector` and `gradient` (of the batch that gave the direction, if it was asked for) hold one tensor a
+    parameter; `origin` holds θ₀ where the parameters have already moved and it was asked for.
     """
 
     vector: list[Tensor]
     scale: float
     learning_rate: float
-    gradient: list[Tensor]
+    gradient: list[Tensor] | None
     origin: list[Tensor] | None = None
+    is_taken: bool = False
+    """Whether the parameters have moved for good, by d: nobody asked for θ₀."""
 
 
 class Stepper:
@@ -63,13 +65,15 @@ class Stepper:
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
 
     @torch.no_grad()
-    def direction(self, keep_origin: bool = True, into: list[Tensor] | None = None) -> Direction:
+    def direction(
+        self, keep_origin: bool = True, keep_gradient: bool = True, into: list[Tensor] | None = None
+    ) -> Direction:
         """Step, and tell from where to where; without `keep_origin`, nobody goes back there.
 
         `into`: tensors of the parameters' shapes that are free, to be used instead of new ones.
         """
-        gradient = self.gradients
-        if self._overwrites_gradient:
+        gradient = self.gradients if keep_gradient else None
+        if gradient is not None and self._overwrites_gradient:
             gradient = [g.clone() for g in gradient]
         origin = [torch.empty_like(p) for p in self.parameters] if into is None else into
         torch._foreach_copy_(origin, self.parameters)
@@ -79,7 +83,7 @@ class Stepper:
             return Direction(vector, 1.0, self.learning_rate, gradient, origin)
         torch._foreach_neg_(origin)
         torch._foreach_add_(origin, self.parameters)  # θ₁ − θ₀ in the memory of θ₀
-        return Direction(origin, 1.0, self.learning_rate, gradient)
+        return Direction(origin, 1.0, self.learning_rate, gradient, is_taken=True)
 
     @contextmanager
     def at_origin(self, direction: Direction) -> Iterator[None]:
