@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Slurm:
         """Kill all its processes and remove its files."""
         self.cluster("down")
 
-    @property
+    @cached_property
     def variables(self) -> dict[str, str]:
         """The variables that make Slurm's commands talk to this cluster."""
         words = shlex.split(self.cluster("env"))
@@ -236,6 +237,13 @@ def experiment(tmp_path: Path, slurm: Slurm) -> Iterator[Callable[..., Experimen
     yield make
     if any(one.jobs() for one in made):
         slurm.clear()
+
+
+@pytest.fixture
+def partition_as_before(slurm: Slurm) -> Iterator[None]:
+    """For tests that change how the partition `a100` is preempted."""
+    yield
+    slurm.run("scontrol", "update", "PartitionName=a100", "GraceTime=10", "PreemptMode=REQUEUE")
 
 
 @pytest.fixture

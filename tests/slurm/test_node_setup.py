@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.slurm.conftest import until
 
 pytestmark = pytest.mark.slurm
 
@@ -96,8 +98,9 @@ def all_in(state: str) -> Callable[[Runs], bool]:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> Experiment:
-    return Experiment(tmp_path)
+def experiment(tmp_path: Path, slurm: Any) -> Iterator[Experiment]:
+    yield Experiment(tmp_path)
+    slurm.clear()
 
 
 def on_nodes(line: str) -> str:
@@ -133,8 +136,8 @@ def test_a_failing_module_load_ends_jobs_in_seconds_with_its_reason(
         assert run["reason"].startswith("set-up failed: module load cuda/99 (exit code 127 on ")
         assert "module: command not found" in run["reason"]
         assert "command not found" in experiment.call("logs", "nodes", run["name"]).stdout
-    assert endings(slurm, experiment.job()) == {"FAILED"}
-    assert slurm.run("squeue", "--noheader") == ""
+    until(lambda: endings(slurm, experiment.job()) == {"FAILED"}, "FAILED in accounting")
+    until(lambda: slurm.run("squeue", "--noheader", "--name=nodes") == "", "nothing is queued")
     experiment.profile()
     assert "sent 2 runs" in experiment.submit()
     experiment.wait(all_in("completed"))
@@ -153,7 +156,7 @@ def test_jobs_that_cannot_import_alphagrid_fail_in_seconds_with_that_reason(
         assert run["reason"].startswith("ended before the run could begin (exit code 1 on ")
         assert "ImportError: this node has no alphagrid" in run["reason"]
     assert time.monotonic() - sent < 30
-    assert endings(slurm, experiment.job()) == {"FAILED"}
+    until(lambda: endings(slurm, experiment.job()) == {"FAILED"}, "FAILED in accounting")
     assert "sent 2 runs" in experiment.submit()  # failed ones go out once more
     experiment.wait(lambda runs: all(run["attempts"] == 2 and run["state"] == "failed" for run in runs))
     assert "sent 0 runs" in experiment.submit()
@@ -202,7 +205,7 @@ def test_a_job_that_is_killed_during_set_up_has_not_failed(slurm: Any, experimen
     begun()
     urgent = slurm.run(
         "sbatch", "--parsable", "--partition=urgent", "--gres=gpu:a100:4", "--output=/dev/null",
-        "--wrap", "sleep 3",
+        "--wrap", "sleep 600",
     ).strip()  # fmt: skip
     experiment.wait(lambda runs: runs[0]["state"] == "pending")
     assert experiment.runs()[0]["attempts"] == 0

@@ -11,6 +11,8 @@ from alphagrid.store import queries, submissions
 from alphagrid.store.database import Store, open_store
 from alphagrid.store.layout import Root
 
+from tests.slurm.conftest import until
+
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
 
@@ -55,7 +57,12 @@ def assert_sent(experiment: Experiment, slurm: Slurm, jobs: int = 1) -> None:
     sent = submissions.read_all(experiment.files)
     written = [(run_id, job.job_id) for submission in sent for run_id, job in submission.jobs.items()]
     assert set(Counter(run_id for run_id, _ in written).values()) == {jobs}
-    assert Counter(jobs_given(experiment, slurm)) == Counter(job for _, job in written)
+    # accounting has a job's comment once it has ended, which is a moment after its run has
+    until(
+        lambda: not slurm.run("squeue", "--noheader", f"--name={experiment.name}").strip(), "all have ended"
+    )
+    expected = Counter(job for _, job in written)
+    until(lambda: Counter(jobs_given(experiment, slurm)) == expected, f"Slurm was given {expected}")
 
 
 def jobs_given(experiment: Experiment, slurm: Slurm) -> list[str]:
