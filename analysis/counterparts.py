@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from .comparison import Comparison, ReportData
 from .configurations import Configuration
 from .methods import acts
@@ -18,6 +21,7 @@ from .published import Place
 from .request import UNTIL
 from .structure import has_grid, stops_by_time
 
+CLOSE = 1e-3
 INTERVALS, COUNTS = (1000, 2000, 5000), (10, 25, 50)
 AXES = ("alpha.interval", "alpha.count")
 NADAMW, SCHEDULE_FREE = "nadamw_schedule", "schedule_free_adamw"
@@ -77,7 +81,7 @@ def budget_item(data: ReportData, comparison: Comparison) -> str | None:
     until = UNTIL.fullmatch(label)
     if until is not None:
         return FACTORS.get((comparison.kind, float(until["factor"] or 1)))
-    return PRINTED.get(value or 0.0) or _by_extent(data, comparison)
+    return _meant(value, PRINTED) or _by_extent(data, comparison)
 
 
 def figure_note(data: ReportData, number: str | None) -> str:
@@ -89,6 +93,12 @@ def _by_extent(data: ReportData, comparison: Comparison) -> str | None:
     value, label, runs = comparison.budget.value, comparison.budget.label, data.experiment.runs
     if comparison.kind == "seconds":
         whole = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
-        return WHOLE_TIME if label == "all" or value == whole else None
+        return WHOLE_TIME if label == "all" else _meant(value, {whole: WHOLE_TIME})
     steps = max((run.schedule_steps or 0 for run in runs), default=0)
-    return {float(steps): FULL_STEPS, steps / 2: HALF_STEPS}.get(value or 0.0)
+    return _meant(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
+
+
+def _meant(value: float | None, names: Mapping[float, str]) -> str | None:
+    """Return the name of an amount, to a thousandth: 13,699 s, or the last step but one, mean the same."""
+    found = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
+    return next(found, None)

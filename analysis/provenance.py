@@ -13,6 +13,14 @@ def provenance(run: RunData) -> dict[str, Any]:
     return dict(told[-1]) if told else {}
 
 
+def missing_warnings(data: ExperimentData) -> list[str]:
+    """Return a sentence if any run learnt from logs that lack days."""
+    days = sorted({day for run in data.runs for day in provenance(run).get("missing_days") or ()})
+    if not days:
+        return []
+    return [f"The logs that runs trained on lack the days {', '.join(map(str, days))}."]
+
+
 def synthetic_warnings(data: ExperimentData) -> list[str]:
     """Return a sentence if any run learnt from data that were made up."""
     found = [provenance(run) for run in data.runs]

@@ -14,7 +14,7 @@ from .comparison import Comparison, ReportData
 from .data import RunData
 from .figures import Figure
 from .hardware import hardware_warnings
-from .provenance import synthetic_warnings
+from .provenance import missing_warnings, synthetic_warnings
 from .sections import applying, budget
 from .tables import Cell, Table, as_csv, as_markdown
 
@@ -49,7 +49,7 @@ def warnings(data: ReportData) -> list[str]:
     )
     files = ", ".join(data.experiment.damaged)
     damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
-    made_up = synthetic_warnings(data.experiment)
+    made_up = synthetic_warnings(data.experiment) + missing_warnings(data.experiment)
     return made_up + damaged + _workload_warnings(data) + hardware_warnings(data.experiment) + stale
 
 

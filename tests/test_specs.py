@@ -91,6 +91,15 @@ def test_full_specs_train_on_criteo_with_the_thesis_batch_unless_that_is_the_que
         assert workload["batch_size"] == 32_768 or name in ("future-batch", "future-epochs")
 
 
+@pytest.mark.parametrize("name", FULL)
+def test_no_full_spec_trains_nadamw_at_a_rate_that_is_meant_for_a_batch_eight_times_as_large(
+    name: str,
+) -> None:
+    nadamw = [config for config in configs(name) if config.optimizer.name == "nadamw"]
+    for config in nadamw if name != "sanity" else ():
+        assert config.optimizer.lr != NAdamWOptions(name="nadamw").lr or config.workload.name != "criteo1tb"
+
+
 def test_the_schedule_is_algoperfs_stretched_by_eight_at_an_eighth_of_its_rate() -> None:
     for name in ("pretest", "exp1-observe", "exp2-steps", "exp2-time"):
         config = next(config for config in configs(name) if config.schedule is not None)

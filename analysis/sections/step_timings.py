@@ -131,7 +131,7 @@ def _parts_table(data: ReportData) -> list[Table]:
 
 def _parts(of: str, step: AlphaStep) -> Iterator[Fact]:
     def fact(words: str, value: float | None, quantity: str) -> Fact:
-        return Fact(of, words, value, key=Key("pretest", quantity))
+        return Fact(of, words, value, where=of, key=Key("pretest", quantity))
 
     yield fact("complete step (s)", step.complete, "seconds_per_step_complete")
     yield fact("products with G (s)", step.curvature, "seconds_per_step_ggn_linear_operator")

@@ -128,8 +128,9 @@ def test_the_budgets_are_the_thesis(by_steps: ReportData, by_time: ReportData) -
 
 
 def test_a_budget_in_numbers_means_the_same_as_one_in_words(workshop: Workshop) -> None:
-    data = workshop.report("exp2-steps-small", steps=("1000", "2000"))
-    assert all(row["yours"] is not None for row in beside(data))
+    for steps in (("1000", "2000"), ("1000", "1999"), ("50%", "all")):
+        data = workshop.report("exp2-steps-small", steps=steps)
+        assert all(row["yours"] is not None for row in beside(data)), steps
     other = workshop.report("exp2-steps-small", steps=("1500",))
     assert pick(beside(other), "exp2_steps.budget_half.grid", "best_validation_loss")["yours"] is None
 

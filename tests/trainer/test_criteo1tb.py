@@ -221,6 +221,11 @@ def test_a_wrong_folder_is_told_what_to_do(tmp_path: Path) -> None:
         assert "alphagrid data prepare criteo1tb" in str(error.value.hint)
 
 
+def test_a_batch_larger_than_what_there_is_to_train_on_is_refused() -> None:
+    with pytest.raises(UserError, match=r"batch_size: 201, but .* has 200 rows to train on"):
+        workload(MADE_UP, batch_size=201).stream("train", 0)
+
+
 def test_a_folder_that_is_not_prepared_to_its_end_is_told_so(shards: Path) -> None:
     (shards / "dataset.json").unlink()
     with pytest.raises(UserError, match="not prepared") as error:

@@ -190,6 +190,18 @@ def test_preparing_what_is_prepared_changes_nothing(tmp_path: Path) -> None:
     assert {name: when for name, when in _state(tmp_path / "out").items() if name in before} == before
 
 
+def test_days_that_are_missing_and_a_last_one_that_is_not_criteos_are_named(tmp_path: Path) -> None:
+    logs = made(tmp_path, {"day_0": DAY_0, "day_2": DAY_1})
+    held_out = "held out for validation and test: day 2 (of all of Criteo's, day 23)"
+    assert prepare(logs, tmp_path / "out", 1).remarks == ["days missing: 1", held_out]
+
+
+def test_of_kaggles_folder_the_training_file_is_taken(tmp_path: Path) -> None:
+    logs = made(tmp_path, {"train.txt": DAY_0, "test.txt": b"1\t2\n", "readme.txt": b"read me\n"})
+    assert [file.path.name for file in sources.find(logs)] == ["train.txt"]
+    assert prepare(logs, tmp_path / "out", 1).remarks == []
+
+
 def test_shards_of_files_that_are_gone_go_too(tmp_path: Path) -> None:
     logs = made(tmp_path, {"day_0": DAY_0, "day_1": DAY_1})
     prepare(logs, tmp_path / "out", 1)

@@ -22,7 +22,7 @@ from .criteo.columns import Rows, inputs_of
 from .criteo.direct import TextRows
 from .criteo.order import BlockOrder
 from .criteo.shards import MANIFEST, Dataset, ShardRows
-from .criteo.sources import SourceFile, find, missing_days
+from .criteo.sources import SourceFile, find, missing_days, remarks_on_days
 from .criteo.synthesis import read_provenance
 from .dlrm import DLRM
 from .options import Criteo1TBOptions
@@ -133,6 +133,8 @@ class _Data:
         """
         files = _files(folder)
         log.info("%s is not prepared: its text is read as it is", folder)
+        for remark in remarks_on_days(file.day for file in files):
+            log.warning("%s: %s", folder, remark)
         rows, synthetic = TextRows(files, max_bad_share), read_provenance(folder)
         provenance = {
             "mode": "direct",
@@ -166,7 +168,12 @@ class RowStream:
     def __init__(self, workload: Criteo1TB, seed: int) -> None:
         self._workload = workload
         rows, options = workload.training_rows, workload.options
-        self._batch_size = min(options.batch_size, rows)
+        self._batch_size = size = options.batch_size
+        if rows < size:
+            raise UserError(
+                f"workload.batch_size: {size}, but {options.data_dir} has {rows} rows to train on",
+                "give more rows, or a smaller batch",
+            )
         self._batches = rows // self._batch_size
         self._order = BlockOrder(rows, options.shuffle_rows, seed)
 

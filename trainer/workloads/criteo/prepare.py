@@ -12,7 +12,7 @@ from ....errors import SystemRefused, UserError
 from ....store.files import write_atomically
 from ....store.lock import held
 from .shards import MANIFEST, Dataset
-from .sources import SourceFile, find, missing_days
+from .sources import SourceFile, find, missing_days, remarks_on_days
 from .synthesis import read_provenance
 from .units import Note, Unit, done, units_of
 from .workers import convert_all
@@ -162,8 +162,7 @@ class _Findings:
     def remarks(self, folder: Path) -> list[str]:
         """Return what a user should know, one sentence each."""
         found = [f"damaged: {damage}" for damage in self.damaged]
-        if self.missing_days:
-            found.append(f"days missing: {', '.join(map(str, self.missing_days))}")
+        found += remarks_on_days(file.day for file in self.files)
         if self.bad:
             found += [
                 f"{self.bad:,} of {self.lines:,} lines are no rows and were left out:",

@@ -16,6 +16,8 @@ DAY = re.compile(r"day_(\d+)(?:_(\d+))?(?:\.(?:tsv|txt|csv))?(\.gz)?")
 OTHER = re.compile(r".+\.(?:tsv|txt|csv)(\.gz)?")
 READ_BYTES = 2 << 20
 FIRST_BYTES = 1 << 16
+LAST_DAY = 23
+"""Of Criteo 1TB."""
 """The first line is looked for in so many."""
 GZIP = 31
 """zlib's name for a gzip header and trailer."""
@@ -42,8 +44,9 @@ class SourceFile:
 def find(source: Path) -> list[SourceFile]:
     """Return the log's files under a folder (or the one file), by day and part.
 
-    Files are called `day_D` or `day_D_NN`; where there are none, any .txt, .tsv or .csv are the parts of one
-    day, by name. Each may be compressed with gzip.
+    Files are called `day_D` or `day_D_NN`; where there are none, `train.txt` (.tsv, .csv) is one day, and
+    where there is none of these, any .txt, .tsv or .csv are its parts, by name. Each may be compressed with
+    gzip.
 
     Raises:
         UserError: there is no such folder, nothing in it, a day is there twice, or a header is a strange one.
@@ -58,6 +61,8 @@ def find(source: Path) -> list[SourceFile]:
     ]
     if not found:
         others = [(path, match) for path in files if (match := OTHER.fullmatch(path.name))]
+        # Kaggle's folder holds train.txt, an unlabelled test.txt and a readme.txt
+        others = [(path, match) for path, match in others if path.name.startswith("train.")] or others
         found = [_source(path, 0, part, bool(match[1])) for part, (path, match) in enumerate(others)]
     if not found:
         raise UserError(
@@ -72,6 +77,18 @@ def missing_days(days: Iterable[int]) -> list[int]:
     """Return the days that lie between 0 and the last one and are not there."""
     there = set(days)
     return [day for day in range(max(there)) if day not in there]
+
+
+def remarks_on_days(days: Iterable[int]) -> list[str]:
+    """Return what a user should know of the days that are there: others than Criteo's change the splits."""
+    there = sorted(set(days))
+    missing = ", ".join(map(str, missing_days(there)))
+    found = [f"days missing: {missing}"] if missing else []
+    if len(there) > 1 and there[-1] != LAST_DAY:
+        found.append(
+            f"held out for validation and test: day {there[-1]} (of all of Criteo's, day {LAST_DAY})"
+        )
+    return found
 
 
 def texts(file: SourceFile, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
