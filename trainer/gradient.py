@@ -24,13 +24,14 @@ def accumulate(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> Tensor
     Each adds Σwℓ and the gradient of that; Σw, of all of them, divides both at the end. So batches of unequal
     size or weight count by their examples.
     """
-    total, weight = torch.zeros(()), torch.zeros(())
+    device = next(model.parameters()).device
+    total, weight = torch.zeros((), device=device), torch.zeros((), device=device)
     for batch in batches:
         values, weights = loss.values(model(batch["inputs"]), batch["targets"]), batch.get("weights")
         weights = torch.ones_like(values) if weights is None else weights
         summed = weigh(values, weights).sum()
         torch.autograd.backward(summed)
-        total, weight = total.to(summed) + summed.detach(), weight.to(summed) + weights.sum()
+        total, weight = total + summed.detach(), weight + weights.sum()
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad.div_(weight)

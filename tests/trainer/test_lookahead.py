@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from alphagrid.trainer.alpha.measurement import Estimate, Measurement
-from alphagrid.trainer.alpha.options import MedianOptions, ObserveOptions
+from alphagrid.trainer.alpha.measurement import Estimate, Measurement, Step
+from alphagrid.trainer.alpha.options import ApplyOptions, MedianOptions, ObserveOptions
 from alphagrid.trainer.alpha.probe import Probe
+from alphagrid.trainer.alpha.quadratic import Quadratic
 from alphagrid.trainer.alpha.routing import Router
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.losses import loss_of
@@ -21,6 +22,7 @@ from alphagrid.trainer.randomness import torch_snapshot
 from alphagrid.trainer.streams import Batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -62,6 +64,29 @@ class Session:
         """Return their values."""
         measurement = self.measured(first, second)
         return {name: measurement.estimate(name) for name in measurement.estimators}
+
+
+def test_a_share_whose_examples_all_weigh_nothing_is_undefined() -> None:
+    nothing = Quadratic.of(torch.ones(4), torch.ones(4), torch.ones(4), torch.zeros(4))
+    step = Step(index=0, scale=-0.1, learning_rate=0.1, absolute=True)
+    measurement = Measurement(
+        step, "lookahead", quadratics={"lookahead": nothing.with_slope(torch.ones(()), 8)}
+    )
+    assert not measurement.value.usable
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("apply", {"also": ["lookahead"]}),
+        ("observe", {"estimator": "biased", "repeat": 2}),
+        ("observe", {"estimator": "lookahead", "repeat": 2}),
+    ],
+)
+def test_what_would_not_be_what_it_says_is_refused(policy: str, options: dict[str, Any]) -> None:
+    kind = ApplyOptions if policy == "apply" else ObserveOptions
+    with pytest.raises(ValidationError, match=r"lookahead comes after it|repeat draws second batches"):
+        kind.model_validate({"policy": policy, **options})
 
 
 def batch_of(rows: int, features: int, outputs: int) -> dict[str, Tensor]:

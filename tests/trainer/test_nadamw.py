@@ -93,6 +93,24 @@ def test_a_step_that_nobody_looks_at_from_its_origin_is_the_very_same(keep_gradi
     assert (direction.vector[0] is gradient) == (spent_parameter.grad is None) == (not keep_gradient)
 
 
+def test_gradients_that_share_memory_are_not_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nadamw, "BLOCK", 64)
+    shared = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    found = []
+    for looks in (False, True):
+        parameters = [torch.ones(400, requires_grad=True), torch.ones(400, requires_grad=True)]
+        stepper = build(NAdamWOptions(name="nadamw", lr=0.1), parameters)
+        for parameter in parameters:
+            parameter.grad = shared.clone() if not looks else shared
+        if looks:
+            direction = stepper.direction(keep_origin=False, keep_gradient=False)
+            torch.testing.assert_close(direction.vector[0], direction.vector[1], rtol=0, atol=0)
+        else:
+            stepper.step()
+        found.append([p.detach().clone() for p in parameters])
+    assert all(map(torch.equal, *found))
+
+
 def test_direction_does_not_depend_on_the_learning_rate() -> None:
     tiny, _ = stepper_with_gradient(2e-14)
     large, _ = stepper_with_gradient(2e-4)

@@ -109,6 +109,9 @@ def test_a_ratio_that_is_not_positive_or_not_finite_keeps_the_rate_and_is_counte
     assert reason in event.details["reason"]
     assert rate_of(policy) == 1.0
     assert rate_of(ema()) == 0.123
+    for _ in range(500):  # nothing of it is left for ever
+        policy.take_note(Known(9.0, 1.0))
+    assert rate_of(policy) == pytest.approx(9.0, rel=0.01)
 
 
 def test_warmup_rises_and_cooldown_falls_linearly_over_the_given_total() -> None:

@@ -39,8 +39,8 @@ class Estimate:
 
     @property
     def usable(self) -> bool:
-        """Tell whether α* is defined: finite, and over a curvature that is positive."""
-        return self.curvature > 0 and math.isfinite(self.alpha_rel)
+        """Tell whether α* is defined: finite, and over a curvature that is positive and finite."""
+        return 0 < self.curvature < math.inf and math.isfinite(self.alpha_rel)
 
     @property
     def flaw(self) -> str:

@@ -99,6 +99,14 @@ class ObserveOptions(AlphaOptions):
     """Independent second batches B₁ at one θ₀ and one direction; they show the noise of a batch apart from
     the movement of θ."""
 
+    @model_validator(mode="after")
+    def _check_repeat(self) -> Self:
+        if self.repeat > 1 and not {"unbiased", "hybrid"} & {*self.estimators}:
+            raise ValueError(
+                "repeat draws second batches; of the estimators, unbiased and hybrid look at one"
+            )
+        return self
+
 
 class Scaled(AlphaOptions):
     """What the policies share that act."""
@@ -114,8 +122,11 @@ class ApplyOptions(Scaled):
 
     @model_validator(mode="after")
     def _check_estimator(self) -> Self:
-        if self.estimator == "lookahead":
-            raise ValueError("policy 'apply' needs α* before the step is taken; lookahead comes after it")
+        if "lookahead" in self.estimators:
+            raise ValueError(
+                "policy 'apply' needs α* before the step is taken; lookahead comes after it, and is of the "
+                "step as the optimizer would take it"
+            )
         return self
 
 

@@ -130,6 +130,8 @@ class Quadratic:
             parts.append(self.products.flatten())
         numbers = torch.cat(parts).tolist()
         total = numbers[WEIGHT]
+        if not total:  # the weights of all examples are 0
+            return Reading(math.nan, math.nan, math.nan)
         slope, curvature, loss = (numbers[part] / total for part in (SLOPE, CURVATURE, LOSS))
         if self.products is None:
             return Reading(slope if self.slope_of_batch is None else numbers[4], curvature, loss)

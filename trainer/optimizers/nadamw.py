@@ -1,6 +1,6 @@
 """NAdamW as AlgoPerf has it: Adam with Nesterov's momentum and decoupled weight decay.
 
-With gradient g, moments m and v, and t counted from 1 (FACTS of the AlgoPerf baseline; torch's NAdam is
+With gradient g, moments m and v, and t, the steps of the parameter's group, counted from 1 (torch's NAdam is
 another algorithm):
 
     m ← β₁m + (1−β₁)g        v ← β₂v + (1−β₂)g²        m̄ = β₁m + (1−β₁)g
@@ -164,13 +164,13 @@ class NAdamWStepper(Stepper):
     ) -> Direction:
         """Return d = −η·u; the parameters stay at θ₀ until `take`, if that is to be kept.
 
-        Without `keep_gradient` u takes the gradients' memory: nothing passes through memory but what a plain
-        step reads and writes, and u once.
+        Without `keep_gradient` u takes the gradients' memory, where each has its own: nothing passes through
+        memory but what a plain step reads and writes, and u once.
         """
         rate, gradients = self.learning_rate, self.gradients
-        room = into if keep_gradient else gradients
-        vector = self.optimizer.direction(room, descend=not keep_origin)
-        if not keep_gradient:
+        spends = not keep_gradient and _are_apart(gradients)
+        vector = self.optimizer.direction(gradients if spends else into, descend=not keep_origin)
+        if spends:
             self.optimizer.zero_grad(set_to_none=True)
         kept = gradients if keep_gradient else None
         return Direction(vector, -rate, rate, kept, is_taken=not keep_origin)
@@ -179,6 +179,11 @@ class NAdamWStepper(Stepper):
         """Take θ₀ + factor · d, unless d is taken."""
         if not direction.is_taken:
             self.optimizer.descend(direction.vector, factor)
+
+
+def _are_apart(tensors: list[Tensor]) -> bool:
+    """Tell whether no two share memory, as autograd lets the gradients of a and b in `a + b` do."""
+    return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
 
 
 def build(options: NAdamWOptions, parameters: list[Tensor]) -> Stepper:

@@ -25,4 +25,6 @@ def build(options: OptimizerOptions, parameters: list[Tensor]) -> Stepper:
     settings = options.model_dump(exclude={"name"})
     if "beta1" in settings:
         settings["betas"] = (settings.pop("beta1"), settings.pop("beta2"))
-    return Stepper(CLASSES[options.name](parameters, **settings))
+    # SGD's form for many tensors, the one that torch takes on a GPU, adds Nesterov's momentum to the gradient
+    overwrites = bool(settings.get("nesterov"))
+    return Stepper(CLASSES[options.name](parameters, **settings), overwrites_gradient=overwrites)

@@ -59,7 +59,7 @@ class Line:
         """
         at = self.parameters
         total = [torch.zeros_like(p) for p in at.values()]
-        weight = torch.zeros(())
+        weight = torch.zeros((), device=total[0].device)
         for batch in batches:
             with torch.enable_grad():
                 values = self.loss.values(self.outputs(at, batch), batch["targets"])
@@ -67,7 +67,7 @@ class Line:
                 summed = (weights * values).sum()
             parts = torch.autograd.grad(summed, list(at.values()), allow_unused=True, materialize_grads=True)
             torch._foreach_add_(total, parts)
-            weight = weight.to(summed) + weights.sum()
+            weight = weight + weights.sum()
         return list(torch._foreach_div(total, weight))
 
     def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
