@@ -154,7 +154,7 @@ def _interleaved(benches: Mapping[str, Bench], repetitions: int) -> dict[str, fl
 
 
 def _clock_error(benches: Mapping[str, Bench]) -> float:
-    """Return by what share all that the journals charge to steps misses their wall time less the exclusion."""
+    """Return by what share what the journals charge to steps misses their wall time less the exclusion."""
     charged = wall = 0.0
     for bench in benches.values():
         charged += sum(w["seconds"][name] for w in bench.windows[WARM_UP:] for name in OF_STEPS)

@@ -38,4 +38,4 @@ def test_the_steps_that_alpha_leaves_are_told_for_every_cell() -> None:
     found = lines("alpha_share", "--models", "digits_mlp", "--steps", "20")
     cells = {(row["method"], row["interval"], row["count"]) for row in found}
     assert len(cells) == len(found) == 19
-    assert all(0 < float(str(row["share"])) for row in found)
+    assert all(float(str(row["share"])) > 0 for row in found)
