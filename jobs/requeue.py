@@ -9,7 +9,7 @@ import time
 from typing import Literal, NoReturn
 
 from ..errors import SystemRefused
-from .commands import run
+from .commands import Absent, run
 
 Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
 """Why Slurm has a job stop. `requeued`: it is in the queue again already; `unclear`: any of them, or none."""
@@ -69,7 +69,7 @@ def come_back() -> bool:
     """Put this process' own job back into the queue, if it is Slurm's; Slurm then kills the process.
 
     A Slurm that does not answer is asked again until it does: then only is its no a no. Returns False after
-    such a no.
+    such a no, and where there is no scontrol (set-up may have taken it off the PATH).
     """
     job, answers = own_job(), False
     while job is not None:
@@ -77,6 +77,9 @@ def come_back() -> bool:
             # `incomplete`: not if the job was cancelled a moment ago, which a plain requeue would undo
             run(["scontrol", "requeue", "incomplete", job])
             return True
+        except Absent as error:
+            log.warning("%s", error.message)
+            return False
         except SystemRefused as error:
             log.warning("%s", error.message)
         if answers:

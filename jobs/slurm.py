@@ -105,7 +105,8 @@ def _together(jobs: Collection[str], recorded: Iterable[Collection[str]]) -> lis
 def jobs_of(submissions: Sequence[Submission], runs: Collection[str]) -> list[str]:
     """Return the jobs of runs, those of all submissions that this cluster has in its queue, and the newest.
 
-    (squeue leaves out a job now and then; ids of older submissions may have come back as somebody else's.)
+    (squeue leaves out a job now and then; ids of older submissions may have come back as somebody else's, and
+    where it says that of the newest, that one is left alone, too.)
 
     Raises:
         SystemRefused: squeue, or scontrol, failed.
@@ -119,8 +120,10 @@ def jobs_of(submissions: Sequence[Submission], runs: Collection[str]) -> list[st
         if run_id in runs and job.cluster == "slurm"
     }
     newest = {run_id: job for (_, job), run_id in given.items()}
-    listed = [line["job"] for line in squeue.listing(["--me"]) if (line["comment"], line["job"]) in given]
-    return list(dict.fromkeys([*newest.values(), *listed]))
+    listed = {line["job"]: line["comment"] for line in squeue.listing(["--me"])}
+    ours = [job for job, comment in listed.items() if (comment, job) in given]
+    unlisted = [job for job in newest.values() if job not in listed]
+    return list(dict.fromkeys([*unlisted, *ours]))
 
 
 def release(job_ids: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alphagrid.jobs import requeue
 from alphagrid.jobs.attempts import Attempt, fruitless
 from alphagrid.jobs.requeue import Cause, cause
 
@@ -63,3 +64,12 @@ def test_deaths_before_the_first_record_count_unless_slurm_restarted_their_job()
     assert fruitless(silent, "s1", "7", made_checkpoint=lambda one: False) == silent
     assert fruitless(silent, "s1", "7", restarts=2, made_checkpoint=lambda one: False) == []
     assert fruitless(silent, "s1", "7", restarts=1, made_checkpoint=lambda one: False) == silent[:1]
+
+
+def test_where_set_up_took_scontrol_off_the_path_a_job_does_not_wait_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "PATH": "/nonexistent"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(requeue, "PATIENCE", 3600)
+    assert not requeue.come_back()

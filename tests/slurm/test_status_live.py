@@ -155,12 +155,14 @@ def test_a_job_that_another_one_took_the_number_of_is_not_taken_for_ours(
     assert theirs == ours
     (run,) = lab.runs()
     assert run["state"] == "unknown"
+    assert "cancelled 1 run" in lab.tell("cancel", lab.name, "--all")
+    assert slurm.run("squeue", "--noheader", "--jobs", theirs, "--format=%T").strip() == "PENDING"
     slurm.run("scancel", theirs)
     said = ("sacct", "--noheader", "--parsable2", "--jobs", ours, "--format=State")
     wait_until(lambda: "CANCELLED" in slurm.run(*said))
     (run,) = lab.runs()
-    assert run["state"] == "unknown"
-    assert "sent 1 run" in lab.submit()
+    assert run["state"] == "cancelled"
+    assert "sent 1 run" in lab.tell("retry", lab.name, "--all")
     assert states(lab) == {"pending": 1}
     slurm.clear()
 
