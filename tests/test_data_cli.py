@@ -28,7 +28,10 @@ def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path)
     summary = json.loads(prepared.stdout)
     assert summary["rows"] == {"0": 100, "1": 100, "2": 100}
     assert summary["synthetic"]["rows"] == 300
-    assert prepared.stderr.splitlines() == [f"prepared 300 rows of 3 days in {out} (48.4 kB)"]
+    assert prepared.stderr.splitlines() == [
+        "held out for validation and test: day 2 (of all of Criteo's, day 23)",
+        f"prepared 300 rows of 3 days in {out} (48.4 kB)",
+    ]
     assert "all 3 shards are as they were written" in run("data", "check", "criteo1tb", out).stderr
     shard = next(out.glob("day_01*.npy"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
