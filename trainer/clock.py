@@ -35,8 +35,9 @@ class _Tally:
 @dataclass(eq=False)
 class _Section:
     category: str
+    suspensions: int
     start: Mark
-    outer: _Tally
+    outer: _Tally = field(default_factory=_Tally)
     inner: _Tally = field(default_factory=_Tally)
     end: Mark = None
     part: str | None = None
@@ -63,20 +64,19 @@ class Clock:
         self._open: list[_Section] = []
         self._closed: deque[_Section | _StepEnd] = deque()
         self._step: dict[str, float] = defaultdict(float)
+        self._suspensions = 0
+        self._resumed: Mark = None
 
     @contextmanager
     def charge(self, category: str, part: str | None = None) -> Iterator[None]:
         """Charge what happens inside to a category; as a `part`, its seconds are told besides."""
-        outer = self._open[-1].inner if self._open else _Tally()
-        section = _Section(category, self._timer.mark(), outer, part=part)
+        section = _Section(category, self._suspensions, self._timer.mark(), part=part)
         self._open.append(section)
         try:
             yield
         finally:
-            self._open.remove(section)
             section.end = self._timer.mark()
-            self._closed.append(section)
-            self._read()
+            self._close(section)
 
     @contextmanager
     def curvature(self) -> Iterator[None]:
@@ -97,11 +97,10 @@ class Clock:
 
         Called on SIGCONT; the innermost section's beginning is the last sign of life.
         """
-        now = self._timer.mark()
+        self._suspensions += 1
+        self._resumed = self._timer.mark()
         for section in self._open:
-            section.start, section.inner = now, _Tally()
-        for outer, inner in zip(self._open, self._open[1:], strict=False):
-            inner.outer = outer.inner
+            section.inner = _Tally()
 
     def settle(self) -> None:
         """Wait for the device, so that every reading is up to date."""
@@ -146,6 +145,20 @@ class Clock:
             self._costs[kind].extend(values)
         for kind, values in state["recent"].items():
             self._recent[kind].extend(values)
+
+    def _close(self, section: _Section) -> None:
+        """Put a section that has its end among those to read; one with a suspension in it begins after it.
+
+        Counted, not compared by time: a handler runs a moment after the process does, so that a mark may
+        already be set behind a suspension that nobody has told of. By this call it has run.
+        """
+        if section.suspensions != self._suspensions:
+            section.start, section.end = self._resumed, self._timer.mark()
+        self._open.remove(section)
+        if self._open:
+            section.outer = self._open[-1].inner
+        self._closed.append(section)
+        self._read()
 
     def _read(self) -> None:
         """Take in what is closed and has passed, in order."""

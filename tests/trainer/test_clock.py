@@ -79,6 +79,48 @@ def test_a_suspension_is_not_counted() -> None:
     assert clock.train_seconds == 1
 
 
+class Suspended(HostTimer):
+    """A clock whose process is suspended as one of its marks is set, and only then learns of it."""
+
+    def __init__(self, times: Times, at: int, late: bool) -> None:
+        super().__init__(times)
+        self.times = times
+        self.marks_left = at
+        self.late = late
+        self.clock: Clock | None = None
+        self.mark = self.mark_and_suspend
+
+    def mark_and_suspend(self) -> float:
+        read = self.times.now
+        self.marks_left -= 1
+        if self.marks_left == -1 and self.clock is not None:
+            self.times.now += 3600
+            read = self.times.now if self.late else read
+            self.clock.forget_suspension()
+        return read
+
+
+@given(st.integers(0, 15), st.booleans())
+def test_a_suspension_is_not_counted_wherever_it_falls(at: int, late: bool) -> None:
+    """Beside a reading of the clock too, before the handler of SIGCONT has had its turn, or after."""
+    times = Times()
+    timer = Suspended(times, at, late)
+    timer.clock = clock = Clock(timer)
+    seconds = {"optimizer": 1, "data": 100, "alpha": 10_000}
+    for _ in range(2):
+        with clock.step("plain"):
+            times.now += seconds["optimizer"]
+            with clock.charge("data"):
+                times.now += seconds["data"]
+            with clock.charge("alpha"), clock.curvature():
+                times.now += seconds["alpha"]
+    step = sum(seconds.values())
+    assert times.now == 2 * step + 3600  # it was suspended
+    found = clock.take_window()["seconds"]
+    assert step <= clock.train_seconds == sum(found.values()) <= 2 * step
+    assert all(0 <= found[name] <= 2 * seconds.get(name, 0) for name in CATEGORIES)
+
+
 CONFIG = {
     "workload": {"name": "digits_mlp", "hidden": [16]},
     "optimizer": {"name": "sgd"},
