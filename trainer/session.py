@@ -54,7 +54,7 @@ class Session:
         self.evaluation_pending = False
         self.last_evaluated = 0
         self._train = self._stream("train")
-        self._probe_stream = self.workload.stream("probe", config.seed)
+        self._probe_stream = self._stream("probe")
         self.probe = self._probe()
         _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
 
@@ -131,7 +131,9 @@ class Session:
 
     def _stream(self, name: str) -> Stream:
         stream = self.workload.stream(name, self.config.seed)
-        return Prefetched(stream, self.workload.prefetch) if self.workload.prefetch else stream
+        if not self.workload.prefetch:
+            return stream
+        return Prefetched(stream, self.workload.prefetch, pinned=self.device.type == "cuda")
 
     def _on_device(self, batch: Batch) -> Batch:
         return to_device(batch, self.device)

@@ -63,22 +63,26 @@ class Prefetched:
     """A stream whose next batches are read on a thread of their own while the present one is used.
 
     What is read does not depend on when: a batch is a function of its index. Reading goes on during
-    evaluations and checkpoints.
+    evaluations and checkpoints. `pinned` batches lie in memory that a GPU reads by itself, while the host
+    goes on.
     """
 
-    def __init__(self, stream: Stream, ahead: int) -> None:
+    def __init__(self, stream: Stream, ahead: int, pinned: bool = False) -> None:
         self._stream = stream
         self._ahead = ahead
+        self._pinned = pinned
         self._thread = ThreadPoolExecutor(1, "prefetch")
         self._reading: dict[int, Future[Batch]] = {}
 
     def batch(self, index: int) -> Batch:
         """Return batch `index`, and have those after it read."""
         wanted = range(index, index + 1 + self._ahead)
-        self._reading = {
-            i: self._reading.get(i) or self._thread.submit(self._stream.batch, i) for i in wanted
-        }
+        self._reading = {i: self._reading.get(i) or self._thread.submit(self._read, i) for i in wanted}
         return self._reading[index].result()
+
+    def _read(self, index: int) -> Batch:
+        batch = self._stream.batch(index)
+        return _each_tensor(batch, Tensor.pin_memory) if self._pinned else batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from alphagrid.trainer import session as training
 from alphagrid.trainer.alpha.measurement import Estimate, Measurement, Step
 from alphagrid.trainer.alpha.options import ApplyOptions, MedianOptions, ObserveOptions
 from alphagrid.trainer.alpha.probe import Probe
 from alphagrid.trainer.alpha.quadratic import Quadratic
 from alphagrid.trainer.alpha.routing import Router
 from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.losses import loss_of
 from alphagrid.trainer.optimizers import OPTIMIZERS
 from alphagrid.trainer.optimizers.stepper import Stepper
 from alphagrid.trainer.randomness import torch_snapshot
+from alphagrid.trainer.step import take_step
 from alphagrid.trainer.streams import Batch
+from alphagrid.trainer.workloads.clicks import ClickStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -258,6 +262,44 @@ def test_repeated_second_batches_show_the_noise_of_a_batch(train_run: TrainRun) 
     assert once[0]["estimates"]["biased"] == records[0]["estimates"]["biased"]
 
 
+@pytest.mark.parametrize(
+    ("accumulate", "alpha"),
+    [
+        (1, {"policy": "observe", "repeat": 3}),
+        (4, {"policy": "observe"}),
+        (4, {"policy": "observe", "repeat": 3, "diagnostics": True}),
+        (4, {"policy": "apply", "estimator": "unbiased", "diagnostics": True}),
+    ],
+)
+def test_no_batch_is_drawn_twice_though_second_batches_are_read_ahead(
+    accumulate: int, alpha: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {
+        "workload": {
+            "name": "dlrm_synthetic",
+            "table_rows": 50,
+            "batch_size": 8,
+            "accumulate": accumulate,
+        },
+        "optimizer": {"name": "nadamw"},
+        "alpha": alpha,
+        "stop": {"steps": 10},
+        "device": "cpu",
+    }
+    drawn: list[tuple[ClickStream, int]] = []
+    draw = ClickStream.batch
+
+    def recorded(stream: ClickStream, index: int) -> Batch:
+        drawn.append((stream, index))
+        return draw(stream, index)
+
+    monkeypatch.setattr(ClickStream, "batch", recorded)
+    session = training.Session(TrainingConfig.model_validate(config), Clock())
+    for _ in range(4):
+        take_step(session)
+    assert len(drawn) == len(set(drawn)) >= 4 * accumulate * (1 + alpha.get("repeat", 1))
+
+
 def test_windowed_records_sum_up_what_single_ones_say(train_run: TrainRun) -> None:
     alpha = {"policy": "observe", "estimator": "lookahead", "interval": 2}
     single = train_run({**RUN, "alpha": alpha}, name="single").of_kind("alpha")
@@ -328,6 +370,26 @@ def test_unbiased_makes_no_pass_over_the_batch_that_gave_the_step(optimizer: str
     assert torch.equal(trained, first["inputs"])
     assert len(others) == 3
     assert all(torch.equal(inputs, second["inputs"]) for inputs in others)
+
+
+@pytest.mark.parametrize(("fraction", "passes"), [(1, [128]), (0.125, [128, 16])])
+def test_a_step_with_lookahead_makes_one_pass_where_its_share_is_the_whole(
+    fraction: float, passes: list[int]
+) -> None:
+    config = {
+        "workload": {"name": "digits_mlp"},
+        "optimizer": {"name": "nadamw"},
+        "alpha": {"policy": "ema", "estimator": "lookahead", "curvature_fraction": fraction},
+        "stop": {"steps": 10},
+        "device": "cpu",
+    }
+    session = training.Session(TrainingConfig.model_validate(config), Clock())
+    take_step(session)
+    seen: list[int] = []
+    session.model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    for _ in range(4):
+        take_step(session)
+    assert seen == passes * 4
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.BatchNorm1d(16)])

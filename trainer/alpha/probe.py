@@ -66,6 +66,7 @@ class Probe:
         self._fused: Quadratic | None = None
         self._trained_at: list[Tensor] = []
         self._spare: list[Tensor] | None = None
+        self._read: tuple[int, Sequence[Batch]] | None = None
         self.awaited: Awaited | None = None
 
     @property
@@ -115,11 +116,11 @@ class Probe:
         repeats = [self._measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
         with self._stepper.at_origin(direction):
             self._at_origin(first, direction, batches, generator)
-            for measurement in repeats:
-                self._at_origin(measurement, direction, batches, generator)
             if self._compares_gradients:
                 with self._clock.charge("diagnostics"):
                     first.scalars["probe_cosine"] = self._probe_cosine(index, direction)
+            for measurement in repeats:
+                self._at_origin(measurement, direction, batches, generator)
         if self._details:
             with self._clock.charge("diagnostics"):
                 first.scalars.update(_geometry(direction))
@@ -140,7 +141,7 @@ class Probe:
         """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""
         line = self._router.line(direction.vector, direction.scale)
         with replayed(derive(self._seed, "alpha", index)):
-            gradient = line.gradient(self._batches(index * self._repeat))
+            gradient = line.gradient(self._probed(index))
         sign = math.copysign(1.0, direction.scale)
         return sign * inner(direction.vector, gradient) / (norm(direction.vector) * norm(gradient))
 
@@ -154,7 +155,7 @@ class Probe:
         index = measurement.step.index
         with self._clock.charge("diagnostics"), self._stepper.at_origin(direction):
             line = self._router.line(direction.vector, direction.scale)
-            where = batches if train else self._batches(index * self._repeat)
+            where = batches if train else self._probed(index)
             reading = measurement.reading(measurement.acting)
             with replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
                 ratio = self._reduction(line, where, factor, reading)
@@ -222,6 +223,15 @@ class Probe:
             measurement = Measurement.from_state(state["awaited"], self._options.estimator, device)
             self.awaited = Awaited(measurement, [part.to(device) for part in state["vector"]])
 
+    def _probed(self, index: int, repeat: int = 0) -> Sequence[Batch]:
+        """Return B₁ of step `index`. The first one is kept: diagnostics look at it again."""
+        if repeat:
+            return self._batches(index * self._repeat + repeat)
+        if self._read is None or self._read[0] != index:
+            self._read = None  # before another takes its memory
+            self._read = index, self._batches(index * self._repeat)
+        return self._read[1]
+
     def _measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
         step = Step.of(index, direction, self._stepper.absolute)
         return Measurement(step, self._options.estimator, repeat)
@@ -244,7 +254,7 @@ class Probe:
         @cache
         def on_probe() -> Quadratic:
             with replayed(derive(self._seed, *names)):
-                probed = self._batches(index * self._repeat + repeat)
+                probed = self._probed(index, repeat)
                 return self._router.quadratic(direction.vector, direction.scale, probed)
 
         wanted = AT_ORIGIN if repeat == 0 else SECOND_BATCH
