@@ -115,6 +115,11 @@ class Comparison:
         return [entry for entry in self.entries if entry.configuration.baseline is not None]
 
     @property
+    def runs(self) -> list[RunData]:
+        """The runs of all configurations."""
+        return [run for entry in self.entries for run in entry.configuration.runs]
+
+    @property
     def title(self) -> str:
         """The budget in words, and the clock of a time: `2.3 h (until:nadamw), measured clock`."""
         return self.amount + (f", {self.clock} clock" if self.kind == "seconds" else "")
@@ -146,8 +151,9 @@ class Comparison:
 class ReportData:
     """What every section works from: the experiment, its configurations and axes, and the comparisons.
 
-    All train_seconds are on `clock`. `asked` tells that someone asked for these budgets. `reference` holds
-    published values to stand beside one's own.
+    All train_seconds are on `clock`, but for those of `beside`, the same configurations on the other clock,
+    where that can be had. `asked` tells that someone asked for these budgets. `reference` holds published
+    values to stand beside one's own.
     """
 
     experiment: ExperimentData
@@ -157,6 +163,17 @@ class ReportData:
     clock: Clock = "measured"
     asked: bool = False
     reference: Reference | None = None
+    beside: tuple[Configuration, ...] | None = None
+
+    @property
+    def other_clock(self) -> Clock:
+        """The clock of what stands beside."""
+        return "normalised" if self.clock == "measured" else "measured"
+
+    @property
+    def on_both_clocks(self) -> list[Comparison]:
+        """The comparisons, each followed by the one on the other clock, where there is one."""
+        return [one for comparison in self.comparisons for one in (comparison, comparison.beside) if one]
 
     @property
     def most_seeds(self) -> int:
@@ -184,14 +201,16 @@ def compare(
         data = without_evaluations_at_stop(data)
         steps = steps if asked else step_budgets(data)
     on, other = _on_clock(data, clock)
-    groups = configurations(on.runs)
+    groups = tuple(configurations(on.runs))
     comparisons = _comparisons(on, groups, seconds, steps, clock)
-    if other is not None:
-        opposite: Clock = "normalised" if clock == "measured" else "measured"
-        beside = _comparisons(other, configurations(other.runs), seconds, steps, opposite)
-        comparisons = [_with(*pair) for pair in zip(comparisons, beside, strict=True)]
     axes = tuple(varying_axes(on.runs))
-    return ReportData(on, tuple(groups), axes, tuple(comparisons), clock, asked, reference)
+    report = ReportData(on, groups, axes, tuple(comparisons), clock, asked, reference)
+    if other is None:
+        return report
+    beside = tuple(configurations(other.runs))
+    opposite = _comparisons(other, beside, seconds, steps, report.other_clock)
+    both = tuple(_with(*pair) for pair in zip(comparisons, opposite, strict=True))
+    return replace(report, comparisons=both, beside=beside)
 
 
 def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:

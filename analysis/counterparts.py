@@ -74,7 +74,9 @@ def scheduled(data: ReportData) -> Configuration | None:
 
 
 def budget_item(data: ReportData, comparison: Comparison) -> str | None:
-    """Return the thesis' name of a budget; None where it had none of that meaning."""
+    """Return the thesis' name of a budget; None where it had none of that meaning, as on the other clock."""
+    if comparison.clock != data.clock:
+        return None
     if not has_grid(data.experiment) or (comparison.kind == "seconds") != stops_by_time(data.experiment):
         return None
     label, value = comparison.budget.label, comparison.budget.value

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOST = 3
-"""So many keys are named where methods differ in more than their name says."""
+"""So many keys are named where methods differ in more than their name says; all, if these do not tell."""
 UNTOLD = ("seed", "stop", "checkpoint")
 """Keys that say nothing about what a run is, or that seeds differ in."""
 
@@ -43,12 +43,17 @@ def told_apart(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
 
 
 def _details(configs: Sequence[Config]) -> list[str]:
-    """Return, for each config, the first keys in which they differ, with its values."""
+    """Return, for each config, the first keys in which they differ, with its values: as many as it takes."""
     leaves = [flat(without(config, *UNTOLD)) for config in configs]
     keys = dict.fromkeys(key for mine in leaves for key in mine)
     differing = [key for key in keys if len({canonical(mine.get(key, MISSING)) for mine in leaves}) > 1]
-    parts = [[(key, mine[key]) for key in differing if key in mine][:MOST] for mine in leaves]
-    return [", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in of) for of in parts]
+    parts = [[(key, mine[key]) for key in differing if key in mine] for mine in leaves]
+    short = [_listed(of[:MOST]) for of in parts]
+    return short if len(set(short)) == len(set(map(canonical, parts))) else list(map(_listed, parts))
+
+
+def _listed(parts: Sequence[tuple[str, Any]]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in parts)
 
 
 def flat(config: Config, prefix: str = "") -> dict[str, Any]:

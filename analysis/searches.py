@@ -30,8 +30,9 @@ class SeedSearch:
 
     @cached_property
     def losses(self) -> list[float]:
-        """The best validation loss of each run over its whole length."""
-        return [loss for run in self.runs if (loss := best_loss(run)) is not None]
+        """The best validation loss of each run over its whole length; infinite if none was finite."""
+        found = map(best_loss, self.runs)
+        return [math.inf if loss is None else loss for loss in found]
 
     @property
     def result(self) -> float:
@@ -45,7 +46,7 @@ class SeedSearch:
 
     def seconds_to(self, target: float) -> float | None:
         """Return the time of the losers, and the winner's up to the target; None if it stays above."""
-        winner = min(self.runs, key=lambda run: _or_infinite(best_loss(run)))
+        winner = self.runs[self.losses.index(self.result)]
         reached = _first_at(winner, target)
         return None if reached is None else self.seconds - winner.curve.train_seconds + reached
 
@@ -145,12 +146,8 @@ def _search(workload: str, name: str, configurations: Sequence[Configuration]) -
         if run.finished:
             by_seed.setdefault(run.row.config.get("seed"), []).append(run)
     whole = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
-    seeds = tuple(seed for seed in map(SeedSearch, whole) if seed.losses)
+    seeds = tuple(seed for seed in map(SeedSearch, whole) if math.isfinite(seed.result))
     return Search(workload, name, schedule and schedule["name"], len(configurations), seeds)
-
-
-def _or_infinite(loss: float | None) -> float:
-    return math.inf if loss is None else loss
 
 
 def _first_at(run: RunData, target: float) -> float | None:

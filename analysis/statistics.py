@@ -64,12 +64,15 @@ def expected_best(losses: Sequence[float], k: int) -> float:
     """Return the mean of the least loss over all choices of `k` of the configurations.
 
     The i-th smallest of K losses (i from 0) is the least of C(K − 1 − i, k − 1) of the C(K, k) choices.
+    It is infinite where a choice holds none that is finite.
     """
     if not 1 <= k <= len(losses):
         raise ValueError(f"cannot choose {k} of {len(losses)} configurations")
     ordered, size = sorted(losses), len(losses)
     choices = math.comb(size, k)
-    return math.fsum(math.comb(size - 1 - i, k - 1) / choices * loss for i, loss in enumerate(ordered))
+    return math.fsum(
+        math.comb(size - 1 - i, k - 1) / choices * loss for i, loss in enumerate(ordered[: size - k + 1])
+    )
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,39 @@ def test_a_method_that_stays_above_the_target_has_no_time_to_it() -> None:
     runs = [*search(0)[:3], run([2.0, 1.01], alpha={"policy": "ema"})]
     (table,) = time_to_result.tables(report(*runs))
     assert table.rows[-1][table.raw_columns.index("seconds_to_target")] is None
-    assert table.shown[-1][5] == "0 of 1"
+    assert dict(zip(table.columns, table.shown[-1], strict=True))["seeds that reach the target"] == "0 of 1"
+
+
+def test_workloads_that_differ_in_their_fourth_key_have_names_and_times_of_their_own() -> None:
+    options = [(1, 1, 1, 1), (1, 1, 1, 2), (2, 2, 2, 2)]  # the first two alike in three keys
+    workloads = [{"name": "clicks", **dict(zip("abcd", values, strict=True))} for values in options]
+    runs = [
+        run(
+            losses,
+            workload=workload,
+            params={"workload": workload, **params},
+            optimizer={"name": "nadamw", **params},
+            **method,
+        )
+        for workload in workloads
+        for losses, params, method in (
+            ([2.0, 1.0], {"lr": 0.1}, {"schedule": COSINE}),
+            ([2.0, 1.5], {"lr": 0.2}, {"schedule": COSINE}),
+            ([2.0, 0.9], {"lr": None}, {"alpha": {"policy": "ema"}}),
+        )
+    ]
+    (table,) = time_to_result.tables(report(*runs))
+    assert len({row[:2] for row in table.rows}) == len(table.rows) == 6
+
+
+def test_a_search_with_a_run_that_diverged_expects_a_result_once_no_choice_is_of_such_runs_alone() -> None:
+    rate = {"name": "nadamw", "lr": 10.0}
+    nothing = run([math.nan] * 4, params={"optimizer.lr": 10.0}, schedule=COSINE, optimizer=rate)
+    (figure,) = time_to_result.figures(report(*search(0), nothing))
+    lines = {line.get_label(): line for line in figure.draw().axes[0].lines}
+    expected = list(cast(Any, lines["warmup_cosine (4)"].get_ydata()))
+    assert expected[0] == math.inf
+    assert all(map(math.isfinite, expected[1:]))
 
 
 def test_a_search_that_has_not_ended_with_any_seed_is_no_contest() -> None:

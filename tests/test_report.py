@@ -25,7 +25,7 @@ from alphagrid.analysis.report import (
     warnings,
     write_report,
 )
-from alphagrid.analysis.sections import budget
+from alphagrid.analysis.sections import best_and_worst, budget, search, time_to_result
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused, UserError
 from alphagrid.store import submissions
@@ -427,7 +427,25 @@ def test_every_table_of_time_names_its_clock_and_shows_the_other_one_beside(root
         assert report_json(data)["clock"] == clock
         figures = budget.figures(data)
         assert f"{clock} clock" in figures[0].title
-        assert f"Times are on the {clock} clock." in report_markdown(data)
+        assert f"Times are on the {clock} clock" in report_markdown(data)
+
+
+def test_what_searches_and_results_cost_is_told_on_both_clocks(root: Root) -> None:
+    baseline = Run("plain", 0.3, baseline="plain", schedule=SCHEDULE, slow=2.0, host="snail")
+    write_runs(root, [*slow_grid(), *(replace(baseline, seed=seed) for seed in range(3))])
+    data = compare(read(root), ["10"])
+    (costs,) = search.tables(data)
+    (ends,) = best_and_worst.tables(data)
+    both = {"10 s, measured clock", "10 s, normalised clock"}
+    assert {row[0] for row in costs.shown} == both == {row[0] for row in ends.shown}
+    (table,) = time_to_result.tables(data)
+    found = {row[1]: dict(zip(table.raw_columns, row, strict=True)) for row in table.rows}
+    row = found["warmup_cosine"]
+    assert row["seconds_of_all_runs"] == pytest.approx(1000 * 2 * PLAIN)
+    # medians over the runs of all methods say what a plain step costs; most ran on the faster node
+    assert row["other_clock"] == "normalised"
+    assert row["seconds_of_all_runs_on_it"] == pytest.approx(1000 * PLAIN)
+    assert f"time of all runs, {data.other_clock} clock" in table.columns
 
 
 def test_without_a_slow_node_both_clocks_agree(root: Root) -> None:

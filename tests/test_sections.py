@@ -176,9 +176,9 @@ def test_the_expected_best_of_k_stands_beside_the_baselines_with_what_it_costs()
     report = data(*grid(1, 3, loss=0.5), run("b", baseline="sgd", loss=0.4))
     (table,) = search.tables(report)
     assert [row[1] for row in table.shown] == ["1 of 3", "2 of 3", "3 of 3", "sgd (baseline)"]
-    losses = [cast(float, row[4]) for row in table.rows]
+    losses = [cast(float, row[5]) for row in table.rows]
     assert losses == pytest.approx([0.51, (0.5 + 0.5 + 0.51) / 3, 0.5, 0.4])
-    assert [row[5] for row in table.rows] == [2.0, 4.0, 6.0, 2.0]
+    assert [row[6] for row in table.rows] == [2.0, 4.0, 6.0, 2.0]
 
 
 def test_correlations_leave_baselines_out_and_need_three_cells_that_vary() -> None:

@@ -65,10 +65,10 @@ def applies(data: ReportData) -> bool:
 
 
 def tables(data: ReportData) -> list[Table]:
-    """Return one row for each budget, baseline and configuration, the best first."""
+    """Return one row for each budget and clock, baseline and configuration, the best first."""
     rows = [
         _row(comparison, baseline, pairing)
-        for comparison in data.comparisons
+        for comparison in data.on_both_clocks
         for baseline in comparison.baselines
         for pairing in _pairings(comparison, baseline)
     ]

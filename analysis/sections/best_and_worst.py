@@ -37,7 +37,7 @@ def tables(data: ReportData) -> list[Table]:
 
 
 def facts(data: ReportData) -> list[Fact]:
-    """Return the losses, their differences, and the most and the fewest steps, for each budget."""
+    """Return the losses, their differences, and the most and the fewest steps, for each budget and clock."""
     return [fact for comparison in _compared(data) for fact in _of_budget(data, comparison)]
 
 
@@ -53,10 +53,10 @@ def best_and_worst(comparison: Comparison) -> tuple[Entry, Entry] | None:
 
 
 def _compared(data: ReportData) -> list[Comparison]:
-    """Return the budgets with a best and a worst cell; beside a reference, those that it knows too."""
+    """Return the budgets, on each clock, with a best and a worst cell, and those that the reference knows."""
     return [
         comparison
-        for comparison in data.comparisons
+        for comparison in data.on_both_clocks
         if best_and_worst(comparison) or (data.reference is not None and budget_item(data, comparison))
     ]
 

@@ -42,7 +42,7 @@ def applies(data: ReportData) -> bool:
 
 
 def tables(data: ReportData) -> list[Table]:
-    """Return one table over all budgets; beside a reference, its r and p."""
+    """Return one table over all budgets and clocks; beside a reference, its r and p."""
     rows = _rows(data)
     rs, ps = (
         beside(data.reference, name, [row.key(quantity) for row in rows])
@@ -76,7 +76,7 @@ def figures(data: ReportData) -> list[Figure]:
 
 def _rows(data: ReportData) -> list[_Row]:
     rows = []
-    for comparison in data.comparisons:
+    for comparison in data.on_both_clocks:
         item = budget_item(data, comparison) or ""
         for name, pairs in _quantities(data, comparison):
             found = pearson([x for x, _ in pairs], [y for _, y in pairs])

@@ -55,8 +55,17 @@ def tables(data: ReportData) -> list[Table]:
     if target is None:
         return []
     rows = [row for one in data.configurations for row in _rows(one, target)]
-    notes = [NOTE, f"Seconds are on the {data.clock} clock.", *([THESIS] if data.reference else [])]
-    return [Table.of("targets", TARGET_TITLE, COLUMNS, rows, notes)]
+    columns: tuple[str, ...] = COLUMNS
+    if data.beside is not None:
+        again = [row for one in data.beside for row in _rows(one, target)]
+        rows = [(*row, other[-1]) for row, other in zip(rows, again, strict=True)]
+        columns = (*COLUMNS, f"{COLUMNS[-1]}, {data.other_clock} clock")
+    notes = [
+        NOTE,
+        f"Seconds are on the {data.clock} clock where no other is named.",
+        *([THESIS] if data.reference else []),
+    ]
+    return [Table.of("targets", TARGET_TITLE, columns, rows, notes)]
 
 
 def figures(data: ReportData) -> list[Figure]:

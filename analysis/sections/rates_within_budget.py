@@ -57,8 +57,8 @@ def applies(data: ReportData) -> bool:
 
 
 def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget."""
-    return [_table(data, comparison) for comparison in data.comparisons]
+    """Return one table for each budget and clock."""
+    return [_table(data, comparison) for comparison in data.on_both_clocks]
 
 
 def facts(data: ReportData) -> list[Fact]:

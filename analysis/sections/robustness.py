@@ -117,11 +117,10 @@ def figures(data: ReportData) -> list[Figure]:
 
 
 def _scopes(data: ReportData) -> list[_Scope]:
-    runs = data.experiment.runs
-    asked = data.comparisons if data.asked else ()
+    asked = data.on_both_clocks if data.asked else ()
     return [
-        _Scope("robustness", "over the full runs", tasks(runs, _of_full_run)),
-        *(_Scope(f"robustness-{c.slug}", f"within {c.title}", tasks(runs, _within(c))) for c in asked),
+        _Scope("robustness", "over the full runs", tasks(data.experiment.runs, _of_full_run)),
+        *(_Scope(f"robustness-{c.slug}", f"within {c.title}", tasks(c.runs, _within(c))) for c in asked),
     ]
 
 

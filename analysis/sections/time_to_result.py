@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 TITLE = "Time to result, with the search for settings"
+TIMES = ("time of all runs", "time to the target, with the search", "in the reference's")
 COLUMNS = (
     "workload",
     "method",
     "searched",
     "result (best validation loss)",
-    "time of all runs",
     "seeds that reach the target",
-    "time to the target, with the search",
-    "in the reference's",
+    *TIMES,
 )
 RAW_COLUMNS = (
     "workload",
@@ -45,7 +44,12 @@ RAW_COLUMNS = (
     "in_the_references",
     "reference",
 )
-RIGHT = (False, False, True, True, True, True, True, True)
+RAW_BESIDE = (
+    "other_clock",
+    "seconds_of_all_runs_on_it",
+    "seconds_to_target_on_it",
+    "in_the_references_on_it",
+)
 METHOD = (
     "A method's search: all of its configurations, each trained to its end with one and the same seed; the "
     "winner is the one with the lowest loss. Time to the target: of all the others, and of the winner until "
@@ -64,17 +68,32 @@ def tables(data: ReportData) -> list[Table]:
     found = contests(data.configurations)
     ranked = [(contest, search) for contest in found for search in _ranked(contest)]
     decimals = decimals_to_differ([s.result.mean for _, s in ranked if s.result is not None], at_most=6)
-    shown = tuple(_shown(contest, search, decimals) for contest, search in ranked)
-    rows = tuple(_raw(contest, search) for contest, search in ranked)
-    notes = (METHOD, *map(_target_note, found), f"Times are on the {data.clock} clock.")
-    return [Table("time-to-result", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, notes)]
+    shown = [_shown(contest, search, decimals) for contest, search in ranked]
+    rows = [_raw(contest, search) for contest, search in ranked]
+    columns: tuple[str, ...] = COLUMNS
+    raw_columns: tuple[str, ...] = RAW_COLUMNS
+    if data.beside is not None:
+        again = _by_name(contests(data.beside))
+        pairs = [again[contest.workload, search.name] for contest, search in ranked]
+        shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
+        rows = [(*row, data.other_clock, *_times(*pair)) for row, pair in zip(rows, pairs, strict=True)]
+        columns = (*COLUMNS, *(f"{name}, {data.other_clock} clock" for name in TIMES))
+        raw_columns = (*RAW_COLUMNS, *RAW_BESIDE)
+    right = (False, False, *(True for _ in columns[2:]))
+    notes = (
+        METHOD,
+        *map(_target_note, found),
+        f"Times are on the {data.clock} clock where no other is named.",
+    )
+    return [Table("time-to-result", TITLE, columns, tuple(shown), raw_columns, tuple(rows), right, notes)]
 
 
 def figures(data: ReportData) -> list[Figure]:
     """Return loss against the time paid for it, a panel for each workload."""
     caption = (
         "Marks: what a search over 1, 2, … of a method's configurations may expect, at the time of so many "
-        "runs (means over all choices and over seeds). Lines without marks: a method with nothing to choose, "
+        "runs (means over all choices and over seeds), from where no choice has diverged runs alone. "
+        "Lines without marks: a method with nothing to choose, "
         "its best loss so far (mean over seeds). Dotted: the target, the worst seed's result of the searched "
         "schedule. "
         f"Times are on the {data.clock} clock."
@@ -96,18 +115,29 @@ def _ratio(contest: Contest, search: Search) -> float | None:
 
 
 def _shown(contest: Contest, search: Search, decimals: int) -> tuple[str, ...]:
-    reached, ratio = search.seconds_to(contest.target), _ratio(contest, search)
+    reached = search.seconds_to(contest.target)
     reference = " (reference)" if search is contest.reference else ""
     return (
         contest.workload,
         f"{search.name}{reference}",
         str(search.k),
         loss_text(search.result, decimals),
-        duration(_mean(search.seconds)),
         f"{0 if reached is None else reached.n} of {len(search.seeds)}",
-        _time_text(reached),
-        "–" if ratio is None else f"{ratio:.3g}",
+        *_shown_times(contest, search),
     )
+
+
+def _shown_times(contest: Contest, search: Search) -> tuple[str, str, str]:
+    reached, ratio = search.seconds_to(contest.target), _ratio(contest, search)
+    return duration(_mean(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
+
+
+def _times(contest: Contest, search: Search) -> tuple[Cell, Cell, Cell]:
+    return _mean(search.seconds), _mean(search.seconds_to(contest.target)), _ratio(contest, search)
+
+
+def _by_name(found: Iterable[Contest]) -> dict[tuple[str, str], tuple[Contest, Search]]:
+    return {(one.workload, search.name): (one, search) for one in found for search in one.searches}
 
 
 def _time_text(reached: Summary | None) -> str:

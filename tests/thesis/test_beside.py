@@ -20,6 +20,7 @@ from alphagrid.analysis.sections import (
     alpha_dispersion,
     alpha_observations,
     applying,
+    baseline_differences,
     best_and_worst,
     budget,
     correlations,
@@ -32,6 +33,7 @@ from alphagrid.analysis.sections import (
 )
 from alphagrid.analysis.tables import Table
 from alphagrid.cli import app
+from alphagrid.store.queries import AlphaRow
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -59,9 +61,9 @@ def pick(found: Rows, item: str, quantity: str) -> dict[str, Any]:
 
 
 def fact(tables: Sequence[Table], name: str, of: str, quantity: str) -> dict[str, Any]:
-    return next(
-        row for row in rows(table(tables, name)) if row["of"].endswith(of) and row["quantity"] == quantity
-    )
+    ends = re.compile(rf"\b{re.escape(of)}$" if of else "")  # "biased" ends "unbiased", too
+    found = rows(table(tables, name))
+    return next(row for row in found if ends.search(row["of"]) and row["quantity"] == quantity)
 
 
 @pytest.mark.parametrize("name", ["observed", "by_steps", "by_time"])
@@ -168,7 +170,9 @@ def test_correlations_have_r_and_p_of_the_thesis_beside_them(by_time: ReportData
         (-0.573, 0.107, 9),
         (0.721, 0.028, 9),
         (-0.830, 0.006, 9),
+        *[(None, None, 9)] * 3,  # on the normalised clock, of which the thesis has none
     ]
+    assert ["normalised clock" in row["budget"] for row in small] == [False] * 3 + [True] * 3
     assert found.shown[0][5] == "-0.573"
 
 
@@ -194,11 +198,14 @@ def test_learning_rates_within_a_budget_are_those_of_the_runs(by_steps: ReportDa
 
 
 def test_rates_end_with_the_budget_of_time(by_time: ReportData) -> None:
-    small, large = rates_within_budget.tables(by_time)
+    small, normalised, large, _ = rates_within_budget.tables(by_time)
     assert all(one["steps"] <= other["steps"] for one, other in zip(rows(small), rows(large), strict=True))
     assert rows(small)[0]["SD, thesis"] == 2.40e-5
     assert rows(small)[0]["range, thesis"] is None  # not legible in table C.4
     assert rows(large)[6]["SD, thesis"] == 2.12e-4
+    slow = [{row["configuration"]: row["steps"] for row in rows(table)} for table in (small, normalised)]
+    assert [told["interval 200, count 10"] for told in slow] == [550, 1000]
+    assert "SD, thesis" not in normalised.columns
 
 
 def test_steps_within_a_time_show_the_other_clock_and_name_the_slow_node(by_time: ReportData) -> None:
@@ -211,6 +218,25 @@ def test_steps_within_a_time_show_the_other_clock_and_name_the_slow_node(by_time
     assert any("snail (+100 %)" in note for note in (*small.notes, *waiting.notes))
     assert told["interval 100, count 5"]["implied cost of one (s)"] == pytest.approx(ALPHA, rel=0.1)
     assert slow["implied cost, thesis"] == pytest.approx(161.2, abs=0.05)
+
+
+def test_differences_and_targets_are_told_on_both_clocks(by_time: ReportData) -> None:
+    on_the_slow_node = ("interval 200, count 10", "interval 200, count 25")
+    found = [
+        row
+        for row in rows(baseline_differences.tables(by_time)[0])
+        if (row["baseline"], row["configuration"]) == ("nadamw", on_the_slow_node[0])
+        and "until:nadamw" in row["budget"]
+    ]
+    assert [row["steps in the baseline's (%)"] for row in found] == [27.5, 50]
+    assert found[1]["difference of the best loss"] < found[0]["difference of the best loss"]
+    (targets,) = loss_splits.tables(by_time)
+    for row in rows(targets):
+        measured, normalised = row["first at seconds"], row["first at seconds, normalised clock"]
+        if row["configuration"] in on_the_slow_node:
+            assert normalised < 0.6 * measured, row
+        else:
+            assert normalised == (None if measured is None else pytest.approx(measured, rel=0.1)), row
 
 
 def test_the_wait_for_data_of_every_run_is_told(by_time: ReportData) -> None:
@@ -276,7 +302,7 @@ def test_the_first_step_counts_in_no_statistic_of_alpha(observed: ReportData) ->
 def test_components_cosines_and_the_decomposition_have_the_thesis_beside_them(observed: ReportData) -> None:
     tables = alpha_components.tables(observed)
     numerator = fact(tables, "alpha-components", "biased", "numerator, mean")
-    assert numerator["thesis"] in (3.65e-4, 5.75e-5)
+    assert numerator["thesis"] == 3.65e-4
     cosine = fact(tables, "alpha-components", "seed0", "mean cosine of d₂ and g₁")
     assert (cosine["yours"], cosine["thesis"]) == (pytest.approx(-0.0063), -0.0063)
     share = fact(tables, "alpha-pairs", "biased and unbiased", "numerator's share (%)")
@@ -353,6 +379,32 @@ def test_every_figure_of_the_thesis_is_drawn_and_named(
         "by_time": {"4.1", "4.11", "4.12", "4.13", "4.14", "C.1", "C.2"},
     }
     assert expected[name] <= numbers
+
+
+def test_figures_of_observed_alpha_show_the_means_of_its_windows(observed: ReportData) -> None:
+    run = next(run for run in observed.experiment.runs if run.alphas)
+    (vanishing, *rows_of_alpha), interval = run.alphas, run.row.config["alpha"]["interval"]
+    assert vanishing.learning_rate == pytest.approx(0, abs=1e-6)
+    windows: dict[int, list[AlphaRow]] = {}
+    for row in rows_of_alpha:
+        windows.setdefault(row.step // interval, []).append(row)
+
+    def means(name: str, part: str) -> list[float]:
+        found = [[getattr(row.estimates[name], part) for row in window] for window in windows.values()]
+        return [fmean(values) for values in found]
+
+    drawn = {figure.name: figure.draw() for figure in [
+        *alpha_dispersion.figures(observed), *alpha_components.figures(observed)
+    ]}  # fmt: skip
+    for name in ("biased", "unbiased", "hybrid"):
+        lines = {line.get_label(): line for line in drawn["alpha-relative-means"].axes[0].lines}
+        assert list(cast(Any, lines[name].get_ydata())) == pytest.approx(means(name, "alpha_rel"))
+        bars = cast(Any, drawn[f"alpha-absolute-{name}"].axes[0].containers[0])
+        assert list(bars.lines[0].get_ydata()) == pytest.approx(means(name, "alpha_abs"))
+        panel = next(axes for axes in drawn["alpha-components"].axes if axes.get_title() == name)
+        numerator, denominator = panel.lines[:2]
+        assert list(cast(Any, numerator.get_ydata())) == pytest.approx([-v for v in means(name, "slope")])
+        assert list(cast(Any, denominator.get_ydata())) == pytest.approx(means(name, "curvature"))
 
 
 def test_lines_of_rates_end_with_their_budget_and_are_marked_at_the_smaller_one(by_time: ReportData) -> None:

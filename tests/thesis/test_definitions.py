@@ -29,7 +29,8 @@ from alphagrid.store.queries import AlphaRow, Estimate, EvaluationRow, EventRow,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30)
+# Multiples of 1/64, whose differences are exact, and no smaller than that.
+VALUES = st.lists(st.integers(-(2**24), 2**24).map(lambda number: number / 64), min_size=2, max_size=30)
 TOTAL, WARM_UP, PEAK = 85_328, 1706, 2.1857984424097966e-4
 
 
