@@ -3,16 +3,19 @@
 On each model, in one process: the plain baseline, the thesis' nine cells (interval I, count N) of the policy
 `median` with `unbiased` and with `lookahead`, and `ema` at every step. They train as any run does, with
 journals of their own, and take turns in segments of a few steps, in one order and back again, so that the
-machine's drift falls on all of them alike. The cells are scaled to a count of one, N/I kept: (1000, 25) is
-one α* step in 40. The store reads their journals, and the report's normalised clock (medians per kind of
-step, pooled over runs) says when each had done which step.
+machine's drift falls on all of them alike. The cells are scaled to a count of three, N/I kept: (1000, 25) is
+a window of three α* steps in 120. What comes once a window (a lookahead's first step asks for memory anew)
+weighs more than in the thesis' windows of 10 to 50. The store reads their journals, and the report's
+normalised clock (medians per kind of step, pooled over runs) says when each had done which step.
 
 A cell whose interval is longer than its run measures α* once all the same, which is more than its share:
 such rows are marked + and count against it. Beside the measured share stands the expected one of the whole
 interval, 1 / (1 + N/I·(r − 1)), with r what an α* step costs in plain ones. Bars hold for the DLRM shape (a
-table of 2^17 rows, batch 2,048); small models are bound by dispatch. An r below 1 cannot be: it is noise.
+table of 2^17 rows, batch 2,048) on a CPU; small models are bound by dispatch. An r below 1 cannot be: it is
+noise.
 
 Run: python -m benchmarks.alpha_share [--models dlrm] [--steps 500] [--json]
+On a GPU: python -m benchmarks.alpha_share --device cuda --models dlrm_full --intervals 1000 --counts 50
 """
 
 from __future__ import annotations
@@ -36,15 +39,17 @@ from alphagrid.store.layout import Root
 from alphagrid.store.submissions import RunEntry, Submission
 from alphagrid.trainer.config import TrainingConfig
 
-from benchmarks.bench import MODELS, Bench, Config, config_of
-from benchmarks.harness import hardware, load, table
+from benchmarks.bench import FULL_DLRM, MODELS, Bench, Config, config_of
+from benchmarks.harness import load, processor, table
 
-INTERVALS, COUNTS = (1000, 2000, 5000), (10, 25, 50)
+INTERVALS, COUNTS = [1000, 2000, 5000], [10, 25, 50]
 BARS = {"unbiased": 0.95, "lookahead": 0.99, "ema": 0.85}
-STEPS = {"dlrm": 40, "transformer": 40, "cnn": 40, "digits_mlp": 200}
-"""So many that all models together take less than eight minutes on two quiet cores."""
+STEPS = {"dlrm": 60, "transformer": 40, "cnn": 40, "digits_mlp": 200, "dlrm_full": 120}
+"""So many that all models but the last together take a quarter of an hour on two quiet cores."""
 SEGMENT = 5
 """Steps of one turn, and of a window in the journal."""
+WINDOW = 3
+"""Consecutive α* steps."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +69,25 @@ class Case:
         """Return the section `alpha`.
 
         The cells' α* steps fall into different parts of the run, none into its first segment, and as many
-        whole intervals as the run has room for all measure within it.
+        whole intervals as the run has room for all measure within it. None is the first of a segment, which
+        finds the caches full of other runs: no run by itself has such steps.
         """
         if self.method == "plain":
             return None
         if self.method == "ema":
             return {"policy": "ema"}
-        intervals = max(steps // self.every, 1)
-        last = steps - 2 - (intervals - 1) * self.every  # a lookahead is paid for one step later
-        start = SEGMENT + 7 * number % max(last - SEGMENT + 1, 1)
-        shape = {"interval": self.every, "count": 1, "start_step": start}
+        interval = WINDOW * self.every
+        intervals = max(steps // interval, 1)
+        last = steps - 1 - WINDOW - (intervals - 1) * interval  # a lookahead is paid for one step later
+        start = SEGMENT * (1 + number % max((last - 1) // SEGMENT, 1)) + 1
+        shape = {"interval": interval, "count": WINDOW, "start_step": start}
         return {"policy": "median", "estimator": self.method, **shape}
 
 
-CASES = [
-    Case("plain"),
-    Case("ema"),
-    *(Case(name, i, n) for name in ("unbiased", "lookahead") for i in INTERVALS for n in COUNTS),
-]
+def cases_of(intervals: Sequence[int], counts: Sequence[int]) -> list[Case]:
+    """Return the baseline, then all that is held against it."""
+    cells = (Case(name, i, n) for name in ("unbiased", "lookahead") for i in intervals for n in counts)
+    return [Case("plain"), Case("ema"), *cells]
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,13 @@ class Result:
         return self.alpha_steps * self.interval > self.count * self.steps
 
 
-def trained(model: str, steps: int, folder: Path) -> ExperimentData:
+def trained(model: str, cases: Sequence[Case], device: str, steps: int, folder: Path) -> ExperimentData:
     """Train all cases in turn; return what the store says of their journals."""
+    workload = FULL_DLRM if model == "dlrm_full" else MODELS[model]
     root = Root(folder)
     files = root.experiment(f"alpha-share-{model.replace('_', '-')}")
-    alphas = [case.alpha(number, steps) for number, case in enumerate(CASES)]
-    configs = [config_of(MODELS[model], alpha, log_steps=SEGMENT) for alpha in alphas]
+    alphas = [case.alpha(number, steps) for number, case in enumerate(cases)]
+    configs = [config_of(workload, alpha, device, log_steps=SEGMENT) for alpha in alphas]
     submissions.write(files, _submission(files.name, configs))
     benches = [Bench(config, files.run(_id(number))) for number, config in enumerate(configs)]
     for turn in range(steps // SEGMENT):
@@ -150,16 +157,16 @@ def _id(number: int) -> str:
     return f"{number:010d}"
 
 
-def results(model: str, found: ExperimentData) -> Iterator[Result]:
+def results(model: str, cases: Sequence[Case], device: str, found: ExperimentData) -> Iterator[Result]:
     """Yield a row for each case but the baseline."""
     runs = {run.row.id: run for run in normalised(found).runs}
     costs = PooledCosts.of(found.runs)
-    plain, *others = (runs[_id(number)] for number in range(len(CASES)))
-    for case, run in zip(CASES[1:], others, strict=True):
+    plain, *others = (runs[_id(number)] for number in range(len(cases)))
+    for case, run in zip(cases[1:], others, strict=True):
         ratio = costs.cost(run).ratio
         assert ratio is not None, f"{case}: no α* step was timed"
         share = _reached(run, plain.row.train_seconds) / plain.row.step
-        bar = BARS[case.method] if model == "dlrm" else None
+        bar = BARS[case.method] if model == "dlrm" and device == "cpu" else None
         yield Result(
             model, case.method, case.interval, case.count, run.row.step,
             sum(window.alpha_steps for window in run.windows), round(ratio, 3), round(share, 4),
@@ -195,17 +202,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--models", nargs="+", choices=list(STEPS), default=list(MODELS))
+    parser.add_argument("--intervals", nargs="+", type=int, choices=INTERVALS, default=INTERVALS)
+    parser.add_argument("--counts", nargs="+", type=int, choices=COUNTS, default=COUNTS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, help=f"of each run, a multiple of {SEGMENT}; default: {STEPS}")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.steps is not None and (options.steps < 2 * SEGMENT or options.steps % SEGMENT):
+        parser.error(f"--steps {options.steps}: a multiple of {SEGMENT}, of {2 * SEGMENT} or more")
     torch.set_num_threads(1)
     if not options.json:
-        print(f"{hardware()}, 1 thread, load {load()}")
+        print(f"{processor(options.device)}, 1 thread, load {load()}")
+    cases = cases_of(options.intervals, options.counts)
     for model in options.models:
         steps = (options.steps or STEPS[model]) // SEGMENT * SEGMENT
         with tempfile.TemporaryDirectory() as folder:
-            found = list(results(model, trained(model, steps, Path(folder))))
+            runs = trained(model, cases, options.device, steps, Path(folder))
+        found = list(results(model, cases, options.device, runs))
         if options.json:
             print("\n".join(json.dumps(asdict(one)) for one in found), flush=True)
         else:

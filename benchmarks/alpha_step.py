@@ -3,8 +3,9 @@
 It times the trainer's own step (`take_step` and the recorder after it), never a copy of it, in one process,
 routes in turn; ratios are of medians. Every step writes its window to the journal, a hundred times as often
 as by default. The rate is held throughout, so that all routes of a model train alike. Memory is the peak of
-what a step allocates beyond what it began with, over the size P of the parameters. It fails if the clock's
-categories in the journal do not sum to the steps' wall time within 1 %.
+what a step allocates beyond what it began with, over the size P of the parameters; on a GPU also the peak of
+all that a run holds there. It fails if the clock's categories in the journal do not sum to the steps' wall
+time within 1 %.
 
 A JVP is two forward passes, forward and backward are three: the floors are 1 + 2/3 for `jvp` on a batch of
 its own, 1 + 2/3·(fraction) for a lookahead's share, and 1 + 1/3 for a fused lookahead.
@@ -34,7 +35,7 @@ from alphagrid.trainer.alpha.routes import Line, by_curvlinops
 from alphagrid.trainer.streams import Batch
 
 from benchmarks.bench import EXCLUDED, FULL_DLRM, MODELS, OF_STEPS, Bench, Config, config_of
-from benchmarks.harness import hardware, load, table
+from benchmarks.harness import load, processor, table
 
 log = logging.getLogger("benchmarks")
 
@@ -107,28 +108,35 @@ class Result:
     ratio_to_plain: float
     seconds: float
     peak_bytes: int
+    """The most that one step allocates at a time, beyond what was there before it."""
     device: str
 
 
 def measure(
     model: str, workload: Config, cases: Sequence[Case], device: str, repetitions: int
-) -> Iterator[tuple[Case, Result, float]]:
-    """Yield each case's result and its peak memory over that of the parameters."""
+) -> Iterator[tuple[Case, Result, float, int | None]]:
+    """Yield each case's result, its peak over the parameters' memory, and that of all it holds on a GPU."""
     with tempfile.TemporaryDirectory() as folder:
-        benches = {
-            case.label: bench_of(workload, case, device, Path(folder) / str(number))
-            for number, case in enumerate(cases)
-        }
+        benches: dict[str, Bench] = {}
+        held: dict[str, int] = {}
+        for number, case in enumerate(cases):
+            before = _allocated(device)
+            benches[case.label] = bench = bench_of(workload, case, device, Path(folder) / str(number))
+            for _ in range(WARM_UP):
+                bench.step()
+            held[case.label] = _allocated(device) - before
         seconds = _interleaved(benches, repetitions)
         error = _clock_error(benches)
         for case in cases:
             bench = benches[case.label]
             peak = peak_bytes(bench)
+            whole = held[case.label] + peak if device == "cuda" else None
             result = Result(
                 model, case.route, case.estimator, case.curvature_fraction,
-                round(seconds[case.label] / seconds["plain"], 3), seconds[case.label], peak, _name(device),
+                round(seconds[case.label] / seconds["plain"], 3), seconds[case.label],
+                peak, processor(device),
             )  # fmt: skip
-            yield case, result, peak / bench.parameter_bytes
+            yield case, result, peak / bench.parameter_bytes, whole
         log.info("%s: the clock's categories miss the steps' wall time by %.2f %%", model, 100 * error)
         if abs(error) > CLOCK_ERROR:
             raise SystemExit(f"{model}: that is more than {CLOCK_ERROR:.0%}")
@@ -144,13 +152,12 @@ def bench_of(workload: Config, case: Case, device: str, folder: Path) -> Bench:
 
 def _interleaved(benches: Mapping[str, Bench], repetitions: int) -> dict[str, float]:
     """Return the median seconds of each; every step of each has written its window."""
-    seconds: dict[str, list[float]] = {label: [] for label in benches}
-    for _ in range(WARM_UP + repetitions):
-        for label, bench in benches.items():
-            seconds[label].append(bench.step())
+    for _ in range(repetitions):
+        for bench in benches.values():
+            bench.step()
     for label, bench in benches.items():
-        assert len(bench.windows) == len(seconds[label]), f"{label}: the journal lacks windows"
-    return {label: median(values[WARM_UP:]) for label, values in seconds.items()}
+        assert len(bench.windows) == len(bench.step_seconds), f"{label}: the journal lacks windows"
+    return {label: median(bench.step_seconds[WARM_UP:]) for label, bench in benches.items()}
 
 
 def _clock_error(benches: Mapping[str, Bench]) -> float:
@@ -161,6 +168,10 @@ def _clock_error(benches: Mapping[str, Bench]) -> float:
         excluded = sum(window["seconds"][EXCLUDED] for window in bench.windows[WARM_UP:])
         wall += sum(bench.step_seconds[WARM_UP:]) - excluded
     return charged / wall - 1
+
+
+def _allocated(device: str) -> int:
+    return torch.cuda.memory_allocated() if device == "cuda" else 0
 
 
 def peak_bytes(bench: Bench) -> int:
@@ -190,10 +201,6 @@ def _profiled() -> Iterator[Any]:
             yield profile
 
 
-def _name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else hardware()
-
-
 def _with_a_matmul_bound_one(models: Sequence[str]) -> list[str]:
     """Return the models, and beside a DLRM, which its table's memory bounds, the transformer."""
     beside = ["transformer"] if {"dlrm", "dlrm_full"} & {*models} and "transformer" not in models else []
@@ -215,22 +222,23 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     if not options.json:
-        print(f"{_name(options.device)}, {options.threads} thread(s), load {load()}")
+        print(f"{processor(options.device)}, {options.threads} thread(s), load {load()}")
     for model in _with_a_matmul_bound_one(options.models):
         workload = FULL_DLRM if model == "dlrm_full" else MODELS[model]
         cases = [c for c in CASES if not options.cases or c.label in ("plain", *options.cases)]
         found = list(measure(model, workload, cases, options.device, options.repetitions))
         if options.json:
-            for _, result, _ in found:
+            for _, result, *_ in found:
                 print(json.dumps(asdict(result)))
             continue
-        rows = [(model, "ms", "ratio", "floor", "bar", "peak/P")]
-        for case, result, memory in found:
-            bar = BARS.get(case.label) if model == "dlrm" else None
+        rows = [(model, "ms", "ratio", "floor", "bar", "peak/P", "run on the GPU")]
+        for case, result, memory, whole in found:
+            bar = BARS.get(case.label) if model == "dlrm" and options.device == "cpu" else None
             rows.append(
                 (
                     case.label, f"{1000 * result.seconds:.2f}", f"{result.ratio_to_plain:.2f}",
                     f"{case.floor:.2f}", f"{bar:.2f}" if bar else "", f"{memory:.2f}",
+                    "" if whole is None else f"{whole / 1e9:.1f} GB",
                 )
             )  # fmt: skip
         print(table(rows))

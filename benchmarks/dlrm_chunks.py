@@ -19,7 +19,7 @@ from alphagrid.trainer.workloads.dlrm import DLRM
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.harness import hardware, interleaved, load, table
+from benchmarks.harness import interleaved, load, processor, table
 
 ROWS_PER_EXAMPLE = 128
 CHUNKS = 4
@@ -109,7 +109,7 @@ def main() -> None:
         steps[name] = step_of(model, options.batch, options.device)
     seconds = timed(steps, options.repetitions, options.device)
     base = seconds["one table"]
-    print(f"{hardware()}; {options.device}; load {load()}; table {rows} × 128, batch {options.batch}")
+    print(f"{processor(options.device)}; load {load()}; table {rows} × 128, batch {options.batch}")
     print(
         table(
             [

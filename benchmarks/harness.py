@@ -19,6 +19,15 @@ def hardware() -> str:
     return f"{processor}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
+def processor(device: str) -> str:
+    """Return what computes: the GPU and torch's version for it, or the hardware."""
+    if device == "cpu":
+        return hardware()
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+
+
 def load() -> str:
     """Return how many processes wanted to run, on average over the last minute and the last five."""
     return "{:.1f}, {:.1f}".format(*os.getloadavg()[:2])

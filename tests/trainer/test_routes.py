@@ -174,6 +174,18 @@ def test_finite_differences_come_close(name: str, seed: int) -> None:
     assert near.curvature == pytest.approx(exact.curvature, rel=1e-4, abs=1e-7)
 
 
+@given(name=st.sampled_from(["cross_entropy", "bce_with_logits", "mse"]), seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_finite_differences_in_single_precision_miss_by_what_the_docs_say(name: str, seed: int) -> None:
+    model, loss, batch, vector = make(name, 32, 16, seed)
+    _, _, scale = dense(Line(model, loss, vector), batch)
+    single = {key: of.float() if of.is_floating_point() else of for key, of in batch.items()}
+    line = Line(model.float(), loss, [part.float() for part in vector])
+    exact, near = by_jvp(line, single).read(), by_finite_difference(line, single).read()
+    assert abs(near.slope - exact.slope) <= 1e-3 * float(scale)
+    assert near.curvature == pytest.approx(exact.curvature, rel=0.01)
+
+
 def test_the_parabola_has_the_hessians_curvature_for_a_short_step() -> None:
     model, loss, batch, vector = make("cross_entropy", 9, 5, 0)
     slope, curvature, _ = dense(Line(model, loss, vector, curvature="hessian"), batch)
