@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 from alphagrid.jobs.grid import expand
 from alphagrid.jobs.spec import read_spec
+from alphagrid.store.journal import Journal
+from alphagrid.store.journal import read as read_journal
+from alphagrid.store.layout import RunFiles
 from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.loop import train
 from alphagrid.trainer.optimizers.options import NAdamWOptions
+from alphagrid.trainer.resume import prepare
 from alphagrid.trainer.schedules import learning_rate
+from alphagrid.trainer.stopping import StopRequest
 
 SPECS = Path(__file__).parent.parent / "specs"
 SMALL = "-small"
@@ -181,3 +187,34 @@ def test_schedule_free_gets_an_eighth_of_the_batchs_due() -> None:
     assert sorted(map(float, filter(None, rates))) == pytest.approx([0.0025 / 8, 0.0025 / 8**0.5, 0.0025])
     axes = content("future-schedule-free")["grid"]
     assert axes["optimizer.warmup_steps"] == [159, 8 * 159]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_a_run_of_every_kind_in_a_twin_trains_until_it_has_measured(name: str, tmp_path: Path) -> None:
+    kinds = {str(kind(config)): config for config in configs(name + SMALL)}
+    for number, config in enumerate(kinds.values()):
+        first = getattr(config.alpha, "start_step", 0)
+        short = {**config.model_dump(mode="json"), "stop": {"steps": first + 3}}
+        run = RunFiles(tmp_path / str(number))
+        run.path.mkdir()
+        journal = Journal.create(run.journal(1))
+        task = TrainingConfig.model_validate(short)
+        outcome = train(task, run, journal, 1, prepare(run), StopRequest())
+        journal.close()
+        assert (outcome.status, outcome.reason) == ("completed", None)
+        kinds_of_records = {record["kind"] for record in read_journal(run.journal(1)).records}
+        assert {"window", "evaluation"} <= kinds_of_records
+        assert ("alpha" in kinds_of_records) == (config.alpha is not None)
+
+
+def kind(config: TrainingConfig) -> list[Any]:
+    """Return what makes runs take other ways through the trainer: all names, but no number."""
+    sections = config.model_dump(mode="json")
+    named = [
+        sections["workload"]["name"],
+        sections["optimizer"]["name"],
+        (sections["schedule"] or {}).get("name"),
+    ]
+    alpha = sections["alpha"] or {}
+    return [*named, *(alpha.get(key) for key in ("policy", "estimator", "also", "route", "record"))]
