@@ -23,6 +23,20 @@ def test_the_a100_profile_asks_for_one_gpu_a_day_and_requeueing() -> None:
     assert profile.gpus == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("galvani-a100", ("a100-galvani", "gpu:1", 8, "120G", 72.0, True)),  # the thesis' cluster
+        ("slurm-shard", (None, "shard:1", 2, "16G", 24.0, True)),
+        ("slurm-cpu", (None, None, 4, "16G", 24.0, True)),
+    ],
+)
+def test_the_other_profiles_ask_for_what_they_are_called(name: str, asked: tuple[object, ...]) -> None:
+    profile = load_profile(name)
+    found = (profile.gres, profile.cpus, profile.memory, profile.hours, profile.requeue)
+    assert (profile.partition, *found) == asked
+
+
 def test_a_profile_survives_being_stored() -> None:
     profile = load_profile("slurm-a100", {"env": {"OMP_NUM_THREADS": 8}, "sbatch": {"nice": 10}})
     assert profile.env == {"OMP_NUM_THREADS": "8"}

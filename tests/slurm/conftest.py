@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alphagrid.cli import app
 from alphagrid.jobs.attempts import Attempt, read
 from alphagrid.store import journal, submissions
 from alphagrid.store.layout import ExperimentFiles, Root, RunFiles
+from typer.testing import CliRunner
 
 from tests.slurm import fault_table, paused
 
@@ -71,7 +73,14 @@ class Slurm:
             self.run("scancel", job)
 
     def release(self, *jobs: str) -> None:
-        """Let requeued jobs start again at once, instead of in two minutes."""
+        """Let requeued jobs start again at once, instead of in two minutes.
+
+        Not within the second that they were killed in: the node takes such a start for the one it has killed
+        ("already killed, do not launch batch job"), and the job fails with exit code 1.
+        """
+        listed = ("squeue", "--noheader", "--format=%T", f"--jobs={','.join(jobs)}")
+        until(lambda: "COMPLETING" not in self.run(*listed), "the jobs' old selves have ended")
+        time.sleep(1.1)
         for job in jobs:
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
@@ -134,10 +143,7 @@ class Experiment:
         return self.tell("submit", "spec.yaml", *options)
 
     def runs(self) -> Runs:
-        done = self.call("status", self.name, "--json")
-        assert done.returncode == 0, done.stderr
-        found: Runs = json.loads(done.stdout)["runs"]
-        return found
+        return standing(self.files.path.parent, self.name)
 
     def wait(self, settled: Callable[[Runs], bool], seconds: float = 150) -> Runs:
         """Wait until `status` tells what is waited for."""
@@ -175,6 +181,17 @@ class Experiment:
         """The newest job of the one run."""
         (found,) = self.jobs().values()
         return found
+
+
+def standing(root: Path, name: str) -> Runs:
+    """What `status --json` says of an experiment's runs.
+
+    Tests that wait ask it over and over, so it runs in this process: new ones would keep a core busy.
+    """
+    done = CliRunner().invoke(app, ["status", name, "--json", "--root", str(root)])
+    assert done.exit_code == 0, done.output
+    found: Runs = json.loads(done.stdout)["runs"]
+    return found
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> None:

@@ -229,7 +229,7 @@ def bring_back(slurm: Slurm, job: str) -> None:
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+3600")
     slurm.up()
     time.sleep(10)
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.release(job)
 
 
 def done_again(steps: int) -> str:

@@ -137,7 +137,7 @@ def test_a_job_of_an_older_submission_leaves_the_run_to_the_newer_one(
     assert "sent 1 run" in lab.submit()
     monkeypatch.setenv("PATH", path)
     lab.wait_for("completed")
-    slurm.run("scontrol", "update", f"JobId={older}", "StartTime=now")
+    slurm.release(older)
     until(lambda: not queued(slurm), "the older job has come and gone")
     assert only(lab)[0] == "completed"
     assert len(lab.attempts()) == 1

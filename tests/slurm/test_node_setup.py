@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.conftest import until
+from tests.slurm.conftest import Runs, standing, until
 
 pytestmark = pytest.mark.slurm
 
@@ -38,8 +38,6 @@ grid:
   optimizer.lr: [0.01, 0.02]
 profile: ./site.yaml
 """
-
-Runs = list[dict[str, Any]]
 
 
 class Experiment:
@@ -71,10 +69,7 @@ class Experiment:
         assert "sent 1 run" in self.submit("--set", "grid={optimizer.lr: [0.01]}")
 
     def runs(self) -> Runs:
-        done = self.call("status", "nodes", "--json")
-        assert done.returncode == 0, done.stderr
-        found: Runs = json.loads(done.stdout)["runs"]
-        return found
+        return standing(self.folder / "runs", "nodes")
 
     def wait(self, settled: Callable[[Runs], bool], seconds: float = 120) -> Runs:
         deadline = time.monotonic() + seconds
@@ -201,7 +196,7 @@ def test_a_job_that_is_killed_during_set_up_has_not_failed(slurm: Any, experimen
     job = experiment.job()
     slurm.run("scontrol", "requeue", job)
     experiment.wait(lambda runs: runs[0]["state"] == "pending")
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.release(job)
     begun()
     urgent = slurm.run(
         "sbatch", "--parsable", "--partition=urgent", "--gres=gpu:a100:4", "--output=/dev/null",
@@ -211,7 +206,7 @@ def test_a_job_that_is_killed_during_set_up_has_not_failed(slurm: Any, experimen
     assert experiment.runs()[0]["attempts"] == 0
     slurm.run("scancel", urgent)
     Path(f"{marker}-late").touch()
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.release(job)
     assert experiment.wait(all_in("completed"))[0]["attempts"] == 1
 
 
@@ -237,7 +232,7 @@ def test_a_job_runs_the_code_that_was_submitted_also_when_it_comes_back(
     (experiment.folder / "tuning.py").write_text("raise RuntimeError('edited again')\n")
     slurm.run("scontrol", "requeue", job)
     experiment.wait(lambda runs: runs[0]["state"] == "requeued")
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.release(job)
     experiment.wait(lambda runs: len(experiment.told()) == 2)
     assert experiment.call("cancel", "nodes", "--all").returncode == 0
     experiment.wait(all_in("cancelled"))

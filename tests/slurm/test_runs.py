@@ -1,5 +1,6 @@
 """alphagrid's runs on a real Slurm: one array, one A100 a job, cancelled and retried."""
 
+import re
 from typing import Any
 
 import pytest
@@ -34,10 +35,9 @@ def test_a_grid_is_one_array_and_every_job_has_one_a100(slurm: Any, experiment: 
     assert len({job.split("_")[0] for job in jobs}) == 1
     assert len(jobs) == 3
     array = next(iter(jobs)).split("_")[0]
-    sacct = ("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={array}", "--format")
-    asked = slurm.run(*sacct, "reqtres%80").split()
-    assert len(asked) == 3
-    assert all("gres/gpu:a100=1" in one or "gres/gpu=1" in one for one in asked)
+    shown = slurm.run("scontrol", "show", "job", array)
+    assert re.findall(r"TresPerNode=(\S+)", shown) == ["gres:gpu:a100:1"] * 3
+    assert re.findall(r"[,=]gres/gpu=(\d+)", shown) == ["1"] * 3
     for run in runs:
         log = lab.call("logs", "cluster", run["name"]).stdout
         visible = [line.split(": ")[1] for line in log.splitlines() if line.startswith("visible:")]

@@ -1,6 +1,5 @@
 """What status, logs, cancel and retry say of runs on a real Slurm, and what they ask it."""
 
-import contextlib
 import json
 import os
 import shlex
@@ -197,23 +196,16 @@ def test_logs_follow_a_run_across_a_requeue_to_its_end(slurm: Any, experiment: A
     with followed(lab) as follower:
         follower.until("pending (may not start before")
         job = lab.job()
-        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        slurm.release(job)
         follower.until("attempt 1 of")
         lab.wait(lambda runs: runs[0]["step"] > 100)
         slurm.run("scontrol", "requeue", job)
         follower.until("requeued (")
-        wait_until(lambda: released(slurm, job))
+        slurm.release(job)
         follower.until("attempt 2 of")
         lab.tell("cancel", lab.name, "--all")
         assert follower.process.wait(UNCERTAIN_SECONDS) == 0
     assert follower.said.count("pending (") == 1
-
-
-def released(slurm: Any, job: str) -> bool:
-    with contextlib.suppress(subprocess.CalledProcessError):  # its old self has not quite ended
-        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        return True
-    return False
 
 
 class followed:
