@@ -25,7 +25,7 @@ test: $(INSTALLED) ## the fast tests
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(INSTALLED) ## the tests that take more than a few seconds each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 test-slurm: $(INSTALLED) ## the tests on a real Slurm, which is installed if it is missing
 	tests/slurm/install
