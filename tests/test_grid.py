@@ -393,9 +393,13 @@ def test_a_rate_left_to_ema_stays_a_default_in_runs_that_share_the_optimizer_as_
     assert rates == [None, 0.0017486387539278373]
 
 
-def test_ten_thousand_runs_are_planned_quickly(grid: Expand) -> None:
-    axes = {"alpha.start_step": list(range(100)), "alpha.count": list(range(1, 101))}
-    began = time.process_time()
-    plan = json.dumps(dry_run(grid(grid=axes), load_profile("local")))
-    assert time.process_time() - began < 4  # about 1 s on an idle machine
-    assert len(json.loads(plan)["runs"]) == 10_000
+def test_planning_ten_times_the_runs_takes_about_ten_times_as_long(grid: Expand) -> None:
+    def planned(starts: int) -> float:
+        axes = {"alpha.start_step": list(range(starts)), "alpha.count": list(range(1, 101))}
+        began = time.process_time()
+        plan = json.dumps(dry_run(grid(grid=axes), load_profile("local")))
+        taken = time.process_time() - began
+        assert len(json.loads(plan)["runs"]) == 100 * starts
+        return taken
+
+    assert planned(100) < 30 * min(planned(10) for _ in range(3))
