@@ -129,7 +129,7 @@ def _word(record: Record) -> Word:
     if state in BY_ITSELF:
         code = "" if record.exit_code in ("", "0:0") else f" (exit code {record.exit_code})"
         return Word("ended", f"{BY_ITSELF[state]}{code}; {RESUMES}")
-    return Word("ended", f"its accounting says {record.state}, but it is not in the queue")
+    return Word("unsettled", f"its accounting says {record.state}, but it is not in the queue")
 
 
 def _time(text: str) -> float | None:

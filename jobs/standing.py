@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from . import canary, local, locks, sacct, site, squeue, states
 from .backlog import account_of
 from .handed import Handed, Key
 from .states import UNSURE, Account, State, Word
+
+LAG_SECONDS = 10.0
+"""How long accounting is waited for: it hears a moment later than squeue that a job has ended, and how."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Standing:
     def is_alive(self) -> bool:
         """Whether it is in a scheduler's hands, whatever its files say."""
         return self.word is not None and self.word.is_alive
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether its job is over, and accounting has not heard how."""
+        return self.word is not None and self.word.state == "unsettled"
 
     @property
     def is_certain(self) -> bool:
@@ -120,7 +129,8 @@ def standings(
 def certain_standings(root: Root, files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Standing]:
     """Return how runs stand that may be sent again: Slurm is asked twice about those that it does not list.
 
-    squeue leaves out a job now and then.
+    squeue leaves out a job now and then, and what was cancelled a moment ago must not be sent again because
+    accounting has not heard of it.
 
     Raises:
         SystemRefused: Slurm does not answer although a run may be in its hands.
@@ -129,10 +139,17 @@ def certain_standings(root: Root, files: ExperimentFiles, sent: Mapping[str, Sen
     doubtful = {
         run_id: one
         for run_id, one in sent.items()
-        if run_id in one.submission.jobs and is_unlisted(found[run_id])
+        if one.submission.profile["cluster"] == "slurm"
+        and run_id in one.submission.jobs
+        and is_unlisted(found[run_id])
     }
-    if any(one.submission.profile["cluster"] == "slurm" for one in doubtful.values()):
+    deadline = time.monotonic() + LAG_SECONDS
+    while doubtful:
         found.update(standings(root, files, doubtful, accounts(files, doubtful)))
+        doubtful = {run_id: one for run_id, one in doubtful.items() if found[run_id].is_unsettled}
+        if not doubtful or time.monotonic() > deadline:  # a job that slurmctld has lost never settles
+            break
+        time.sleep(1)
     return found
 
 

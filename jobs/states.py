@@ -23,8 +23,8 @@ class Word:
 
     state: str
     """`pending` or `running`; `unsent` if no scheduler has it; of a job that is over, `cancelled`,
-    `interrupted` (by the cluster) or `ended` (by itself); `silent` if nobody could be asked; any other is
-    shown and never interpreted."""
+    `interrupted` (by the cluster), `ended` (by itself) or `unsettled` (how has not been heard yet); `silent`
+    if nobody could be asked; any other is shown and never interpreted."""
     reason: str | None = None
 
     @property
@@ -33,7 +33,7 @@ class Word:
         return self.state not in OVER
 
 
-OVER = frozenset({"unsent", "cancelled", "interrupted", "ended", "silent"})
+OVER = frozenset({"unsent", "cancelled", "interrupted", "ended", "unsettled", "silent"})
 """Words of a scheduler that does not have the run in its hands, or was not to be asked."""
 
 
@@ -78,7 +78,7 @@ def state(account: Account, word: Word | None) -> tuple[State, str | None]:
         return cast(State, account.end), account.reason
     if account.cancelled:
         return "cancelled", "still stopping" if word == Word("running") else None
-    if word is None or word.state in ("ended", "silent"):
+    if word is None or word.state in ("ended", "unsettled", "silent"):
         return _by_itself(account, word)
     return _by_word(account, word)
 

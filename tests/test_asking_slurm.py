@@ -118,8 +118,8 @@ def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: 
         ("BOOT_FAIL", "interrupted", "its node did not boot; the next submit continues it"),
         ("TIMEOUT", "interrupted", "reached its time limit; the next submit continues it"),
         ("DEADLINE", "interrupted", "reached its deadline; the next submit continues it"),
-        ("QUANTUM", "ended", "its accounting says QUANTUM, but it is not in the queue"),
-        ("RUNNING", "ended", "its accounting says RUNNING, but it is not in the queue"),
+        ("QUANTUM", "unsettled", "its accounting says QUANTUM, but it is not in the queue"),
+        ("RUNNING", "unsettled", "its accounting says RUNNING, but it is not in the queue"),
     ],
 )
 def test_the_final_words_of_accounting(site: Site, state: str, word: str, reason: str) -> None:

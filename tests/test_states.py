@@ -116,7 +116,18 @@ def test_an_attempt_that_died_before_its_first_word_belongs_to_the_newest_submis
         sent_since=st.booleans(),
         cancelled=st.booleans(),
     ),
-    st.sampled_from([None, RUNNING, PENDING, Word("HUH"), Word("cancelled"), Word("ended"), Word("silent")]),
+    st.sampled_from(
+        [
+            None,
+            RUNNING,
+            PENDING,
+            Word("HUH"),
+            Word("cancelled"),
+            Word("ended"),
+            Word("unsettled"),
+            Word("silent"),
+        ]
+    ),
 )
 def test_every_account_has_one_known_state_and_settled_ones_wait_for_nothing(
     found: Account, word: Word | None
