@@ -22,6 +22,8 @@ from .states import ACTIVE, State
 
 PERIOD = 1.0
 """Seconds between two looks of a canary's worker at what it has written."""
+LAST_LOOK_SECONDS = 10.0
+"""How long a canary that has to stop, perhaps within its grace, waits for Slurm to release the others."""
 EVALUATION = b'{"kind":"evaluation",'
 
 log = logging.getLogger("alphagrid")
@@ -76,7 +78,7 @@ def releasing(files: ExperimentFiles, submission: Submission, run_id: str) -> It
         yield
     finally:
         over.set()
-        watcher.join()
+        watcher.join(LAST_LOOK_SECONDS)
 
 
 def _watch(files: ExperimentFiles, submission: Submission, over: threading.Event) -> None:

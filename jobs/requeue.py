@@ -19,6 +19,8 @@ COMES_BACK: frozenset[Cause] = frozenset({"preempted", "time limit"})
 
 ALIVE = frozenset({"RUNNING", "SIGNALING", "SUSPENDED"})
 DYING = frozenset({"COMPLETING", "CANCELLED"})
+ANSWER_SECONDS = 10.0
+"""How long Slurm may take to say why it stops a job: its end is to be told within the grace."""
 PATIENCE = 30.0
 FORGOTTEN_SECONDS = 300.0
 """How long a job that is to stop, but not preempted as far as Slurm knows, waits to be killed."""
@@ -45,7 +47,7 @@ def why_stopped(before_limit: bool) -> Cause:
     `before_limit`: the signal was the one that comes before the time limit, but may come at preemption, too.
     """
     try:
-        shown = run(["scontrol", "show", "job", own_job() or ""])
+        shown = run(["scontrol", "show", "job", own_job() or ""], seconds=ANSWER_SECONDS)
     except SystemRefused as error:
         log.warning("%s", error.message)
         return "unclear"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,19 @@ def test_restarts_are_counted_from_those_of_this_attempt() -> None:
 def test_the_signal_before_the_limit_may_mean_a_preemption() -> None:
     assert cause(RUNNING, restarted=0, before_limit=True) == "time limit"
     assert cause(PREEMPTED, restarted=0, before_limit=True) == "preempted"
+
+
+def test_slurm_is_not_waited_for_until_the_grace_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\nexec sleep 30\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(requeue, "ANSWER_SECONDS", 0.5)
+    began = time.monotonic()
+    assert requeue.why_stopped(before_limit=False) == "unclear"
+    assert time.monotonic() - began < 25
 
 
 def attempt(number: int, *, timed_out: bool, end: str | None = None) -> Attempt:

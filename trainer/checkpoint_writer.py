@@ -92,6 +92,11 @@ class CheckpointWriter:
         self._pending = None
         return _some(pending.result())
 
+    def close(self) -> None:
+        """Wait until nothing is being written any more, whatever becomes of it."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
     def _write(
         self, step: int, train_seconds: float, state: dict[str, Any], start: float, blocked: float | None
     ) -> Written | None:

@@ -60,17 +60,19 @@ def train(
         recorder.event("data", **provenance)
     recorder.evaluate_if_pending()
 
-    if not _finished(session):
+    if recorder.goes_on and not _finished(session):
         rehearse(session)
     recorder.event("training_started", startup_seconds=now() - started, **_data(session))
 
     going = True
-    while going:
-        with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
-            if going := recorder.goes_on and not _finished(session):
-                recorder.after_step(take_step(session))
-
-    return recorder.finish()
+    try:
+        while going:
+            with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
+                if going := recorder.goes_on and not _finished(session):
+                    recorder.after_step(take_step(session))
+        return recorder.finish()
+    finally:
+        recorder.close()
 
 
 def _data(session: Session) -> dict[str, int]:

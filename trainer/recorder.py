@@ -56,7 +56,8 @@ class Recorder:
         session = self._session
         self._measurements += taken.measurements
         for event in taken.events:
-            self.event(event.name, **event.details)
+            if not self._is_overtaken():
+                self.event(event.name, **event.details)
         if session.step % session.config.log.every_steps == 0:
             self._log_window()
         session.evaluation_pending = session.evaluations.due(session.step, session.clock.train_seconds)
@@ -109,6 +110,10 @@ class Recorder:
         if self._stop_request:
             return self._outcome("interrupted", self._stop_request.reason)
         return self._outcome("completed", None)
+
+    def close(self) -> None:
+        """Leave nobody behind who writes: after an error a checkpoint may still be under way."""
+        self._checkpoints.close()
 
     def _is_overtaken(self) -> bool:
         """Look whether a newer attempt has begun; this one then stops without another word."""

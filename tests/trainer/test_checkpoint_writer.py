@@ -1,11 +1,23 @@
-"""How often checkpoints are written."""
+"""How often checkpoints are written, and that nobody writes them when training has ended."""
 
+from __future__ import annotations
+
+import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from alphagrid.store.layout import RunFiles
+from alphagrid.trainer import checkpoint_writer, loop
 from alphagrid.trainer.checkpoint_writer import CheckpointWriter
 from alphagrid.trainer.config import CheckpointOptions
+from alphagrid.trainer.session import Session
+from alphagrid.trainer.step import Taken
+
+if TYPE_CHECKING:
+    from tests.trainer.conftest import TrainRun
 
 
 class Times:
@@ -46,3 +58,36 @@ def test_one_that_holds_training_up_is_due_so_seldom_that_it_costs_two_per_cent(
     waited = seconds_until_due(one, times)
     assert waited > 10.5
     assert held_up / (held_up + waited) <= 0.0205
+
+
+def test_after_an_error_nothing_writes_behind_training_any_more(
+    train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = threading.Event()
+    save, step = torch.save, loop.take_step
+
+    def slowly(state: dict[str, Any], file: Any) -> None:
+        writing.set()
+        time.sleep(0.5)
+        save(state, file)
+
+    def failing(session: Session) -> Taken:
+        if writing.is_set():
+            raise RuntimeError("boom")
+        return step(session)
+
+    monkeypatch.setattr(torch, "save", slowly)
+    monkeypatch.setattr(loop, "take_step", failing)
+    monkeypatch.setattr(checkpoint_writer, "BACKGROUND_BYTES", 0)
+    config = {
+        "workload": {"name": "least_squares"},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "checkpoint": {"every_seconds": 1e-6},
+        "stop": {"steps": 1000},
+        "device": "cpu",
+    }
+    with pytest.raises(RuntimeError, match="boom"):
+        train_run(config)
+    names = [path.name for path in tmp_path.rglob("*checkpoint-*")]
+    assert names
+    assert not [name for name in names if name.endswith(".tmp")]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from alphagrid.trainer import loop
 from alphagrid.trainer.checkpoint import available, read
 from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.session import Session
 from alphagrid.trainer.stopping import StopRequest
 from pydantic import ValidationError
 from torch import Tensor
@@ -181,6 +183,19 @@ def test_a_stopped_run_resumes_to_the_same_bits(train_run: TrainRun, optimizer: 
     assert [(r["step"], r["splits"]) for r in whole.of_kind("evaluation")] == [
         (r["step"], r["splits"]) for r in resumed.of_kind("evaluation")
     ]
+
+
+def test_a_run_that_is_to_stop_before_it_trains_spends_no_time_on_a_rehearsal(
+    train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed: list[Session] = []
+    monkeypatch.setattr(loop, "rehearse", rehearsed.append)
+    asked = StopRequest()
+    asked.request("preempted")
+    assert train_run(BASE, stop_request=asked).outcome.status == "interrupted"
+    assert rehearsed == []
+    train_run(BASE)
+    assert len(rehearsed) == 1
 
 
 def test_a_raised_stop_continues_to_the_same_bits(train_run: TrainRun) -> None:
