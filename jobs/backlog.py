@@ -12,6 +12,8 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
 from . import attempts, canary, locks, markers, slots, states
 
+_Signature = tuple[tuple[str, int, int, int], ...]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -45,7 +47,7 @@ class Backlog:
     def __init__(self, root: Root, gpus: tuple[str, ...]) -> None:
         self._root = root
         self._gpus = gpus
-        self._seen: dict[str, tuple[tuple[str, int], ...]] = {}
+        self._seen: dict[str, _Signature] = {}
         self._waiting: dict[tuple[str, str], Job] = {}
         self._elsewhere: dict[tuple[str, str], Job] = {}
         self._newest: dict[tuple[str, str], str] = {}
@@ -136,5 +138,7 @@ class Backlog:
         return slots.capacity(submission.profile.get("max_parallel"), threads, gpus)
 
 
-def _signature(files: ExperimentFiles) -> tuple[tuple[str, int], ...]:
-    return tuple((path.name, path.stat().st_mtime_ns) for path in submissions.submission_files(files))
+def _signature(files: ExperimentFiles) -> _Signature:
+    """Return what changes with every file that is new or written anew, however coarse the disk's times."""
+    found = [(path.name, path.stat()) for path in submissions.submission_files(files)]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found)

@@ -13,7 +13,7 @@ from ..store.layout import Root, RunFiles
 from . import locks
 from .states import Account, Word
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 def is_supervised(root: Root) -> bool:
@@ -35,11 +35,9 @@ def ensure_supervisor(root: Root) -> None:
     with (root.supervisor / "log").open("ab") as log:
         process = _spawn(root, log)
     deadline = time.monotonic() + START_SECONDS
-    while not is_supervised(root) and process.poll() is None:
-        if time.monotonic() > deadline:
-            break
+    while not is_supervised(root) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    if process.poll() not in (None, 0):
+    if process.poll() != 0 and not is_supervised(root):
         raise SystemRefused(f"the local supervisor did not start; see {root.supervisor / 'log'}")
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie while this process lives
 

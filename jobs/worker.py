@@ -113,7 +113,7 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
 def _conclude(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     lock = locks.FileLock(run.lock)
-    if not lock.acquire():
+    if not lock.acquire(LOCK_PATIENCE):
         return
     try:
         earlier = attempts.read(run)

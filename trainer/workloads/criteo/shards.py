@@ -6,6 +6,7 @@ import hashlib
 import json
 import mmap
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -161,7 +162,8 @@ class ShardWriter:
     @contextmanager
     def at(cls, path: Path) -> Iterator[ShardWriter]:
         """Open a shard to be written; nothing is left of it if something goes wrong."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        # a name of its own: a killed process may have left another at work on the same shard
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with temporary.open("wb") as file:
                 writer = cls(file)
