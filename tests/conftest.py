@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ from alphagrid.jobs.standing import accounts, newest, standings
 from alphagrid.jobs.submission import Submitted, submit
 from alphagrid.store import journal, submissions
 from alphagrid.store.layout import ExperimentFiles, Root
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no reason to fail. In CI the profile below this one draws the same examples every time.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 SUBMIT = """
 import sys
@@ -38,6 +46,25 @@ profile = load_profile("local", {"max_parallel": 2})
 print(len(submit(expand(read_spec(spec)), profile, Root(root)).sent))
 """
 
+HELD = """
+import time
+from pathlib import Path
+from alphagrid.trainer.workloads.least_squares import LeastSquares
+
+class Gate:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def batch(self, index):
+        while index == 150 and not Path("{gate}").exists():
+            time.sleep(0.01)
+        return self.stream.batch(index)
+
+class Held(LeastSquares):
+    def stream(self, name, seed):
+        return Gate(super().stream(name, seed))
+"""
+
 BASE: dict[str, Any] = {
     "workload": {"name": "least_squares"},
     "optimizer": {"name": "sgd"},
@@ -45,6 +72,12 @@ BASE: dict[str, Any] = {
     "device": "cpu",
 }
 FOREVER = 10**9
+MARK = "ALPHAGRID_TEST_LAB"
+"""In the environment of all that a test with a lab starts: the lab's folder."""
+OF_THE_SHELL = (
+    "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERM", "COLUMNS", "PYTHONDEVMODE", "PYTHONWARNINGS",
+)  # fmt: skip
+"""What would change how commands print, or add warnings to it."""
 
 
 @dataclass
@@ -77,6 +110,18 @@ class Lab:
     def experiment(self, steps: int, rates: list[float] | None = None, **base: Any) -> Experiment:
         return expand(read_spec(self.spec(steps, rates, **base)))
 
+    def held(self) -> dict[str, Any]:
+        """Return a workload whose runs stand still after their first window, until `let_go`."""
+        (self.folder / "held_task.py").write_text(HELD.format(gate=self._gate))
+        return {"name": "held_task:Held"}
+
+    def let_go(self) -> None:
+        self._gate.touch()
+
+    @property
+    def _gate(self) -> Path:
+        return self.folder / "gate"
+
     def submit(self, *args: Any, cluster: str = "local", **base: Any) -> Submitted:
         return submit(self.experiment(*args, **base), self.profile(cluster), self.root)
 
@@ -105,7 +150,7 @@ class Lab:
     def all_are(self, state: str) -> bool:
         return bool(self.states()) and set(self.states().values()) == {state}
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"still {self.states()}: {self.supervisor_log()}"
@@ -140,19 +185,34 @@ class Lab:
         return log.read_text() if log.exists() else ""
 
     def close(self) -> None:
-        """End every process that a test has left."""
+        """End every process that a test has left, whatever it has come to."""
+        while left := self._left():
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
         for process in self.submitters:
-            process.kill()
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        supervisor = self.supervisor()
-        if supervisor is not None:
-            os.kill(supervisor, signal.SIGKILL)
-        for run in self.files.runs():
-            worker = locks.holder(run.lock)
-            if worker is not None:
-                os.kill(worker, signal.SIGKILL)
+
+    def _left(self) -> list[int]:
+        """Return the living processes that began with the mark in their environment: this one did not."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended, or is somebody else's
+                if f"{MARK}={self.folder}".encode() in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_output() -> Iterator[None]:
+    """Have commands print as in a pipe, whatever the shell that runs the tests asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OF_THE_SHELL:
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture
@@ -161,6 +221,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     slots.mkdir()
     monkeypatch.setenv("TMPDIR", str(slots))  # slots of its own, so that tests side by side do not wait
     monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv(MARK, str(tmp_path))
     found = Lab(tmp_path)
     yield found
     found.close()

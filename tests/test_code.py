@@ -38,7 +38,11 @@ class Task(LeastSquares):
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always"]
     command = ["git", *identity, *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_CONFIG_GLOBAL"] = os.devnull  # commits are not to be signed, say
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def write(folder: Path, **files: str) -> None:
@@ -497,7 +501,7 @@ def script(files: ExperimentFiles) -> Script:
         lines = [*environment.script_lines(a100(setup=setup), files, "sub", runs), then]
         variables = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "15"}
         command = ["bash", "-c", "\n".join(lines)]
-        subprocess.run(command, env={**os.environ, **variables}, capture_output=True, timeout=30)
+        subprocess.run(command, env={**os.environ, **variables}, capture_output=True, timeout=300)
         journals = files.run(runs[3]).journals()
         return journal.read(journals[-1][1]).records if journals else []
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 Call = Callable[..., Result]
 
 REPOSITORY = Path(__file__).parent.parent
-README = (REPOSITORY / "README.md").read_text()
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -33,7 +33,8 @@ def test_reference_pages_are_those_the_code_gives() -> None:
     command = [sys.executable, "-c", PRINT_PAGES]
     told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name, text in json.loads(told.stdout).items():
-        assert (REPOSITORY / "docs" / "reference" / name).read_text() == text, "run `make docs`"
+        page = REPOSITORY / "docs" / "reference" / name
+        assert page.read_text(encoding="utf-8") == text, "run `make docs`"
 
 
 @pytest.fixture
@@ -44,14 +45,14 @@ def call(tmp_path: Path) -> Call:
 
 
 def test_the_readmes_grid_is_a_grid(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "my-first.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "my-first.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     plan = json.loads(call("submit", tmp_path / "my-first.yaml", "--dry-run", "--json").stdout)
     assert len(plan["runs"]) == 3 * (4 + 1)
     assert "interval200-count10-seed2" in {run["name"] for run in plan["runs"]}
 
 
 def test_the_readmes_workload_trains(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "tasks.py").write_text(blocks("python")[0])
+    (tmp_path / "tasks.py").write_text(blocks("python")[0], encoding="utf-8")
     spec = tmp_path / "spirals.yaml"
     spec.write_text("""
 experiment: spirals
@@ -72,7 +73,7 @@ profile: debug
 
 def test_every_file_the_documentation_points_to_exists() -> None:
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
 

@@ -42,8 +42,8 @@ def test_runs_under_way_are_pruned_if_somebody_agrees_and_finished_ones_never(la
     told = on_a_terminal(command(lab, "--prune"), "y")
     assert "no longer in the spec, but under way: lr0.02" in told
     lab.until(lambda: lab.states()[gone] == "cancelled")
-    assert sorted(lab.states().values()) == ["cancelled", "completed", "running"]
     lab.until(lambda: lab.is_training(kept))
+    assert sorted(lab.states().values()) == ["cancelled", "completed", "running"]
     done = subprocess.run(command(lab, "--prune", "--yes"), capture_output=True, text=True, check=True)
     assert "nothing to cancel" in done.stderr
 
@@ -56,6 +56,6 @@ def on_a_terminal(line: list[str], answer: str) -> str:
     )
     os.close(theirs)
     os.write(ours, f"{answer}\n".encode())
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     os.close(ours)
     return said

@@ -41,7 +41,7 @@ def test_a_reader_that_leaves_early_is_no_failure(lab: Lab, arguments: tuple[str
     environment = {**os.environ, "ALPHAGRID_ROOT": str(lab.root.path)}
     try:
         done = subprocess.run(
-            [alphagrid, *arguments], stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60
+            [alphagrid, *arguments], stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=300
         )
     finally:
         os.close(writer)

@@ -18,15 +18,16 @@ pytestmark = pytest.mark.slow
 
 
 def test_runs_go_on_after_the_command_returned_and_after_ctrl_c(lab: Lab) -> None:
-    submitter = lab.submitter(lab.spec(8_000, [0.01, 0.02]))
+    submitter = lab.submitter(lab.spec(300, [0.01, 0.02], workload=lab.held()))
     lab.until(lambda: bool(lab.states()) and all(map(lab.is_training, lab.states())))
     os.killpg(submitter.pid, signal.SIGINT)
-    submitter.wait()
+    submitter.wait(120)
+    lab.let_go()
     lab.until_all_are("completed")
     assert [len(lab.attempts(run_id)) for run_id in lab.states()] == [1, 1]
 
     lab.until(lambda: lab.supervisor() is None)  # it ends by itself when nothing is left
-    again = lab.submit(8_000, [0.01, 0.02])
+    again = lab.submit(300, [0.01, 0.02], workload=lab.held())
     assert again.sent == ()
     assert lab.supervisor() is None
 
@@ -46,7 +47,7 @@ def test_runs_go_on_after_the_command_returned_and_after_ctrl_c(lab: Lab) -> Non
 def test_two_submits_at_once_send_each_run_once(lab: Lab) -> None:
     spec = lab.spec(1_000, [0.01, 0.02])
     submitters = [lab.submitter(spec), lab.submitter(spec)]
-    sent = sorted(int(submitter.communicate()[0]) for submitter in submitters)
+    sent = sorted(int(submitter.communicate(timeout=300)[0]) for submitter in submitters)
     assert sent == [0, 2]
     lab.until_all_are("completed")
     assert len(submissions.read_all(lab.files)) == 1

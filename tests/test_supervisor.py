@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_started_again_from_its_checkpoint(lab: Lab) -> None:
-    (run_id,) = lab.submit(12_000, checkpoint={"every_seconds": 0.3}).sent
+    (run_id,) = lab.submit(300, workload=lab.held(), checkpoint={"every_seconds": 1e-9}).sent
     lab.until(lambda: lab.is_training(run_id) and bool(lab.files.run(run_id).checkpoints()))
     kill(lab.worker(run_id))
+    lab.let_go()
     lab.until_all_are("completed")
     first, second = lab.attempts(run_id)
     assert first.end is None
-    assert 0 < second.resume_step < 12_000
-    assert second.step == 12_000
+    assert 0 < second.resume_step < 300
+    assert second.step == 300
 
 
 @pytest.mark.slow
 def test_a_killed_supervisor_loses_nothing(lab: Lab) -> None:
-    lab.submit(8_000, [0.01, 0.02, 0.03])
+    lab.submit(300, [0.01, 0.02, 0.03], workload=lab.held())
     lab.until(lambda: sum(map(lab.is_training, lab.states())) == 2)
     kill(lab.supervisor())
     lab.until(lambda: lab.supervisor() is None)
     assert sorted(lab.states().values()) == ["running", "running", "unknown"]
 
-    again = lab.submit(8_000, [0.01, 0.02, 0.03])
+    again = lab.submit(300, [0.01, 0.02, 0.03], workload=lab.held())
     assert again.sent == ()
     lab.until(lambda: lab.supervisor() is not None)
+    lab.let_go()
     lab.until_all_are("completed")
     assert [len(lab.attempts(run_id)) for run_id in lab.states()] == [1, 1, 1]
 

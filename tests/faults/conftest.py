@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 MEMORY = Path("/dev/shm")
 HERE = Path(__file__).parent
 STEPS = 60
+ANSWER_SECONDS = 300
+"""What a zygote may take to import what it needs, on a busy machine."""
 CONFIG: dict[str, Any] = {
     "workload": {"name": "watched_task:Watched", "hidden": [8], "batch_size": 64, "dropout": 0.1},
     "optimizer": {"name": "nadamw", "lr": 1e-2},
@@ -255,6 +258,7 @@ class Zygote:
         to, answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         to.write(json.dumps(command) + "\n")
         to.flush()
+        assert select.select([answers], [], [], ANSWER_SECONDS)[0], f"no answer to {command}"
         return int(answers.readline())
 
 

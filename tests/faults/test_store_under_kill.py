@@ -228,7 +228,7 @@ def test_writers_and_ingesters_side_by_side_that_are_killed_lose_and_double_noth
     root: Root, ingesters: Zygote
 ) -> None:
     """Each round has a writer per run and three ingesters; all are killed; then a journal is damaged."""
-    rng = random.Random(2)
+    rng = random.Random(3)
     files = root.experiment("exp")
     flipped: dict[str, int] = {}
     torn: set[str] = set()
@@ -237,16 +237,17 @@ def test_writers_and_ingesters_side_by_side_that_are_killed_lose_and_double_noth
         everybody = [ingesters.fork("write", str(root.path), run, resume) for run in RUNS]
         for what in ("ingest", "ingest", rng.choice(["ingest", "rebuild"])):
             everybody.append(ingesters.fork(what, str(root.path)))
+        wait_for_records([files.run(run).journal(number + 1) for run in RUNS])
         time.sleep(0.02 + rng.random() / 10)
         rng.shuffle(everybody)
         ingesters.kill(*everybody)
         run = files.run(rng.choice(RUNS))
         _, path = rng.choice(run.journals())
         name = f"{run.id}/{path.name}"
-        if len(journal.read(path).records) < 20 or name in torn | flipped.keys():
+        if name in torn | flipped.keys():
             continue
         if rng.random() < 0.3:
-            flipped[name] = flip_a_line(path, rng)
+            flipped[name] = flip_a_line(path, random.Random(number))  # what it draws depends on the length
         else:
             rng.choice(DEEDS)(path)
             torn.add(name)
@@ -262,6 +263,15 @@ def test_writers_and_ingesters_side_by_side_that_are_killed_lose_and_double_noth
         assert rows(store.db) == read_once(root)
     assert flipped
     assert torn
+
+
+def wait_for_records(paths: list[Path]) -> None:
+    """Wait until there is enough in each of these journals to damage."""
+    deadline = time.monotonic() + 120
+    for path in paths:
+        while not path.exists() or len(journal.read(path).records) < 20:
+            assert time.monotonic() < deadline, f"{path} does not grow"
+            time.sleep(0.005)
 
 
 def flip_a_line(path: Path, rng: random.Random) -> int:

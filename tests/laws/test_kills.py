@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -102,9 +103,12 @@ def send(lab: Lab, kinds: dict[str, Config]) -> dict[str, RunFiles]:
 
 def bring_to_the_end(lab: Lab) -> None:
     """Send what was stopped, or what has crashed too often, again and again, until all have completed."""
-    deadline = time.monotonic() + 600
+    journals, deadline = -1, 0.0
     while not lab.all_are("completed"):
+        if journals < (journals := sum(len(run.journals()) for run in lab.files.runs())):
+            deadline = time.monotonic() + 600  # for each attempt, not for all together
         assert time.monotonic() < deadline, (lab.states(), lab.reasons())
+        assert journals < 100, lab.reasons()
         stranded = [run for run, state in lab.states().items() if state in ("failed", "interrupted")]
         if stranded:
             retry(lab.root, "exp", stranded)
@@ -134,8 +138,8 @@ Moment = Callable[[RunFiles, int], bool]
 
 
 def writing(run: RunFiles, attempt: int) -> bool:
-    """Tell whether a checkpoint is being written."""
-    return any(name.startswith(".checkpoint-") for name in os.listdir(run.path))  # noqa: PTH208 (fast)
+    """Tell whether the attempt is writing a checkpoint; a killed one has left what it had of its own."""
+    return any(name.endswith(f"-{attempt:04d}.tmp") for name in os.listdir(run.path))  # noqa: PTH208 (fast)
 
 
 def written(kind: str, count: int = 1) -> Moment:
@@ -177,11 +181,16 @@ class Killer(Thread):
             while not records(self._run, attempt):
                 time.sleep(0.005)
             pid = records(self._run, attempt)[0]["pid"]
-            while not moment(self._run, attempt):
-                if records(self._run, attempt)[-1]["kind"] == "end":
+            for look in count():
+                if moment(self._run, attempt):
+                    break
+                if look % 50 == 0 and records(self._run, attempt)[-1]["kind"] == "end":
                     return
                 time.sleep(0.0002)
-            os.kill(pid, self._number)
+            try:
+                os.kill(pid, self._number)
+            except ProcessLookupError:  # it has just come to its end
+                return
             self.sent += 1
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,15 +43,17 @@ def previous(tmp_path: Path) -> Path:
     """Return a folder with the package as the previous commit has it."""
     if git("rev-parse", "--verify", "--quiet", "HEAD^").returncode:
         pytest.skip("there is no previous commit here (no history, or a shallow one)")
-    archive, package = tmp_path / "previous.tar", tmp_path / "previous" / "alphagrid"
-    assert git("archive", f"--output={archive}", "HEAD^").returncode == 0
-    with tarfile.open(archive) as tar:
-        tar.extractall(package, filter="data")
+    package = tmp_path / "previous" / "alphagrid"
+    package.mkdir(parents=True)
+    archive = git("archive", "HEAD^")
+    assert archive.returncode == 0
+    subprocess.run(["tar", "-xf", "-"], input=archive.stdout, cwd=package, check=True)
     return package.parent
 
 
 def git(*args: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", *args], cwd=CHECKOUT, capture_output=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(["git", *args], cwd=CHECKOUT, env=environment, capture_output=True, check=False)
 
 
 def train_there(previous: Path, config: Config, root: Path) -> RunFiles:

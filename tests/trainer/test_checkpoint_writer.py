@@ -14,7 +14,7 @@ from alphagrid.trainer import checkpoint_writer, loop
 from alphagrid.trainer.checkpoint_writer import CheckpointWriter
 from alphagrid.trainer.config import CheckpointOptions
 from alphagrid.trainer.session import Session
-from alphagrid.trainer.step import Taken
+from alphagrid.trainer.step import Taken, take_step
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import TrainRun
@@ -64,7 +64,7 @@ def test_after_an_error_nothing_writes_behind_training_any_more(
     train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing = threading.Event()
-    save, step = torch.save, loop.take_step
+    save = torch.save
 
     def slowly(state: dict[str, Any], file: Any) -> None:
         writing.set()
@@ -74,7 +74,7 @@ def test_after_an_error_nothing_writes_behind_training_any_more(
     def failing(session: Session) -> Taken:
         if writing.is_set():
             raise RuntimeError("boom")
-        return step(session)
+        return take_step(session)
 
     monkeypatch.setattr(torch, "save", slowly)
     monkeypatch.setattr(loop, "take_step", failing)

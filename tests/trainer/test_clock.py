@@ -124,7 +124,7 @@ def test_a_suspension_is_not_counted_wherever_it_falls(at: int, late: bool) -> N
 CONFIG = {
     "workload": {"name": "digits_mlp", "hidden": [16]},
     "optimizer": {"name": "sgd"},
-    "stop": {"train_seconds": 1.0},
+    "stop": {"train_seconds": 2.0},
     "log": {"every_steps": 10},
     "device": "cpu",
 }
@@ -144,20 +144,20 @@ def test_a_suspended_process_pays_nothing_for_it(tmp_path: Path) -> None:
     process = get_context("spawn").Process(target=train_under_signals, args=(tmp_path,))
     process.start()
     assert process.pid is not None
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not any(record["kind"] == "window" for record in records(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(3)
+    time.sleep(6)
     os.kill(process.pid, signal.SIGCONT)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     last = records(tmp_path)[-1]
     windows = [record for record in records(tmp_path) if record["kind"] == "window"]
-    assert last["train_seconds"] < 1.1
-    assert windows[-1]["time"] - windows[0]["time"] >= 3  # it did stand still in between
-    assert max(sum(w["seconds"][category] for category in COUNTED) for w in windows) < 1.0
+    assert last["train_seconds"] < 4
+    assert windows[-1]["time"] - windows[0]["time"] >= 6  # it did stand still in between
+    assert max(sum(w["seconds"][category] for category in COUNTED) for w in windows) < 4
 
 
 def records(path: Path) -> list[Record]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -291,21 +292,22 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_and_run_again_equals_uninterrupted(tmp_path: Path, jobs: int) -> None:
     logs, out = tmp_path / "logs", tmp_path / "out"
-    synthesize(logs, 120_000, days=12)
+    synthesize(logs, 400_000, days=40)
     script = tmp_path / "script.py"
     script.write_text(KILLED)
-    process = subprocess.Popen([sys.executable, str(script), str(logs), str(out), str(jobs)])
+    command = [sys.executable, str(script), str(logs), str(out), str(jobs)]
+    process = subprocess.Popen(command, start_new_session=True)
     while len(list(out.glob("*.json"))) < 2:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 30
-    before: dict[str, int] = {}
-    while before != (before := _state(out)):  # its processes notice
+    process.wait(60)
+    deadline = time.monotonic() + 120
+    while _lives(process.pid):  # its processes notice
         assert time.monotonic() < deadline
-        time.sleep(0.5)
-    assert 2 <= len([name for name in before if name.endswith(".json")]) < 12
+        time.sleep(0.05)
+    before = _state(out)
+    assert 2 <= len([name for name in before if name.endswith(".json")]) < 40
     with pytest.raises(UserError, match="not prepared"):
         Dataset.read(out)
     again = prepare(logs, out, 1).dataset
@@ -314,6 +316,16 @@ def test_killed_and_run_again_equals_uninterrupted(tmp_path: Path, jobs: int) ->
     after = _state(out)
     assert all(after[name] == when for name, when in before.items() if name.endswith(".json"))
     assert not list(out.glob(".*.tmp"))
+
+
+def _lives(session: int) -> bool:
+    """Tell whether a session has a process that is no zombie."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                return True
+    return False
 
 
 def _state(folder: Path) -> dict[str, int]:

@@ -63,6 +63,7 @@ def test_the_default_workload_is_of_a_size_for_a_cpu() -> None:
 
 
 def test_interactions_are_the_upper_triangle_with_its_diagonal_row_by_row() -> None:
+    torch.manual_seed(0)
     features = torch.randn(4, 27, 8)
     expected = [
         torch.stack([(row[i] * row[j]).sum() for i in range(27) for j in range(i, 27)]) for row in features
@@ -92,6 +93,7 @@ def test_the_logit_is_that_of_the_formula() -> None:
 
 
 def test_hashes_that_are_equal_modulo_the_rows_share_a_row() -> None:
+    torch.manual_seed(0)
     model = DLRM(table_rows=1000, embedding_dim=8, bottom=[5], top=[7])
     examples = inputs(6)
     shifted = examples.clone()
@@ -102,6 +104,7 @@ def test_hashes_that_are_equal_modulo_the_rows_share_a_row() -> None:
 
 
 def test_dropout_acts_on_the_last_hidden_layer_in_training_only() -> None:
+    torch.manual_seed(0)
     model = DLRM(table_rows=10, embedding_dim=4, bottom=[5], top=[7, 300], dropout=0.5)
     assert [type(layer).__name__ for layer in model.top][-3:] == ["ReLU", "Dropout", "Linear"]
     examples = inputs(2)
@@ -131,6 +134,7 @@ def test_parameters_begin_as_algoperfs() -> None:
 
 
 def test_the_layer_norm_variant_normalises_after_each_hidden_relu_and_the_embeddings() -> None:
+    torch.manual_seed(0)
     model = DLRM(table_rows=10, embedding_dim=4, bottom=[5], top=[7, 6], layer_norm=True)
     kinds = [type(layer).__name__ for layer in (*model.bottom, *model.top)]
     assert kinds == ["Linear", "ReLU", "LayerNorm"] * 4 + ["Linear"]
@@ -145,6 +149,7 @@ def test_the_layer_norm_variant_normalises_after_each_hidden_relu_and_the_embedd
 
 
 def test_the_residual_variant_has_algoperfs_widths_and_no_products() -> None:
+    torch.manual_seed(0)
     options = DLRMOptions.model_validate({"name": "any", "residual": True, "table_rows": 10})
     with torch.device("meta"):
         model = DLRM.of(options)

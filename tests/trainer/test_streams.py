@@ -62,7 +62,7 @@ def test_prefetching_reads_on_while_nobody_asks_and_changes_nothing() -> None:
     source = Recorded()
     prefetched = Prefetched(source, ahead=2)
     assert prefetched.batch(10)["inputs"] == 10
-    assert source.ahead.wait(5)  # an evaluation, say: 11 and 12 are read meanwhile
+    assert source.ahead.wait(120)  # an evaluation, say: 11 and 12 are read meanwhile
     assert source.read == [10, 11, 12]
     assert [prefetched.batch(i)["inputs"] for i in (11, 12, 40, 41)] == [11, 12, 40, 41]
     assert source.read.count(11) == source.read.count(12) == source.read.count(41) == 1
