@@ -4,12 +4,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,12 @@ from alphagrid.store.layout import ExperimentFiles, Root, RunFiles
 from typer.testing import CliRunner
 
 from tests.slurm import fault_table, paused
+from tests.slurm.waiting import SECONDS, until
 
 HERE = Path(__file__).parent
+PATH = os.environ["PATH"]
+KILL_WAIT = 10
+"""Seconds from SIGTERM to SIGKILL (Slurm's own: 30): enough to stop in, however busy this machine is."""
 PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
 
 
@@ -62,6 +67,10 @@ class Slurm:
         self.run("scancel", "--full", "--user=root")
         until(lambda: not self.run("squeue", "--noheader").strip(), "the queue is empty")
 
+    def state_of(self, job: str) -> str:
+        """How squeue calls the state of a job; empty if it is in the queue no more."""
+        return self.run("squeue", "--noheader", "--format=%T", f"--jobs={job}").strip()
+
     @contextmanager
     def preempting(self) -> Iterator[str]:
         """Have a job of the partition `urgent` take all GPUs while the block runs; its id."""
@@ -82,14 +91,31 @@ class Slurm:
         until(lambda: "COMPLETING" not in self.run(*listed), "the jobs' old selves have ended")
         time.sleep(1.1)
         for job in jobs:
-            self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+            try:
+                self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+            except subprocess.CalledProcessError:
+                if self.state_of(job) == "PENDING":
+                    raise  # otherwise it has started by itself
 
-    def wait_until_saved(self) -> None:
-        """Wait until slurmctld has written its state down: what it has not, it forgets when it is killed.
+    def wait_until_saved(self, job: str) -> None:
+        """Wait until slurmctld has written down how a job stands: what it has not, it forgets if killed.
 
-        It writes five seconds after a change at the latest, and then some on a machine that is busy.
+        It writes some seconds after a change, of which this makes two: a writing under way when the first
+        comes may have passed the job before.
         """
-        time.sleep(8)
+        written = self.state / "controller" / "job_state"
+        for _ in range(2):
+            before = written.stat().st_mtime_ns if written.exists() else 0
+            self.run("scontrol", "update", f"JobId={job}", "AdminComment=saved")
+            until(lambda before=before: written.exists() and written.stat().st_mtime_ns > before, "saved")  # type: ignore[misc]
+
+    def kill(self, daemon: str) -> float:
+        """Kill a daemon as a crash would, and see it gone; return when."""
+        pid = self.pid(daemon)
+        os.kill(pid, signal.SIGKILL)
+        moment = time.time()
+        until(lambda: not lives(pid), f"{daemon} is gone")
+        return moment
 
     def pid(self, daemon: str) -> int:
         """Process id of mariadbd, munged, slurmdbd, slurmctld or slurmd-node1, as last started."""
@@ -131,7 +157,7 @@ class Experiment:
         """Run `alphagrid ARGUMENTS` on the experiment's root, whatever comes of it."""
         command = [str(Path(sys.executable).with_name("alphagrid")), *arguments]
         command += ["--root", str(self.files.path.parent)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.folder)
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=self.folder)
 
     def tell(self, *arguments: str) -> str:
         """What a command that succeeds says on stderr."""
@@ -145,7 +171,7 @@ class Experiment:
     def runs(self) -> Runs:
         return standing(self.files.path.parent, self.name)
 
-    def wait(self, settled: Callable[[Runs], bool], seconds: float = 150) -> Runs:
+    def wait(self, settled: Callable[[Runs], bool], seconds: float = SECONDS) -> Runs:
         """Wait until `status` tells what is waited for."""
         deadline = time.monotonic() + seconds
         while not settled(runs := self.runs()):
@@ -154,9 +180,9 @@ class Experiment:
             time.sleep(0.5)
         return runs
 
-    def wait_for(self, *states: str, seconds: float = 150) -> Runs:
+    def wait_for(self, *states: str) -> Runs:
         """Wait until every run is in one of the states."""
-        return self.wait(lambda runs: all(run["state"] in states for run in runs), seconds)
+        return self.wait(lambda runs: all(run["state"] in states for run in runs))
 
     def run(self) -> RunFiles:
         """The one run of the experiment."""
@@ -183,6 +209,14 @@ class Experiment:
         return found
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return bool(Path(f"/proc/{pid}/environ").read_bytes())
+    except OSError:
+        return False
+
+
 def standing(root: Path, name: str) -> Runs:
     """What `status --json` says of an experiment's runs.
 
@@ -194,17 +228,10 @@ def standing(root: Path, name: str) -> Runs:
     return found
 
 
-def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> None:
-    """Wait until a condition holds, looking often; `what` is said if it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not: {what or condition}"
-        time.sleep(0.05)
-
-
 def output(command: list[str], variables: dict[str, str] | None = None) -> str:
-    environment = {**os.environ, **(variables or {})}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    # by the PATH of the beginning: tests put commands of their own before Slurm's
+    environment = {**os.environ, "PATH": PATH, **(variables or {})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * SECONDS)
     if done.returncode != 0:
         sys.stderr.write(done.stdout + done.stderr)  # pytest shows it with the failure
     done.check_returncode()
@@ -216,18 +243,20 @@ def slurm_with() -> Iterator[Callable[..., Slurm]]:
     """Bring up a cluster with options of `cluster up`; the same options give the same cluster."""
     require_slurm()
     clusters: dict[tuple[str, ...], Slurm] = {}
+    afterwards = ExitStack()
 
     def bring_up(*options: str) -> Slurm:
         if options not in clusters:
             state = Path(tempfile.mkdtemp(prefix="alphagrid-slurm-"))
             # Its owner is this process: if that is killed, the cluster goes down by itself.
-            clusters[options] = Slurm(state, (*options, "--owner", str(os.getpid())))
+            always = ("--kill-wait", str(KILL_WAIT), "--owner", str(os.getpid()))
+            clusters[options] = Slurm(state, (*options, *always))
+            afterwards.callback(clusters[options].down)
         clusters[options].up()
         return clusters[options]
 
-    yield bring_up
-    for cluster in clusters.values():
-        cluster.down()
+    with afterwards:
+        yield bring_up
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from tests.slurm.waiting import until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -35,15 +35,9 @@ BITS = ("step", "model", "optimizer", "policy", "randomness", "window")
 """What of a checkpoint does not depend on time."""
 
 
-def until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def until_there(moments: Path, *names: str) -> None:
-    until(lambda: all((moments / name).exists() for name in names))
+    """Wait until the runs pause that say so by these files."""
+    until(lambda: all((moments / name).exists() for name in names), f"all of {', '.join(names)}")
 
 
 def by_moment(lab: Experiment) -> dict[str, str]:

@@ -30,9 +30,11 @@ COUNTING = '#!/bin/sh\necho "$@" >> {calls}\nexec {sbatch} "$@"\n'
 def _closed(slurm: Slurm) -> Iterator[None]:
     """The partition takes jobs, and starts none."""
     slurm.run("scontrol", "update", "PartitionName=a100", "State=DOWN")
-    yield
-    slurm.clear()
-    slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
+    try:
+        yield
+        slurm.clear()
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
 
 
 @pytest.fixture
@@ -101,10 +103,12 @@ def narrow(slurm: Slurm) -> Iterator[None]:
     """A QOS that the user may take."""
     slurm.run("sacctmgr", "--immediate", "add", "qos", "narrow")
     slurm.run("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos+=narrow")
-    yield
-    slurm.clear()
-    slurm.run("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos-=narrow")
-    slurm.run("sacctmgr", "--immediate", "delete", "qos", "narrow")
+    try:
+        yield
+        slurm.clear()
+    finally:
+        slurm.run("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos-=narrow")
+        slurm.run("sacctmgr", "--immediate", "delete", "qos", "narrow")
 
 
 @pytest.mark.parametrize("reason", LIMITS)
@@ -137,12 +141,13 @@ def test_what_a_submit_limit_allows_is_sent_and_the_rest_with_the_next_submit(
 
 def test_a_full_job_table_does_not_keep_anybody_waiting(slurm: Slurm, experiment: Any) -> None:
     lab = experiment(100, **grid(20))
-    known = len(slurm.run("squeue", "--states=all", "--array", "--noheader").splitlines())
     with job_table(slurm) as resize:
+        resize(50_000)
+        known = len(slurm.run("squeue", "--states=all", "--array", "--noheader").splitlines())
         resize(known + 8)
         start = time.monotonic()
         done = lab.call("submit", "spec.yaml")
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 90  # sbatch alone would go on for two minutes
         assert done.returncode == 3
         assert "temporarily unable to accept job" in done.stderr
         sent = counts(lab)["pending"]
@@ -168,11 +173,11 @@ def jobs_in_queue(slurm: Slurm) -> list[str]:
 
 @contextmanager
 def job_table(slurm: Slurm) -> Iterator[Callable[[int], None]]:
-    """Give a function that changes MaxJobCount; the partition stays down meanwhile."""
+    """Give a function that changes MaxJobCount; the partition stays down, and no job is forgotten."""
     path = slurm.state / "slurm.conf"
     original = path.read_text()
     closed = original.replace("PartitionName=a100 ", "PartitionName=a100 State=DOWN ")
-    closed = re.sub(r"(PartitionName=a100 .*) State=UP", r"\1", closed)
+    closed = re.sub(r"(PartitionName=a100 .*) State=UP", r"\1", closed) + "MinJobAge=86400\n"
 
     def resize(count: int) -> None:
         path.write_text(closed.replace("MaxJobCount=50000", f"MaxJobCount={count}"))
@@ -180,7 +185,7 @@ def job_table(slurm: Slurm) -> Iterator[Callable[[int], None]]:
 
     try:
         yield resize
-    finally:
         slurm.clear()
+    finally:
         path.write_text(original)
         slurm.run("scontrol", "reconfigure")

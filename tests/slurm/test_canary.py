@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.conftest import Slurm, until
+from tests.slurm.conftest import Slurm
+from tests.slurm.waiting import until
 
 pytestmark = pytest.mark.slurm
 

@@ -1,7 +1,6 @@
 """What the other tests rely on: the cluster is a real one, is one, and leaves nothing behind."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.slurm.waiting import SECONDS
 
 pytestmark = pytest.mark.slurm
 
@@ -21,7 +22,7 @@ def start(verb: str, state: Path, *options: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, CLUSTER, verb, "--state", state, *options])
 
 
-def eventually(holds: Callable[[], object], seconds: float = 30) -> bool:
+def eventually(holds: Callable[[], object], seconds: float = SECONDS) -> bool:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -106,9 +107,9 @@ def test_up_starts_the_daemon_that_died_and_the_jobs_go_on(slurm: Any) -> None:
     job = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300").strip()
     show = ("squeue", "--noheader", f"--jobs={job}", "--format=%T")
     assert eventually(lambda: slurm.run(*show).strip() == "RUNNING")
-    slurm.wait_until_saved()
+    slurm.wait_until_saved(job)
     before = {daemon: slurm.pid(daemon) for daemon in DAEMONS}
-    os.kill(before["slurmctld"], signal.SIGKILL)
+    slurm.kill("slurmctld")
     slurm.up()
     assert slurm.run(*show).strip() == "RUNNING"
     assert [daemon for daemon in DAEMONS if slurm.pid(daemon) != before[daemon]] == ["slurmctld"]

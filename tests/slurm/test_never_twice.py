@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.slurm.conftest import until
+from tests.slurm.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -33,6 +32,10 @@ case "$*" in
   *--jobs*) if mkdir {folder}/asked 2>/dev/null; then exit 0; fi ;;
 esac
 exec {real} "$@"
+"""
+LATE_TO_HEAR = """
+mkdir {folder}/first 2>/dev/null || mkdir {folder}/second 2>/dev/null || exec {real} "$@"
+{real} "$@" | sed 's/|CANCELLED[^|]*|/|PENDING|/'
 """
 CRASHING = """
 import time
@@ -102,10 +105,30 @@ def test_a_run_that_squeue_leaves_out_once_is_not_sent_again(
     lab.tell("cancel", lab.name, "--all")
 
 
+def test_a_run_that_was_cancelled_a_moment_ago_is_not_sent_again(
+    slurm: Slurm, experiment: Make, instead_of: Instead
+) -> None:
+    """Accounting, asked at once, has not heard of it."""
+    lab = experiment(10, **LATER)
+    lab.submit()
+    known = ("sacct", "--noheader", f"--jobs={lab.job()}", "--format=jobid")
+    until(lambda: slurm.run(*known).strip(), "accounting has the job")
+    slurm.run("scancel", lab.job())
+    until(lambda: not queued(slurm), "it has left the queue")
+    instead_of("sacct", LATE_TO_HEAR)
+    assert "sent 0 runs" in lab.submit()
+    assert only(lab) == ("cancelled", "cancelled with scancel")
+
+
 def test_a_run_that_another_cluster_has_is_not_sent_to_this_one(
-    slurm: Slurm, slurm_with: Callable[..., Slurm], experiment: Make, monkeypatch: pytest.MonkeyPatch
+    slurm: Slurm,
+    slurm_with: Callable[..., Slurm],
+    experiment: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     other = slurm_with("--name", "other", "--no-accounting", "--gpus", "1")
+    request.addfinalizer(other.clear)
     lab = experiment(10, **LATER)
     lab.submit()
     for name, value in other.variables.items():
@@ -120,7 +143,6 @@ def test_a_run_that_another_cluster_has_is_not_sent_to_this_one(
     assert "cancelled 1 run" in lab.tell("cancel", lab.name, "--all")
     assert "sent 1 run" in lab.tell("retry", lab.name, "--all")
     assert queued(other) == [lab.job()]
-    other.clear()
 
 
 def test_a_job_of_an_older_submission_leaves_the_run_to_the_newer_one(
@@ -158,15 +180,24 @@ def test_cancel_stops_the_jobs_of_all_submissions(
     until(lambda: not queued(slurm), "both are gone")
 
 
-def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(
-    slurm_with: Callable[..., Slurm], experiment: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slurm = _own(slurm_with, monkeypatch)
+@pytest.fixture
+def mortal(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """A cluster whose controller may be killed."""
+    slurm = slurm_with("--gpus", "2")
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    yield slurm
+    slurm.up()
+    slurm.clear()
+
+
+def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(mortal: Slurm, experiment: Make) -> None:
+    slurm = mortal
     lab = experiment(10**9)
     lab.submit()
     lab.wait(lambda runs: runs[0]["step"] > 100)
-    slurm.wait_until_saved()
-    os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
+    slurm.wait_until_saved(lab.job())
+    slurm.kill("slurmctld")
     refused = lab.call("cancel", lab.name, "--all")
     assert refused.returncode == 3
     assert "the runs are marked" in refused.stderr
@@ -180,25 +211,32 @@ def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(
 
 
 def test_who_follows_runs_goes_on_when_slurm_does_not_answer(
-    slurm_with: Callable[..., Slurm], experiment: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mortal: Slurm, experiment: Make, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    slurm = _own(slurm_with, monkeypatch)
+    slurm = mortal
     tasks = CRASHING.replace("FOLDER", str(tmp_path)).replace(
         'raise RuntimeError("boom")', "return super().model()"
     )
     lab = experiment(20, tasks, base={"workload": {"name": "tasks:Crashing", "batch_size": 16}})
     followers = [_start(lab, "submit", "spec.yaml", "--wait")]
+    request.addfinalizer(lambda: _kill(followers))
     until((tmp_path / "begun").exists, "the run has begun")
     followers.append(_start(lab, "status", lab.name, "--watch"))
     followers.append(_start(lab, "logs", lab.name, lab.runs()[0]["name"], "--follow"))
-    slurm.wait_until_saved()
-    os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
+    slurm.wait_until_saved(lab.job())
+    slurm.kill("slurmctld")
     time.sleep(TWO_LOOKS)
     assert [one.poll() for one in followers] == [None] * 3
     slurm.up()
     (tmp_path / "go").touch()
-    assert [one.wait(120) for one in followers] == [0] * 3
+    assert [one.wait(SECONDS) for one in followers] == [0] * 3
     assert only(lab)[0] == "completed"
+
+
+def _kill(followers: list[subprocess.Popen[bytes]]) -> None:
+    for one in followers:
+        one.kill()
+        one.wait()
 
 
 def _start(lab: Experiment, *arguments: str) -> subprocess.Popen[bytes]:
@@ -207,14 +245,6 @@ def _start(lab: Experiment, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=lab.folder, start_new_session=True
     )
-
-
-def _own(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    """A cluster whose controller may be killed."""
-    slurm = slurm_with("--gpus", "2")
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    return slurm
 
 
 def test_a_crash_has_failed_where_nothing_is_requeued(slurm: Slurm, experiment: Make, tmp_path: Path) -> None:

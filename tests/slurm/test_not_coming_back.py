@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.jobs import requeue
 
-from tests.slurm.paused import by_moment, until
+from tests.slurm.paused import by_moment
+from tests.slurm.waiting import until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -67,7 +68,7 @@ def test_cancelled_at_any_time_around_a_preemption_a_run_does_not_come_back(
     slurm: Slurm, pausing: Make, moments: Path, fault_row: Any
 ) -> None:
     """`cancel` and `scancel`, of a run that is being preempted, and of one that is back in the queue."""
-    slurm.run("scontrol", "update", "PartitionName=a100", "GraceTime=60")  # requeueing takes some of it
+    slurm.run("scontrol", "update", "PartitionName=a100", "GraceTime=600")  # requeueing takes some of it
     stubborn = ("training-forever", "alpha-forever")  # in their grace: Slurm has asked, they have not heard
     lab = pausing(*stubborn, "training", "evaluation")
     lab.submit()
@@ -76,18 +77,14 @@ def test_cancelled_at_any_time_around_a_preemption_a_run_does_not_come_back(
     jobs = {moment: lab.jobs()[run_id] for moment, run_id in runs.items()}
     with slurm.preempting():
         for moment in ("training", "evaluation"):
-            until(lambda moment=moment: state_of(slurm, jobs[moment]) == "PENDING")  # type: ignore[misc]
-        assert [state_of(slurm, jobs[moment]) for moment in stubborn] == ["RUNNING", "RUNNING"]
+            until(lambda moment=moment: slurm.state_of(jobs[moment]) == "PENDING")  # type: ignore[misc]
+        assert [slurm.state_of(jobs[moment]) for moment in stubborn] == ["RUNNING", "RUNNING"]
         lab.tell("cancel", lab.name, runs["training-forever"], runs["training"])
         slurm.run("scancel", jobs["alpha-forever"], jobs["evaluation"])
         lab.wait_for("cancelled")
     stays(slurm, lab, "cancelled")
     fault_row("`cancel` or `scancel` while it is preempted", "`cancelled`, does not come back", "nothing")
     fault_row("`cancel` or `scancel` while it is requeued", "`cancelled`, does not come back", "nothing")
-
-
-def state_of(slurm: Slurm, job: str) -> str:
-    return slurm.run("squeue", "--noheader", "--format=%T", "--jobs", job).strip()
 
 
 def test_a_running_run_that_is_cancelled_says_so_and_only_retry_brings_it_back(
@@ -162,10 +159,15 @@ def failing_prolog(slurm: Slurm) -> Iterator[Path]:
     slurm.run("scontrol", "reconfigure")
     broken.touch()
     yield broken
+    broken.unlink(missing_ok=True)
     conf.write_text(before)
     slurm.run("scontrol", "reconfigure")
-    if "drain" in slurm.run("sinfo", "--noheader", "--nodes=node1", "--format=%T"):  # the test did not end
+    if is_drained(slurm):  # the test did not end
         slurm.run("scontrol", "update", "NodeName=node1", "State=RESUME")
+
+
+def is_drained(slurm: Slurm) -> bool:
+    return "drain" in slurm.run("sinfo", "--noheader", "--nodes=node1", "--format=%T")
 
 
 def test_held_runs_are_named_and_retry_releases_them(slurm: Slurm, troubled: Make, fault_row: Any) -> None:
@@ -176,7 +178,7 @@ def test_held_runs_are_named_and_retry_releases_them(slurm: Slurm, troubled: Mak
     jobs = list(lab.jobs().values())
     for job in jobs:
         slurm.run("scontrol", "requeuehold", job)
-    until(lambda: all(state_of(slurm, job) == "PENDING" for job in jobs))
+    until(lambda: all(slurm.state_of(job) == "PENDING" for job in jobs))
     slurm.release(*jobs)  # from BeginTime, not from being held
     slurm.run("scontrol", "hold", jobs[1])
     lab.wait(lambda told: all(run["state"] == "requeued" and "held" in run["reason"] for run in told))
@@ -193,6 +195,7 @@ def test_a_run_held_because_its_node_could_not_start_it_is_named_and_retry_relea
     (held,) = lab.wait(lambda told: "held" in (told[0]["reason"] or ""))
     assert held["state"] == "pending"
     assert held["reason"].startswith("could not be started on its node, then held; `alphagrid retry`")
+    until(lambda: is_drained(slurm), "the node is drained, a moment after the job is held")
     failing_prolog.unlink()
     slurm.run("scontrol", "update", "NodeName=node1", "State=RESUME")
     lab.tell("retry", lab.name, "--all")

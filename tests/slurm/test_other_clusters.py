@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.slurm.paused import MOMENTS, STEPS, by_moment, event, finish, until, until_there
+from tests.slurm.paused import MOMENTS, STEPS, by_moment, event, finish, until_there
+from tests.slurm.waiting import until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -17,9 +18,9 @@ pytestmark = pytest.mark.slurm
 
 Make = Callable[..., "Experiment"]
 KINDS = {
-    "no-accounting": ("--no-accounting",),
-    "cancel": ("--preempt-mode", "CANCEL"),
-    "user-signal": ("--send-user-signal",),
+    "no-accounting": ("--grace", "300", "--no-accounting"),
+    "cancel": ("--grace", "300", "--preempt-mode", "CANCEL"),
+    "user-signal": ("--grace", "300", "--send-user-signal"),
 }
 
 

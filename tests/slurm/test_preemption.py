@@ -24,9 +24,9 @@ from tests.slurm.paused import (
     event,
     finish,
     outcome,
-    until,
     until_there,
 )
+from tests.slurm.waiting import until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("partition_as_before")]
 
 Make = Callable[..., "Experiment"]
-SUSPENDED = 12.0
+SUSPENDED = 30.0
+GENEROUS = "GraceTime=300"
+"""For runs that put themselves back into the queue, so that nobody waits for its end."""
 IN_THE_SHELL = """\
 [ "$SLURM_ARRAY_TASK_ID" != 0 ] || [ -e "$MOMENTS/shell" ] || { touch "$MOMENTS/shell"; sleep 600; }"""
 BEFORE_HANDLERS = """
@@ -90,6 +92,7 @@ def changed(value: Any) -> Any:
 def test_a_run_preempted_at_any_moment_ends_bit_identical(
     slurm: Slurm, pausing: Make, moments: Path, undisturbed: Any, fault_row: Any
 ) -> None:
+    slurm.run("scontrol", "update", "PartitionName=a100", GENEROUS)
     lab = pausing(*MOMENTS, "checkpoint")
     lab.submit()
     until_there(moments, *(f"{name}.0" for name in (*MOMENTS, "checkpoint")))
@@ -188,7 +191,8 @@ def test_time_limit_requeue_by_hand_and_suspension_leave_no_trace(
     until_there(moments, "training-limit.0", "training-requeue.0", "training-resumed.0")
     runs = by_moment(lab)
     job = {name: lab.jobs()[run_id] for name, run_id in runs.items()}
-    slurm.run("scontrol", "update", f"JobId={job['training-limit']}", "TimeLimit=2")
+    limit = minutes_taken(slurm, job["training-limit"]) + 2
+    slurm.run("scontrol", "update", f"JobId={job['training-limit']}", f"TimeLimit={limit}")
     slurm.run("scontrol", "suspend", job["training-resumed"])
     slurm.run("scontrol", "requeue", job["training-requeue"])
     time.sleep(SUSPENDED)
@@ -197,7 +201,7 @@ def test_time_limit_requeue_by_hand_and_suspension_leave_no_trace(
     why = {name: event(lab.records(1, runs[name]), "interrupted")["cause"] for name in list(runs)[:2]}
     assert why == {"training-limit": "time limit", "training-requeue": "requeued"}
     records = lab.records(1, runs["training-limit"])
-    assert event(records, "interrupted")["time"] - records[0]["time"] < 120
+    assert event(records, "interrupted")["time"] - records[0]["time"] < 60 * limit
     finish(slurm, lab, *list(runs.values())[:2])
     found = {run["params"]["workload.moment"]: run for run in lab.runs()}
     assert [run["attempts"] for run in found.values()] == [2, 2, 1]
@@ -208,16 +212,24 @@ def test_time_limit_requeue_by_hand_and_suspension_leave_no_trace(
     fault_row("suspended and resumed", "goes on, bit-identical; `train_seconds` does not count it", "nothing")
 
 
+def minutes_taken(slurm: Slurm, job: str) -> int:
+    """How many whole minutes the job has run."""
+    *days_and_hours, minutes, _ = slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%M").split(":")
+    assert not days_and_hours
+    return int(minutes)
+
+
 def test_seven_preemptions_in_a_row_leave_no_trace(
     slurm: Slurm, pausing: Make, moments: Path, undisturbed: Any, fault_row: Any
 ) -> None:
+    slurm.run("scontrol", "update", "PartitionName=a100", GENEROUS)
     lab = pausing("attempt-7")
     lab.submit()
     for number in range(7):
         until_there(moments, f"attempt-7.{number}")
         with slurm.preempting():
             until(lambda number=number: lab.attempts()[number].event == "interrupted")  # type: ignore[misc]
-            until(lambda: "PENDING" in slurm.run("squeue", "--noheader", "--format=%T", "--jobs", lab.job()))
+            until(lambda: slurm.state_of(lab.job()) == "PENDING", "back in the queue")
         slurm.release(lab.job())
     lab.wait_for("completed")
     attempts = lab.attempts()

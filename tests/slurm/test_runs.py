@@ -56,7 +56,7 @@ def test_a_single_run_is_a_plain_job(slurm: Any, experiment: Any) -> None:
 def test_cancelled_runs_stay_cancelled_until_they_are_retried(slurm: Any, experiment: Any) -> None:
     lab = experiment(1_000_000, WORKLOAD, **SPEC)
     lab.submit()
-    lab.wait(lambda runs: any(run["state"] == "running" and run["step"] > 100 for run in runs))
+    lab.wait(lambda runs: all(run["state"] == "running" and run["step"] > 100 for run in runs))
     assert lab.call("cancel", "cluster", "--all").returncode == 0
     lab.wait_for("cancelled")
     assert "sent 0 runs" in lab.submit()

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.slurm.waiting import SECONDS, until
+
 pytestmark = pytest.mark.slurm
 
 LATER: dict[str, Any] = {"resources": {"sbatch": {"begin": "now+1hour"}}}
 """Jobs that wait, and need nobody to run them."""
-UNCERTAIN_SECONDS = 60
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_a_job_that_another_one_took_the_number_of_is_not_taken_for_ours(
     lab = experiment(10, **LATER)
     lab.submit()
     ours = lab.job()
-    os.kill(slurm.pid("slurmctld"), 9)
+    slurm.kill("slurmctld")
     shutil.rmtree(slurm.state / "controller")
     (slurm.state / "controller").mkdir()
     slurm.up()
@@ -158,18 +159,12 @@ def test_a_job_that_another_one_took_the_number_of_is_not_taken_for_ours(
     assert slurm.run("squeue", "--noheader", "--jobs", theirs, "--format=%T").strip() == "PENDING"
     slurm.run("scancel", theirs)
     said = ("sacct", "--noheader", "--parsable2", "--jobs", ours, "--format=State")
-    wait_until(lambda: "CANCELLED" in slurm.run(*said))
+    until(lambda: "CANCELLED" in slurm.run(*said), "CANCELLED in accounting")
     (run,) = lab.runs()
     assert run["state"] == "cancelled"
     assert "sent 1 run" in lab.tell("retry", lab.name, "--all")
     assert states(lab) == {"pending": 1}
     slurm.clear()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    from tests.slurm.conftest import until
-
-    until(condition, "what the test waits for")
 
 
 def test_a_run_whose_process_died_is_lost_with_the_reason_and_continued(slurm: Any, experiment: Any) -> None:
@@ -204,8 +199,8 @@ def test_logs_follow_a_run_across_a_requeue_to_its_end(slurm: Any, experiment: A
         slurm.release(job)
         follower.until("attempt 2 of")
         lab.tell("cancel", lab.name, "--all")
-        assert follower.process.wait(UNCERTAIN_SECONDS) == 0
-    assert follower.said.count("pending (") == 1
+        assert follower.process.wait(SECONDS) == 0
+    assert follower.said.count("pending (may not start before") == 1
 
 
 class followed:
@@ -230,7 +225,7 @@ class followed:
         return self.path.read_text()
 
     def until(self, text: str) -> None:
-        wait_until(lambda: text in self.said)
+        until(lambda: text in self.said, text)
 
 
 def test_runs_that_fail_alike_are_one_cause_and_retry_keeps_off_a_node(

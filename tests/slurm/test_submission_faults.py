@@ -22,8 +22,8 @@ from alphagrid.jobs.submission import Submitted, submit
 from alphagrid.store import submissions
 from alphagrid.store.layout import Root
 
-from tests.slurm.conftest import until
 from tests.slurm.submitters import Submitters
+from tests.slurm.waiting import until
 
 pytestmark = pytest.mark.slurm
 
@@ -92,9 +92,11 @@ class Case:
 def closed(slurm: Any) -> Iterator[None]:
     """The partition takes jobs, and starts none."""
     slurm.run("scontrol", "update", "PartitionName=a100", "State=DOWN")
-    yield
-    slurm.clear()
-    slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
+    try:
+        yield
+        slurm.clear()
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def test_an_array_that_is_refused_stops_the_rest_and_the_next_submit_sends_it(
 def test_a_job_whose_sbatch_never_answered_is_found_in_the_queue(
     case: Case, instead_of_sbatch: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
 ) -> None:
-    monkeypatch.setattr(sbatch, "SECONDS", 1.5)
+    monkeypatch.setattr(sbatch, "SECONDS", 15.0)
     instead_of_sbatch(LATE)
     assert len(case.submit().sent) == 3
     case.assert_whole()

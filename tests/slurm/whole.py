@@ -11,7 +11,7 @@ from alphagrid.store import queries, submissions
 from alphagrid.store.database import Store, open_store
 from alphagrid.store.layout import Root
 
-from tests.slurm.conftest import until
+from tests.slurm.waiting import until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Experiment, Slurm
@@ -68,7 +68,7 @@ def assert_sent(experiment: Experiment, slurm: Slurm, jobs: int = 1) -> None:
 def jobs_given(experiment: Experiment, slurm: Slurm) -> list[str]:
     """What Slurm's accounting knows under the experiment's submissions; a requeued job counts once."""
     comments = {f"alphagrid:{submission.id}" for submission in submissions.read_all(experiment.files)}
-    columns = ("--allocations", "--format=jobid,comment")
+    columns = ("--allocations", "--starttime=now-1days", "--format=jobid,comment")
     told = slurm.run("sacct", "--noheader", "--parsable2", *columns)
     lines = [line.split("|") for line in told.splitlines()]
     return [job for job, comment in lines if comment in comments]
