@@ -118,8 +118,8 @@ def seconds(slurm: Any, job: str) -> int:
 
 
 def accounted(slurm: Any, job: str, column: str) -> list[str]:
-    listed = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", f"--jobs={job}")
-    found: str = slurm.run(*listed, f"--format={column}")
+    listed = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--name=nodes")
+    found: str = slurm.run(*listed, f"--jobs={job}", f"--format={column}")
     return found.splitlines()
 
 
