@@ -153,6 +153,15 @@ def test_up_succeeds_after_an_up_was_killed(state: Path, seconds: float) -> None
     assert gone(state)
 
 
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_what_an_up_leaves_that_is_killed_over_its_first_file_is_cleared_away(state: Path, verb: str) -> None:
+    state.mkdir()
+    (state / "cluster.json.new").touch()
+    assert start(verb, state, *(["--no-accounting"] if verb == "up" else [])).wait() == 0
+    assert start("down", state).wait() == 0
+    assert gone(state)
+
+
 def test_a_cluster_goes_down_when_its_owner_is_killed(state: Path) -> None:
     owner = subprocess.Popen(["sleep", "300"])
     assert start("up", state, "--no-accounting", "--owner", str(owner.pid)).wait() == 0
