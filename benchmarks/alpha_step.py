@@ -113,7 +113,7 @@ class Result:
 
 
 def measure(
-    model: str, workload: Config, cases: Sequence[Case], device: str, repetitions: int, clock_error: float
+    model: str, workload: Config, cases: Sequence[Case], device: str, repetitions: int
 ) -> Iterator[tuple[Case, Result, float, int | None]]:
     """Yield each case's result, its peak over the parameters' memory, and that of all it holds on a GPU."""
     with tempfile.TemporaryDirectory() as folder:
@@ -138,8 +138,8 @@ def measure(
             )  # fmt: skip
             yield case, result, peak / bench.parameter_bytes, whole
         log.info("%s: the clock's categories miss the steps' wall time by %.2f %%", model, 100 * error)
-        if abs(error) > clock_error:
-            raise SystemExit(f"{model}: that is more than {clock_error:.0%}")
+        if abs(error) > CLOCK_ERROR:
+            raise SystemExit(f"{model}: that is more than {CLOCK_ERROR:.0%}")
 
 
 def bench_of(workload: Config, case: Case, device: str, folder: Path) -> Bench:
@@ -219,7 +219,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=[*MODELS, "dlrm_full"], default=list(MODELS))
     parser.add_argument("--cases", nargs="+", choices=[c.label for c in CASES], help="beside plain; all")
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--clock-error", type=float, default=CLOCK_ERROR, help="the most, as a share")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", action="store_true")
@@ -231,9 +230,7 @@ def main() -> None:
     for model in _with_a_matmul_bound_one(options.models):
         workload = FULL_DLRM if model == "dlrm_full" else MODELS[model]
         cases = [c for c in CASES if not options.cases or c.label in ("plain", *options.cases)]
-        found = list(
-            measure(model, workload, cases, options.device, options.repetitions, options.clock_error)
-        )
+        found = list(measure(model, workload, cases, options.device, options.repetitions))
         if options.json:
             for _, result, *_ in found:
                 print(json.dumps(asdict(result)))

@@ -27,7 +27,7 @@ def lines(module: str, *options: str) -> list[dict[str, object]]:
 
 
 def test_the_cost_of_a_step_is_told_for_every_route() -> None:
-    found = lines("alpha_step", "--models", "digits_mlp", "--repetitions", "3", "--clock-error", "0.05")
+    found = lines("alpha_step", "--models", "digits_mlp", "--repetitions", "3")
     assert all(set(row) == KEYS for row in found)
     assert {row["route"] for row in found} == ROUTES
     assert {row["curvature_fraction"] for row in found if row["estimator"] == "lookahead"} == {1, 0.25, 0.125}

@@ -286,6 +286,28 @@ def experiment(tmp_path: Path, slurm: Slurm) -> Iterator[Callable[..., Experimen
 
 
 @pytest.fixture
+def closed(slurm: Slurm) -> Iterator[None]:
+    """The partition `a100` takes jobs, and starts none."""
+    slurm.run("scontrol", "update", "PartitionName=a100", "State=DOWN")
+    try:
+        yield
+        slurm.clear()
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
+
+
+@pytest.fixture
+def mortal(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """Another cluster, which commands find instead of the usual one: its controller may be killed."""
+    slurm = slurm_with("--gpus", "2")
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    yield slurm
+    slurm.up()
+    slurm.clear()
+
+
+@pytest.fixture
 def partition_as_before(slurm: Slurm) -> Iterator[None]:
     """For tests that change how the partition `a100` is preempted."""
     yield

@@ -21,20 +21,9 @@ from alphagrid.store import submissions
 
 from tests.slurm.conftest import Slurm
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("closed")]
 
 COUNTING = '#!/bin/sh\necho "$@" >> {calls}\nexec {sbatch} "$@"\n'
-
-
-@pytest.fixture(autouse=True)
-def _closed(slurm: Slurm) -> Iterator[None]:
-    """The partition takes jobs, and starts none."""
-    slurm.run("scontrol", "update", "PartitionName=a100", "State=DOWN")
-    try:
-        yield
-        slurm.clear()
-    finally:
-        slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.slurm.waiting import SECONDS
+from tests.slurm.waiting import until
 
 pytestmark = pytest.mark.slurm
 
@@ -20,15 +20,6 @@ CLUSTER = Path(__file__).with_name("cluster")
 
 def start(verb: str, state: Path, *options: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, CLUSTER, verb, "--state", state, *options])
-
-
-def eventually(holds: Callable[[], object], seconds: float = SECONDS) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def processes(state: Path) -> set[int]:
@@ -67,7 +58,7 @@ def test_sacct_knows_how_a_job_ended(slurm: Any) -> None:
         "sbatch", "--parsable", "--gres=gpu:a100:1", "--output=/dev/null", "--wrap", "exit 3"
     ).strip()
     sacct = ("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format")
-    assert eventually(lambda: slurm.run(*sacct, "state,exitcode").strip() == "FAILED|3:0")
+    until(lambda: slurm.run(*sacct, "state,exitcode").strip() == "FAILED|3:0")
     assert "gres/gpu=1" in slurm.run(*sacct, "alloctres")
 
 
@@ -106,7 +97,7 @@ def test_a_second_up_changes_nothing(slurm: Any) -> None:
 def test_up_starts_the_daemon_that_died_and_the_jobs_go_on(slurm: Any) -> None:
     job = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300").strip()
     show = ("squeue", "--noheader", f"--jobs={job}", "--format=%T")
-    assert eventually(lambda: slurm.run(*show).strip() == "RUNNING")
+    until(lambda: slurm.run(*show).strip() == "RUNNING")
     slurm.wait_until_saved(job)
     before = {daemon: slurm.pid(daemon) for daemon in DAEMONS}
     slurm.kill("slurmctld")
@@ -136,7 +127,7 @@ def test_down_leaves_no_process_and_no_file_even_with_a_job_running(state: Path,
     started = tmp_path / "started"
     job = f"trap '' TERM; touch {started}; setsid sleep 300 & wait"
     subprocess.run(["sbatch", "--output=/dev/null", "--wrap", job], env=environment, check=True)
-    assert eventually(started.exists)
+    until(started.exists)
     assert start("down", state).wait() == 0
     assert gone(state)
 
@@ -167,7 +158,7 @@ def test_a_cluster_goes_down_when_its_owner_is_killed(state: Path) -> None:
     assert start("up", state, "--no-accounting", "--owner", str(owner.pid)).wait() == 0
     owner.kill()
     owner.wait()
-    assert eventually(lambda: gone(state))
+    until(lambda: gone(state))
 
 
 def test_without_accounting_jobs_run_and_sacct_fails(slurm_with: Any) -> None:

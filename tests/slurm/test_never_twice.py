@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,32 +180,20 @@ def test_cancel_stops_the_jobs_of_all_submissions(
     until(lambda: not queued(slurm), "both are gone")
 
 
-@pytest.fixture
-def mortal(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """A cluster whose controller may be killed."""
-    slurm = slurm_with("--gpus", "2")
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    yield slurm
-    slurm.up()
-    slurm.clear()
-
-
 def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(mortal: Slurm, experiment: Make) -> None:
-    slurm = mortal
     lab = experiment(10**9)
     lab.submit()
     lab.wait(lambda runs: runs[0]["step"] > 100)
-    slurm.wait_until_saved(lab.job())
-    slurm.kill("slurmctld")
+    mortal.wait_until_saved(lab.job())
+    mortal.kill("slurmctld")
     refused = lab.call("cancel", lab.name, "--all")
     assert refused.returncode == 3
     assert "the runs are marked" in refused.stderr
     assert "cancel again when Slurm answers" in refused.stderr
-    slurm.up()
+    mortal.up()
     assert only(lab) == ("cancelled", "still stopping")
     assert "cancelled 1 run" in lab.tell("cancel", lab.name, "--all")
-    until(lambda: not queued(slurm), "the job has stopped")
+    until(lambda: not queued(mortal), "the job has stopped")
     assert only(lab)[0] == "cancelled"
     assert "1 had ended before" in lab.tell("cancel", lab.name, "--all")
 
@@ -213,7 +201,6 @@ def test_a_cancel_that_slurm_did_not_hear_can_be_repeated(mortal: Slurm, experim
 def test_who_follows_runs_goes_on_when_slurm_does_not_answer(
     mortal: Slurm, experiment: Make, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    slurm = mortal
     tasks = CRASHING.replace("FOLDER", str(tmp_path)).replace(
         'raise RuntimeError("boom")', "return super().model()"
     )
@@ -223,11 +210,11 @@ def test_who_follows_runs_goes_on_when_slurm_does_not_answer(
     until((tmp_path / "begun").exists, "the run has begun")
     followers.append(_start(lab, "status", lab.name, "--watch"))
     followers.append(_start(lab, "logs", lab.name, lab.runs()[0]["name"], "--follow"))
-    slurm.wait_until_saved(lab.job())
-    slurm.kill("slurmctld")
+    mortal.wait_until_saved(lab.job())
+    mortal.kill("slurmctld")
     time.sleep(TWO_LOOKS)
     assert [one.poll() for one in followers] == [None] * 3
-    slurm.up()
+    mortal.up()
     (tmp_path / "go").touch()
     assert [one.wait(SECONDS) for one in followers] == [0] * 3
     assert only(lab)[0] == "completed"

@@ -135,36 +135,32 @@ def test_without_slurms_commands_status_says_whom_it_could_not_ask(
 
 
 def test_a_job_that_another_one_took_the_number_of_is_not_taken_for_ours(
-    slurm_with: Callable[..., Any], experiment: Any, monkeypatch: pytest.MonkeyPatch
+    mortal: Any, experiment: Any
 ) -> None:
     """Slurm starts with a fresh state and counts from one again, while its accounting remembers."""
-    slurm = slurm_with("--gpus", "2")
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
     lab = experiment(10, **LATER)
     lab.submit()
     ours = lab.job()
-    slurm.kill("slurmctld")
-    shutil.rmtree(slurm.state / "controller")
-    (slurm.state / "controller").mkdir()
-    slurm.up()
+    mortal.kill("slurmctld")
+    shutil.rmtree(mortal.state / "controller")
+    (mortal.state / "controller").mkdir()
+    mortal.up()
 
     command = ("sbatch", "--parsable", "--partition=a100", "--begin=now+1hour", "--output=/dev/null")
-    numbers = iter(lambda: slurm.run(*command, "--comment=another", "--wrap=true").strip(), None)
+    numbers = iter(lambda: mortal.run(*command, "--comment=another", "--wrap=true").strip(), None)
     theirs = next(number for number in numbers if int(number) >= int(ours))
     assert theirs == ours
     (run,) = lab.runs()
     assert run["state"] == "unknown"
     assert "cancelled 1 run" in lab.tell("cancel", lab.name, "--all")
-    assert slurm.run("squeue", "--noheader", "--jobs", theirs, "--format=%T").strip() == "PENDING"
-    slurm.run("scancel", theirs)
+    assert mortal.run("squeue", "--noheader", "--jobs", theirs, "--format=%T").strip() == "PENDING"
+    mortal.run("scancel", theirs)
     said = ("sacct", "--noheader", "--parsable2", "--jobs", ours, "--format=State")
-    until(lambda: "CANCELLED" in slurm.run(*said), "CANCELLED in accounting")
+    until(lambda: "CANCELLED" in mortal.run(*said), "CANCELLED in accounting")
     (run,) = lab.runs()
     assert run["state"] == "cancelled"
     assert "sent 1 run" in lab.tell("retry", lab.name, "--all")
     assert states(lab) == {"pending": 1}
-    slurm.clear()
 
 
 def test_a_run_whose_process_died_is_lost_with_the_reason_and_continued(slurm: Any, experiment: Any) -> None:

@@ -89,17 +89,6 @@ class Case:
 
 
 @pytest.fixture
-def closed(slurm: Any) -> Iterator[None]:
-    """The partition takes jobs, and starts none."""
-    slurm.run("scontrol", "update", "PartitionName=a100", "State=DOWN")
-    try:
-        yield
-        slurm.clear()
-    finally:
-        slurm.run("scontrol", "update", "PartitionName=a100", "State=UP")
-
-
-@pytest.fixture
 def case(tmp_path: Path, slurm: Any, closed: None) -> Case:
     return Case(tmp_path, slurm)
 
