@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..slurm.cluster import Association, Partition, Site
 from .finding import Finding, listed, ok, unknown, warning, wrong
 from .profile import Profile
-from .site import Association, Partition, Site
 
 STATES = {
     "DOWN": "jobs are taken but none starts",

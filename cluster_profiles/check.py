@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..slurm.cluster import Partition, Site
+from ..slurm.inspect import Answer, Ask, ask, require, survey
 from ..store.layout import Root
 from . import access, fit, limits, preemption
 from .finding import Finding, Verdict, ok, unknown, warning, wrong
 from .fit import Wish
 from .measured import Measured, slowest_checkpoint
 from .profile import Profile
-from .site import Partition, Site
-from .survey import Answer, Ask, ask, require, survey
 
 NO_NODE_NOW = "Requested node configuration is not available"
 POLICY = "Job violates accounting/QOS policy"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..slurm.cluster import Association, Node, Partition, Site
 from .access import account, partition, qos
 from .finding import Verdict, listed
 from .profile import Profile
-from .site import Association, Node, Partition, Site
 
 
 @dataclass(frozen=True)

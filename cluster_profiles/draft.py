@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ..documents import parse_value
 from ..errors import SystemRefused, UserError
+from ..slurm.cluster import Node, Site
+from ..slurm.inspect import Ask, ask, require, survey
+from ..slurm.notation import Devices
 from .access import association
 from .choice import Choice, associations, choose
 from .finding import hours, hours_key, listed, memory
 from .limits import MAX_ARRAY, largest_array, time_limits
-from .notation import Devices
 from .preemption import preemption
-from .site import Node, Site
-from .survey import Ask, ask, require, survey
 
 DAY = 24 * 3600.0
 CPUS_WITHOUT_GPU = 4

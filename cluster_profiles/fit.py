@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from . import notation
+from ..slurm import notation
+from ..slurm.cluster import Node, Partition, Site
+from ..slurm.notation import Devices
 from .finding import Finding, listed, memory, ok, unknown, warning, wrong
-from .notation import Devices
 from .profile import Profile
-from .site import Node, Partition, Site
 
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task")
 

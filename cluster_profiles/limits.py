@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 
-from . import notation
+from ..slurm import notation
+from ..slurm.cluster import Partition, Site
 from .access import association, qos_name
 from .finding import Finding, hours, hours_key, ok, unknown, warning, wrong
 from .profile import Profile
-from .site import Partition, Site
 
 MAX_ARRAY = 1001
 """What alphagrid takes for MaxArraySize where a profile does not set max_array."""

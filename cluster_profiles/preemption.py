@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import notation
+from ..slurm import notation
+from ..slurm.cluster import Partition, Qos, Site
+from ..slurm.cluster import modes as modes_of
 from .access import qos_name
 from .finding import Finding, listed, ok, unknown, warning, wrong
 from .measured import Measured
 from .profile import Profile
-from .site import Partition, Qos, Site
-from .site import modes as modes_of
 
 SIGNAL_SECONDS = 90
 """How long before its time limit a run is told, where a profile does not say."""

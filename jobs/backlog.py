@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..store import submissions
+from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, canary, locks, markers, slots, states
+from . import attempts, canary, markers, slots, states
 
 _Signature = tuple[tuple[str, int, int, int], ...]
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SystemRefused
-from ..store import submissions
+from ..slurm import scontrol
+from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import Submission
-from . import locks, markers, slurm
+from . import markers, slurm
 from .standing import Sent, Standing, accounts, newest, standings
 from .states import Account
 
@@ -84,7 +85,7 @@ def _tell(files: ExperimentFiles, past: Sequence[Submission], doomed: Mapping[st
             _terminate(pid)
     if any(one.submission.profile["cluster"] == "slurm" and one.submission.jobs for one in doomed.values()):
         try:
-            slurm.cancel(slurm.jobs_of(past, doomed))
+            scontrol.cancel(slurm.jobs_of(past, doomed))
         except SystemRefused as error:
             raise SystemRefused(
                 f"{error.message}; the runs are marked, and stop when they are started again",

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ..cluster_profiles.loader import Profile
 from ..errors import SystemRefused
+from ..slurm import scontrol, squeue
+from ..slurm.sbatch import Silent, TooMany, sbatch
 from ..store.layout import ExperimentFiles
 from ..store.submissions import JobRef, Submission
-from . import environment, slurm, squeue
-from .sbatch import Silent, TooMany, sbatch
+from . import environment, handed, slurm
+from .slurm_states import is_of_submission
 
 PYTHON = "env --ignore-signal=TERM --ignore-signal=USR2 -- "
 """Signals that arrive before Python has handlers would end the job, and so its run, for good."""
@@ -48,8 +50,16 @@ class Delivery:
             raise limit.as_refusal() from limit
         finally:
             if self.jobs:
-                self.record(self.jobs)
-                slurm.release(self._first_to_go())
+                self._record_and_release()
+
+    def _record_and_release(self) -> None:
+        """Write the jobs down, then let them go; jobs that cannot be written down are cancelled."""
+        try:
+            self.record(self.jobs)
+        except BaseException:
+            scontrol.cancel({handed.array(job.job_id) for job in self.jobs.values()})
+            raise
+        slurm.release(self._first_to_go())
 
     def _send_what_fits(self) -> None:
         """Where the cluster does not take an array, try half of it, down to a single job."""
@@ -86,9 +96,12 @@ class Delivery:
         try:
             executor = HeldJobs(self.files.submitit, python=PYTHON + shlex.quote(sys.executable))
             executor.update_parameters(**slurm.parameters(self.profile, self.submission), setup=setup)
-            with slurm.clean_environment():
-                number = executor.send(len(runs), self._sbatch)
-            return executor.give(number, run_attempt, calls)
+            number = executor.send(len(runs), self._sbatch)
+            try:
+                return executor.give(number, run_attempt, calls)
+            except BaseException:  # its tasks would find nothing to do
+                scontrol.cancel([number])
+                raise
         except OSError as error:
             raise SystemRefused(f"cannot write to {self.files.submitit}: {error.strerror}") from error
 
@@ -103,11 +116,13 @@ class Delivery:
 
     def _unanswered(self) -> str | None:
         """Return the array that is in the queue although sbatch did not say so, None where none is clear."""
-        known = {job.job_id.split("_")[0] for job in self.jobs.values()}
+        known = {handed.array(job.job_id) for job in self.jobs.values()}
         try:
-            lines = squeue.listing(["--me"])
+            jobs = squeue.jobs(["--me"])
         except SystemRefused:
             return None
-        ours = squeue.comment(self.submission.id)
-        found = {line["job"].split("_")[0] for line in lines if line["comment"] == ours} - known
-        return found.pop() if len(found) == 1 else None
+        ours = {handed.array(job.job_id) for job in jobs if self._is_own(job)} - known
+        return ours.pop() if len(ours) == 1 else None
+
+    def _is_own(self, job: squeue.QueuedJob) -> bool:
+        return is_of_submission(self.submission.id, job.comment, job.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Key = tuple[str, str]
+COMMENT = "alphagrid:"
+"""What the comment of every job of ours begins with; the submission's id follows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Handed:
 
 def comment(submission: str) -> str:
     """Return the comment that a submission's jobs carry."""
-    return f"alphagrid:{submission}"
+    return f"{COMMENT}{submission}"
 
 
 def array(job_id: str) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from ..cluster_profiles.loader import Profile
 from ..errors import SystemRefused
+from ..slurm import scontrol
+from ..slurm.sbatch import TooMany
 from ..store import submissions
 from ..store.layout import ExperimentFiles
+from ..store.locks import FileLock
 from ..store.submissions import JobRef, Submission
-from . import site
 from .delivery import Delivery
-from .locks import FileLock
-from .sbatch import TooMany
 from .standing import newest
 
 log = logging.getLogger("alphagrid")
@@ -52,7 +52,7 @@ def hand_over(
     ids = tuple(entry.id for entry in submission.runs)
     goes_to_slurm = profile.cluster == "slurm" and bool(ids)
     if goes_to_slurm:
-        submission = submission.model_copy(update={"site": site.name()})
+        submission = submission.model_copy(update={"site": scontrol.cluster_name()})
     submissions.write(files, submission)
     if not goes_to_slurm:
         return HandedOver(ids)

@@ -9,8 +9,8 @@ import time
 from typing import IO
 
 from ..errors import SystemRefused
+from ..store import locks
 from ..store.layout import Root, RunFiles
-from . import locks
 from .states import Account, Word
 
 START_SECONDS = 120.0

@@ -9,7 +9,8 @@ import time
 from typing import Literal, NoReturn
 
 from ..errors import SystemRefused
-from .commands import Absent, run
+from ..slurm import scontrol
+from ..slurm.command import Absent
 
 Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
 """Why Slurm has a job stop. `requeued`: it is in the queue again already; `unclear`: any of them, or none."""
@@ -47,7 +48,7 @@ def why_stopped(before_limit: bool) -> Cause:
     `before_limit`: the signal was the one that comes before the time limit, but may come at preemption, too.
     """
     try:
-        shown = run(["scontrol", "show", "job", own_job() or ""], seconds=ANSWER_SECONDS)
+        shown = scontrol.show_job(own_job() or "", ANSWER_SECONDS)
     except SystemRefused as error:
         log.warning("%s", error.message)
         return "unclear"
@@ -76,8 +77,7 @@ def come_back() -> bool:
     job, answers = own_job(), False
     while job is not None:
         try:
-            # `incomplete`: not if the job was cancelled a moment ago, which a plain requeue would undo
-            run(["scontrol", "requeue", "incomplete", job])
+            scontrol.requeue(job)
             return True
         except Absent as error:
             log.warning("%s", error.message)
@@ -86,17 +86,9 @@ def come_back() -> bool:
             log.warning("%s", error.message)
         if answers:
             return False
-        answers = _answers()
+        answers = scontrol.answers()
         if not answers:
             time.sleep(PATIENCE)
-    return True
-
-
-def _answers() -> bool:
-    try:
-        run(["scontrol", "ping"])
-    except SystemRefused:
-        return False
     return True
 
 
@@ -118,7 +110,7 @@ def wait_to_be_killed(before_limit: bool) -> NoReturn:
 
 def _is_running() -> bool:
     try:
-        shown = run(["scontrol", "show", "job", own_job() or ""])
+        shown = scontrol.show_job(own_job() or "")
     except SystemRefused:
         return False
     return "JobState=RUNNING" in shown

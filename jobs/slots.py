@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import locks
+from ..store import locks
 
 GPUS_VARIABLE = "ALPHAGRID_GPUS"
 """How the supervisor tells its workers the GPUs; submitit empties CUDA_VISIBLE_DEVICES for local jobs."""

@@ -12,22 +12,22 @@ import math
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SystemRefused, UserError
-from ..store.submissions import Submission
-from . import site, squeue
-from .commands import run
-from .reasons import is_held
+from ..slurm import command, scontrol, squeue
+from ..slurm.pending_reasons import is_held
+from ..store.submissions import JobRef, Submission
+from . import handed
+from .handed import COMMENT, Handed
+from .slurm_states import is_of_submission, matching_jobs
 
 if TYPE_CHECKING:  # `status` comes by here, and has no use for the models of profiles
     from ..cluster_profiles.loader import Profile
 
 MAX_ARRAY = 1001
 """Slurm's default MaxArraySize: indices 0 to 1000."""
-TASKS_NAMED_AT_ONCE = 1000
 
 log = logging.getLogger("alphagrid")
 
@@ -37,14 +37,15 @@ def is_here() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
-def require() -> None:
-    """Refuse where there is no Slurm.
+def require(environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse where there is no Slurm, or where the environment sends its commands to another cluster.
 
     Raises:
-        UserError: sbatch is not on the PATH.
+        UserError: sbatch is not on the PATH, or `SLURM_CLUSTERS` or `SBATCH_CLUSTERS` is set.
     """
     if not is_here():
         raise UserError("this machine has no Slurm (no sbatch on the PATH)", "run it here: --profile local")
+    command.check_environment(environ)
 
 
 def sbatch_calls(runs: int, max_array: int | None) -> int:
@@ -66,40 +67,51 @@ def settle(
     Raises:
         SystemRefused: squeue failed, or scancel.
     """
-    known = {squeue.comment(submission.id): submission for submission in submissions}
-    recorded = {
-        submission.id: {job.job_id: run_id for run_id, job in submission.jobs.items()}
-        for submission in submissions
-    }
+    queued = squeue.jobs(["--me"])
+    recorded = [one for submission in submissions for one in _handed(submission)]
+    own = matching_jobs(recorded, queued)
+    by_id = {submission.id: submission for submission in submissions}
     held: set[str] = set()
-    unrecorded: set[str] = set()
-    for line in squeue.listing(["--me"]):
-        submission = known.get(line["comment"])
-        if submission is None:
-            continue
-        run_id = recorded[submission.id].get(line["job"])
-        if run_id is None:
-            unrecorded.add(_number(line["job"]))
-        elif is_held(line["reason"]) and (submission.id not in waiting or run_id == submission.canary):
-            held.update([line["job"]] if only is None or run_id in only else [])
-    if unrecorded:
-        run(["scancel", *sorted(unrecorded)])
+    for (submission_id, run_id), job in own.items():
+        stays = submission_id in waiting and run_id != by_id[submission_id].canary
+        if is_held(job.reason) and not stays and (only is None or run_id in only):
+            held.add(job.job_id)
+    known = {job.job_id for job in own.values()}
+    unrecorded = {
+        handed.array(job.job_id) for job in queued if job.job_id not in known and _is_of(by_id, job)
+    }
+    scontrol.cancel(sorted(unrecorded))
     if held:
         log.warning("released %d jobs that were held", len(held))
-    for job in _together(held, recorded.values()):
-        try:
-            _release(job)
-        except SystemRefused as error:  # an administrator may have reasons to hold it
-            log.warning("%s", error.message)
+    try:
+        scontrol.release(_together(held, [submission.jobs for submission in submissions]))
+    except SystemRefused as error:  # an administrator may have reasons to hold them
+        log.warning("%s", error.message)
 
 
-def _together(jobs: Collection[str], recorded: Iterable[Collection[str]]) -> list[str]:
+def _handed(submission: Submission) -> list[Handed]:
+    """Return the runs of a submission that have a job in Slurm."""
+    return [
+        Handed(run_id, submission.id, "slurm", job.job_id, job.submitted)
+        for run_id, job in submission.jobs.items()
+        if job.cluster == "slurm"
+    ]
+
+
+def _is_of(submissions: Collection[str], job: squeue.QueuedJob) -> bool:
+    """Return whether a job is of one of the submissions with these ids, by its comment or name."""
+    if job.comment.startswith(COMMENT):
+        return job.comment.removeprefix(COMMENT) in submissions
+    return any(is_of_submission(one, job.comment, job.name) for one in submissions)
+
+
+def _together(jobs: Collection[str], recorded: Iterable[Mapping[str, JobRef]]) -> list[str]:
     """Return the jobs to name, an array by its number where all of its tasks are among them."""
     arrays: dict[str, set[str]] = defaultdict(set)
-    for job in (job for some in recorded for job in some):
-        arrays[_number(job)].add(job)
+    for job in (job for some in recorded for job in some.values()):
+        arrays[handed.array(job.job_id)].add(job.job_id)
     whole = {number for number, tasks in arrays.items() if tasks <= set(jobs)}
-    return sorted(whole | {job for job in jobs if _number(job) not in whole})
+    return sorted(whole | {job for job in jobs if handed.array(job) not in whole})
 
 
 def jobs_of(submissions: Sequence[Submission], runs: Collection[str]) -> list[str]:
@@ -111,18 +123,19 @@ def jobs_of(submissions: Sequence[Submission], runs: Collection[str]) -> list[st
     Raises:
         SystemRefused: squeue, or scontrol, failed.
     """
-    here = site.name()
-    given = {
-        (squeue.comment(one.id), job.job_id): run_id
-        for one in submissions
-        if one.site in (None, here)
-        for run_id, job in one.jobs.items()
-        if run_id in runs and job.cluster == "slurm"
-    }
-    newest = {run_id: job for (_, job), run_id in given.items()}
-    listed = {line["job"]: line["comment"] for line in squeue.listing(["--me"])}
-    ours = [job for job, comment in listed.items() if (comment, job) in given]
-    unlisted = [job for job in newest.values() if job not in listed]
+    here = scontrol.cluster_name()
+    candidates = [
+        one
+        for submission in submissions
+        if submission.site in (None, here)
+        for one in _handed(submission)
+        if one.run_id in runs
+    ]
+    newest = {one.run_id: str(one.job_id) for one in candidates}
+    queued = squeue.jobs(["--me"])
+    listed = {job.job_id for job in queued}
+    unlisted = [job_id for job_id in newest.values() if job_id not in listed]
+    ours = [job.job_id for job in matching_jobs(candidates, queued).values()]
     return list(dict.fromkeys([*unlisted, *ours]))
 
 
@@ -130,42 +143,9 @@ def release(job_ids: Iterable[str]) -> None:
     """Let held jobs go, whole arrays at a time; those that have ended already do not matter.
 
     Raises:
-        SystemRefused: scontrol failed; the arrays before the one that it names are released.
+        SystemRefused: scontrol refused some; the others are released.
     """
-    for number in sorted({_number(job) for job in job_ids}):
-        _release(number)
-
-
-def cancel(job_ids: Sequence[str]) -> None:
-    """Cancel jobs; those that have ended already do not matter."""
-    tasks: dict[str, list[str]] = {}
-    for job_id in job_ids:
-        number, _, task = job_id.partition("_")
-        tasks.setdefault(number, []).append(task)
-    for number, some in tasks.items():
-        for first in range(0, len(some), TASKS_NAMED_AT_ONCE):
-            named = ",".join(filter(None, some[first : first + TASKS_NAMED_AT_ONCE]))
-            run(["scancel", f"{number}_[{named}]" if named else number], unknown_ok=True)
-
-
-def _release(job: str) -> None:
-    run(["scontrol", "release", job], unknown_ok=True)
-
-
-def _number(job_id: str) -> str:
-    """Return the number of the array that a task belongs to; of a single job, its id."""
-    return job_id.split("_")[0]
-
-
-@contextmanager
-def clean_environment() -> Iterator[None]:
-    """Hide what an enclosing job, or SBATCH_*, would impose, but not where the cluster is."""
-    import submitit
-    from submitit.core.utils import environment_variables
-
-    kept = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CONF_SERVER") if name in os.environ}
-    with submitit.helpers.clean_env(), environment_variables(**kept):
-        yield
+    scontrol.release(sorted({handed.array(job_id) for job_id in job_ids}))
 
 
 def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
@@ -175,8 +155,8 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
         UserError: a value holds a line break, which would leave its #SBATCH line and be run.
     """
     wanted: dict[str, Any] = {
-        "job_name": submission.experiment,
-        "comment": squeue.comment(submission.id),
+        "job_name": f"{submission.experiment}.{submission.id}",
+        "comment": handed.comment(submission.id),
         "nodes": 1,
         "ntasks_per_node": 1,
         "partition": profile.partition,

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SystemRefused
+from ..slurm import scontrol
+from ..store import locks
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
-from . import canary, local, locks, sacct, site, squeue, states
+from . import canary, handed, local, slurm_states, states
 from .backlog import account_of
 from .handed import Handed, Key
 from .states import UNSURE, Account, State, Word
 
 LAG_SECONDS = 10.0
 """How long accounting is waited for: it hears a moment later than squeue that a job has ended, and how."""
+ARRAYS_ASKED_BY_READERS = 10
+"""For how many arrays a reading command asks the controller, which takes one call each."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ def standings(
 def certain_standings(root: Root, files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Standing]:
     """Return how runs stand that may be sent again: Slurm is asked twice about those that it does not list.
 
-    squeue leaves out a job now and then, and what was cancelled a moment ago must not be sent again because
-    accounting has not heard of it.
+    A run may have ended between reading its files and asking Slurm, and what was cancelled a moment ago must
+    not be sent again because accounting has not heard of it.
 
     Raises:
         SystemRefused: Slurm does not answer although a run may be in its hands.
@@ -159,16 +163,21 @@ def is_unlisted(standing: Standing) -> bool:
 
 
 def ask(parties: Sequence[Party], *, tolerant: bool) -> Answers:
-    """Ask Slurm about all runs that may be in its hands: one squeue, and one sacct about what that leaves.
+    """Ask Slurm about all runs that may be in its hands: squeue, then accounting and the controller.
+
+    Accounting is asked about the runs whose jobs are not in the queue; the controller about those of them
+    that accounting does not say have ended and, where an answer decides what is sent (not `tolerant`), about
+    all that were not cancelled: some sites cache what squeue says.
 
     Raises:
-        SystemRefused: squeue does not answer, and not `tolerant`. What sacct does not say is only noted.
+        SystemRefused: squeue or the controller does not answer, and not `tolerant`. What accounting does not
+            say is only noted.
     """
     asked = [(party, one) for party in parties for one in party.open if one.cluster == "slurm" and one.job_id]
     if not asked:
         return Answers({})
     try:
-        words = squeue.words(one for _, one in asked)
+        words = slurm_states.in_queue([one for _, one in asked])
     except SystemRefused as error:
         if not tolerant:
             raise
@@ -176,10 +185,38 @@ def ask(parties: Sequence[Party], *, tolerant: bool) -> Answers:
         return Answers({one.key: Word("silent", silence) for _, one in asked}, (silence,))
     left = [one for party, one in asked if one.key not in words and not party.accounts[one.run_id].cancelled]
     words = {**words, **_abroad(left, tolerant)}
+    left = [one for one in left if one.key not in words]
+    notes: list[str] = []
     try:
-        return Answers({**words, **sacct.words(one for one in left if one.key not in words)})
+        words = {**words, **slurm_states.in_accounting(left)}
     except SystemRefused as error:
-        return Answers(words, (f"accounting does not tell how jobs ended ({error.message})",))
+        notes.append(f"accounting does not tell how jobs ended ({error.message})")
+    try:
+        known = slurm_states.at_controller(_unclear(left, words, tolerant))
+    except SystemRefused as error:
+        if not tolerant:
+            raise
+        notes.append(f"the controller could not be asked ({error.message})")
+        known = {}
+    return Answers({**words, **_lost(words, known), **known}, tuple(notes))
+
+
+def _unclear(left: Sequence[Handed], words: Mapping[Key, Word], tolerant: bool) -> list[Handed]:
+    """Return the runs that are not in the queue and that the controller has to be asked about."""
+    if not tolerant:
+        return [one for one in left if words.get(one.key, Word("unknown")).state != "cancelled"]
+    unclear = [one for one in left if one.key not in words or words[one.key].state == "unsettled"]
+    arrays = {handed.array(str(one.job_id)) for one in unclear}
+    return unclear if len(arrays) <= ARRAYS_ASKED_BY_READERS else []
+
+
+def _lost(words: Mapping[Key, Word], known: Mapping[Key, Word]) -> dict[Key, Word]:
+    """Return better words for the jobs that accounting alone believes to run."""
+    return {
+        key: Word("unsettled", f"{word.reason}; the controller does not know it")
+        for key, word in words.items()
+        if word.state == "unsettled" and key not in known
+    }
 
 
 def _abroad(left: Sequence[Handed], tolerant: bool) -> dict[Key, Word]:
@@ -191,7 +228,7 @@ def _abroad(left: Sequence[Handed], tolerant: bool) -> dict[Key, Word]:
     if not any(one.site for one in left):
         return {}
     try:
-        here = site.name()
+        here = scontrol.cluster_name()
     except SystemRefused as error:
         if not tolerant:
             raise

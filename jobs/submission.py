@@ -18,16 +18,17 @@ from typing import Any
 
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
-from ..store import submissions
+from ..slurm import scontrol
+from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root
+from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, locks, preconditions, slurm
+from . import code, continuity, debug, environment, local, preconditions, slurm
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment, Run
 from .handover import HandedOver, hand_over
-from .locks import FileLock
 from .reconciliation import Situation, Verdict, retry_verdict
 from .standing import Sent, certain_standings, newest
 from .survey import held_back, settle, survey
@@ -158,7 +159,7 @@ def retry(
         again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
         groups = _groups(files, past, again, profile, exclude_nodes, fresh, allow_code_change, now)
         told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
-        slurm.cancel(held_back(unproven, again))
+        scontrol.cancel(held_back(unproven, again))
         handed = HandedOver()
         for used, submission in groups:
             handed += hand_over(files, submission, used, lock, past)

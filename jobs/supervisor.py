@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..store import locks
 from ..store.layout import Root
-from . import locks
 
 PATIENCE = 2.0
 """Seconds for which a lock is asked for again, because others touch it for an instant to see who has it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster_profiles.loader import Profile
+from ..slurm import scontrol
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
 from . import attempts, canary, slurm
@@ -28,7 +29,7 @@ class Survey:
 
     def see_to_canaries(self, files: ExperimentFiles, let_go: bool) -> None:
         """Cancel the jobs that waited in vain; with `let_go`, release those that wait."""
-        slurm.cancel(self.held_back)
+        scontrol.cancel(self.held_back)
         for one in self.waiting if let_go else ():
             canary.let_go(files, one)
 

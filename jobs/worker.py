@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from ..errors import SystemRefused, UserError
-from ..store import journal, submissions
+from ..store import journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, locks, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import SystemRefused, UserError
-from . import check, ingest, lock, schema
+from . import check, ingest, locks, schema
 from .check import Problem
 from .ingest import Synced, transaction
 from .layout import Root
@@ -148,7 +148,7 @@ class Store:
             return ingest.sync(self.db, self.root)
 
     def _lock(self, patience: float) -> AbstractContextManager[bool]:
-        return nullcontext(True) if self._in_memory else lock.held(Path(f"{self.path}.lock"), patience)
+        return nullcontext(True) if self._in_memory else locks.attempted(Path(f"{self.path}.lock"), patience)
 
 
 def open_store(

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 from alphagrid.cluster_profiles.loader import Profile, load_profile
-from alphagrid.jobs import locks
 from alphagrid.jobs.attempts import Attempt, read
 from alphagrid.jobs.grid import Experiment, expand
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.standing import accounts, newest, standings
 from alphagrid.jobs.submission import Submitted, submit
-from alphagrid.store import journal, submissions
+from alphagrid.store import journal, locks, submissions
 from alphagrid.store.layout import ExperimentFiles, Root
 from hypothesis import HealthCheck, settings
 

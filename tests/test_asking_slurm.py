@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs import sacct, squeue
+from alphagrid.jobs import slurm_states
 from alphagrid.jobs.handed import Handed
-from alphagrid.jobs.reasons import in_words
 from alphagrid.jobs.states import Word
+from alphagrid.slurm.pending_reasons import in_words
 
 SENT = 1_700_000_000
 DAY = 86_400
@@ -38,6 +38,11 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return Site(tmp_path)
+
+
+def queued(array: str, task: str, state: str, reason: str, comment: str, submitted: int = 0) -> str:
+    """Return a line of squeue, of a job whose name tells nothing."""
+    return f"{array}|{task}|{state}|ada|{submitted}|{reason}|exp|{comment}"
 
 
 def handed(run_id: str, job_id: str, submission: str = "s1") -> Handed:
@@ -85,13 +90,13 @@ def test_a_reason_nobody_knows_is_shown_as_it_is(reason: str) -> None:
 def test_squeue_is_asked_once_for_all_arrays_and_told_apart_by_comment(site: Site) -> None:
     site.answers(
         "squeue",
-        "7|0|RUNNING|None|alphagrid:s1",
-        "7|1|PENDING|Priority|alphagrid:s1",
-        "8|N/A|QUANTUM|Foam|alphagrid:s2",
-        "9|N/A|RUNNING|None|somebody else's",
+        queued("7", "0", "RUNNING", "None", "alphagrid:s1"),
+        queued("7", "1", "PENDING", "Priority", "alphagrid:s1"),
+        queued("8", "N/A", "QUANTUM", "Foam", "alphagrid:s2"),
+        queued("9", "N/A", "RUNNING", "None", "somebody else's"),
     )
     runs = [handed("a", "7_0"), handed("b", "7_1"), handed("c", "8", "s2"), handed("d", "9", "s3")]
-    assert squeue.words(runs) == {
+    assert slurm_states.in_queue(runs) == {
         ("s1", "a"): Word("running"),
         ("s1", "b"): Word("pending", "other jobs come first"),
         ("s2", "c"): Word("QUANTUM", "Foam"),
@@ -102,10 +107,10 @@ def test_squeue_is_asked_once_for_all_arrays_and_told_apart_by_comment(site: Sit
 
 def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: Site) -> None:
     many = [handed(f"r{number}", str(10_000_000 + number)) for number in range(30_000)]
-    site.answers("squeue", "10029999|N/A|RUNNING|None|alphagrid:s1")
-    assert squeue.words(many) == {("s1", "r29999"): Word("running")}
-    site.answers("sacct", f"10029999|TIMEOUT|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
-    assert sacct.words(many)["s1", "r29999"].state == "interrupted"
+    site.answers("squeue", queued("10029999", "N/A", "RUNNING", "None", "alphagrid:s1"))
+    assert slurm_states.in_queue(many) == {("s1", "r29999"): Word("running")}
+    site.answers("sacct", f"10029999|TIMEOUT|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
+    assert slurm_states.in_accounting(many)["s1", "r29999"].state == "interrupted"
     assert len(site.asked) == 2
 
 
@@ -123,35 +128,35 @@ def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: 
     ],
 )
 def test_the_final_words_of_accounting(site: Site, state: str, word: str, reason: str) -> None:
-    site.answers("sacct", f"7_0|{state}|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
-    assert sacct.words([handed("a", "7_0")]) == {("s1", "a"): Word(word, reason)}
+    site.answers("sacct", f"7_0|{state}|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
+    assert slurm_states.in_accounting([handed("a", "7_0")]) == {("s1", "a"): Word(word, reason)}
 
 
 @pytest.mark.parametrize(
     ("state", "why"), [("FAILED", "its job failed"), ("OUT_OF_MEMORY", "ran out of the")]
 )
 def test_a_process_that_died_by_itself_is_told_with_its_exit_code(site: Site, state: str, why: str) -> None:
-    site.answers("sacct", f"7_0|{state}|0:9|{SENT}|{SENT + 60}|alphagrid:s1")
-    (word,) = sacct.words([handed("a", "7_0")]).values()
+    site.answers("sacct", f"7_0|{state}|0:9|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
+    (word,) = slurm_states.in_accounting([handed("a", "7_0")]).values()
     assert word.state == "ended"
     assert str(word.reason).startswith(why)
     assert "(exit code 0:9)" in str(word.reason)
 
 
 def test_tasks_that_never_started_come_as_one_line(site: Site) -> None:
-    site.answers("sacct", f"7_[0-1,4%2]|CANCELLED by 0|0:0|{SENT}|{SENT + 60}|alphagrid:s1")
+    site.answers("sacct", f"7_[0-1,4%2]|CANCELLED by 0|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
     runs = [handed(f"r{task}", f"7_{task}") for task in range(6)]
-    assert {run for _, run in sacct.words(runs)} == {"r0", "r1", "r4"}
+    assert {run for _, run in slurm_states.in_accounting(runs)} == {"r0", "r1", "r4"}
 
 
 def test_the_newest_record_of_a_requeued_job_counts(site: Site) -> None:
     again = SENT + DAY
     site.answers(
         "sacct",
-        f"7|TIMEOUT|0:0|{again}|{again + 5}|",
-        f"7|PREEMPTED|0:0|{SENT}|{again}|",  # ended when the other one began: it was requeued
+        f"7|TIMEOUT|0:0|{again}|{again + 5}|ada|exp|",
+        f"7|PREEMPTED|0:0|{SENT}|{again}|ada|exp|",  # ended when the other one began: it was requeued
     )
-    assert sacct.words([handed("a", "7")])["s1", "a"].reason == (
+    assert slurm_states.in_accounting([handed("a", "7")])["s1", "a"].reason == (
         "reached its time limit; the next submit continues it"
     )
 
@@ -160,32 +165,32 @@ def test_the_newest_record_of_a_requeued_job_counts(site: Site) -> None:
 @pytest.mark.parametrize("days", [-30, 30])
 def test_another_job_with_the_same_number_is_not_ours(site: Site, comment: str, days: int) -> None:
     then = SENT + days * DAY
-    site.answers("sacct", f"7|CANCELLED by 0|0:0|{then}|{then + 60}|{comment}")
-    assert sacct.words([handed("a", "7")]) == {}
+    site.answers("sacct", f"7|CANCELLED by 0|0:0|{then}|{then + 60}|ada|exp|{comment}")
+    assert slurm_states.in_accounting([handed("a", "7")]) == {}
 
 
 def test_our_own_record_counts_whatever_another_job_with_its_number_did_later(site: Site) -> None:
     later = SENT + 30 * DAY
     site.answers(
         "sacct",
-        f"7|NODE_FAIL|0:0|{SENT + 5}|{SENT + 90}|",
-        f"7|COMPLETED|0:0|{later}|{later + 60}|alphagrid:s9",
+        f"7|NODE_FAIL|0:0|{SENT + 5}|{SENT + 90}|ada|exp|",
+        f"7|COMPLETED|0:0|{later}|{later + 60}|ada|exp|alphagrid:s9",
     )
-    assert sacct.words([handed("a", "7")])["s1", "a"].state == "interrupted"
+    assert slurm_states.in_accounting([handed("a", "7")])["s1", "a"].state == "interrupted"
 
 
 def test_a_job_without_times_is_left_out(site: Site) -> None:
-    site.answers("sacct", "7|PENDING|0:0|Unknown|Unknown|")
-    assert sacct.words([handed("a", "7")]) == {}
+    site.answers("sacct", "7|PENDING|0:0|Unknown|Unknown|ada|exp|")
+    assert slurm_states.in_accounting([handed("a", "7")]) == {}
 
 
 def test_accounting_that_fails_says_why(site: Site) -> None:
     site.answers("sacct", exit_code=1)
     with pytest.raises(SystemRefused, match="sacct failed"):
-        sacct.words([handed("a", "7")])
+        slurm_states.in_accounting([handed("a", "7")])
 
 
 def test_nobody_is_asked_about_nothing(site: Site) -> None:
     site.answers("sacct", exit_code=1)
-    assert sacct.words([]) == squeue.words([]) == {}
-    assert sacct.words([Handed("a", "s1", "slurm")]) == {}
+    assert slurm_states.in_accounting([]) == slurm_states.in_queue([]) == {}
+    assert slurm_states.in_accounting([Handed("a", "s1", "slurm")]) == {}

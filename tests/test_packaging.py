@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 HEAVY = ("torch", "scipy", "matplotlib", "sklearn", "pandas", "submitit", "sqlite_utils", "curvlinops")
-TOP = ("analysis", "cluster_profiles", "jobs", "store", "trainer")
+TOP = ("analysis", "cluster_profiles", "jobs", "slurm", "store", "trainer")
 
 
 def test_every_package_of_the_tree_is_listed() -> None:

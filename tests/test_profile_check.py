@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alphagrid.cluster_profiles import notation
 from alphagrid.cluster_profiles.check import check, trial, trial_command, verdicts
 from alphagrid.cluster_profiles.draft import draft, init
 from alphagrid.cluster_profiles.finding import Finding, Verdict
 from alphagrid.cluster_profiles.loader import Profile, load_profile
 from alphagrid.cluster_profiles.measured import Measured, slowest_checkpoint
-from alphagrid.cluster_profiles.notation import Devices
-from alphagrid.cluster_profiles.site import Node, Site
-from alphagrid.cluster_profiles.survey import Answer, survey
 from alphagrid.errors import SystemRefused, UserError
+from alphagrid.slurm import notation
+from alphagrid.slurm.cluster import Node, Site
+from alphagrid.slurm.inspect import Answer, survey
+from alphagrid.slurm.notation import Devices
 from alphagrid.store.layout import Root
 from hypothesis import given
 from hypothesis import strategies as st

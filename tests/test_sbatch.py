@@ -1,7 +1,7 @@
 """What sbatch's refusals mean; the texts are those of Slurm 22.05."""
 
 import pytest
-from alphagrid.jobs.sbatch import TooMany, refusal
+from alphagrid.slurm.sbatch import TooMany, refusal
 
 VIOLATES = (
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "

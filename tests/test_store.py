@@ -16,7 +16,7 @@ from alphagrid.store import location, queries, schema, submissions
 from alphagrid.store.database import Store, open_store
 from alphagrid.store.journal import Journal
 from alphagrid.store.layout import ExperimentFiles, Root
-from alphagrid.store.lock import held
+from alphagrid.store.locks import attempted
 from alphagrid.store.queries import Estimate, RunRow
 from alphagrid.store.submissions import JobRef, RunEntry, Submission, Title
 
@@ -411,7 +411,7 @@ def test_sync_may_be_limited_to_some_experiments(root: Root, exp: ExperimentFile
 
 def test_a_second_ingester_waits_and_then_reads_what_is_there(root: Root, exp: ExperimentFiles) -> None:
     submit(exp, A)
-    with synced(root) as store, synced(root) as other, held(Path(f"{store.path}.lock")):
+    with synced(root) as store, synced(root) as other, attempted(Path(f"{store.path}.lock")):
         start = time.monotonic()
         assert not other.sync(patience=0.1).complete
         assert time.monotonic() - start >= 0.1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from alphagrid.jobs import slots
 from alphagrid.jobs.local import ensure_supervisor
-from alphagrid.jobs.locks import FileLock, holder, is_held
+from alphagrid.store.locks import FileLock, holder, is_held
 
 if TYPE_CHECKING:
     from tests.conftest import Lab

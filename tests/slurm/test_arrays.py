@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alphagrid.jobs.slurm import cancel
+from alphagrid.slurm.scontrol import cancel
 from alphagrid.store import submissions
 
 from tests.slurm.conftest import Slurm

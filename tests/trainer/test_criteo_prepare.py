@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.store.lock import held
+from alphagrid.store.locks import attempted
 from alphagrid.trainer.workloads.criteo import sources, units
 from alphagrid.trainer.workloads.criteo.columns import NAMES, Rows
 from alphagrid.trainer.workloads.criteo.prepare import Prepared, prepare
@@ -245,7 +245,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
 def test_one_at_a_time(tmp_path: Path) -> None:
     logs, out = made(tmp_path, {"day_0": DAY_0}), tmp_path / "out"
     out.mkdir()
-    with held(out / ".lock"), pytest.raises(SystemRefused, match="another process"):
+    with attempted(out / ".lock"), pytest.raises(SystemRefused, match="another process"):
         prepare(logs, out, 1)
 
 

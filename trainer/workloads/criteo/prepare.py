@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import SystemRefused, UserError
+from ....store import locks
 from ....store.files import write_atomically
-from ....store.lock import held
 from .shards import MANIFEST, Dataset
 from .sources import SourceFile, find, missing_days, remarks_on_days
 from .synthesis import read_provenance
@@ -49,7 +49,7 @@ def prepare(
     files = find(source)
     units = units_of(files)
     _make(folder)
-    with held(folder / ".lock", patience=0) as alone:
+    with locks.attempted(folder / ".lock", patience=0) as alone:
         if not alone:
             raise SystemRefused(f"{folder} is being prepared by another process", "wait for it to end")
         on_size(sum(unit.stop - unit.start for unit in units))

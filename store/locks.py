@@ -1,4 +1,4 @@
-"""Advisory locks between processes: who runs a run, who supervises a root, who submits."""
+"""Advisory locks between processes: who runs a run, supervises a root, submits, or writes the index."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class FileLock:
     The file stays behind when the lock is released; what counts is the lock, never the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signed: bool = True) -> None:
         self.path = path
+        self._signed = signed
+        """Whether the file says who holds it."""
         self._descriptor: int | None = None
 
     @property
@@ -45,7 +47,8 @@ class FileLock:
             time.sleep(0.02)
         self._descriptor = descriptor
         try:
-            self._sign()
+            if self._signed:
+                self._sign()
         except OSError:  # a full disk; the lock must not stay with whoever could not take it
             self.release()
             raise
@@ -83,6 +86,16 @@ def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
         raise SystemRefused(refusal)
     try:
         yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
+def attempted(path: Path, patience: float = float("inf")) -> Iterator[bool]:
+    """Hold the lock at `path`; yield False if another process keeps it for `patience` seconds."""
+    lock = FileLock(path, signed=False)
+    try:
+        yield lock.acquire(patience)
     finally:
         lock.release()
 

@@ -82,6 +82,11 @@ def seconds(text: str | None) -> float | None:
     return ((int(days or 0) * 24 + first) * 60 + minutes) * 60.0 + second
 
 
+def unix_time(text: str | None) -> float | None:
+    """Return a time asked for as Unix seconds (`SLURM_TIME_FORMAT=%s`); None for `Unknown` and `N/A`."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
 def whole(text: str | None) -> int | None:
     """Return the number that a text begins with: of `10`, `5 sec`."""
     found = re.match(r"\d+", text or "")
@@ -124,10 +129,11 @@ def _names(text: str) -> list[str]:
     if not bracket:
         return [text]
     inside, _, after = rest.partition("]")
-    return [f"{before}{number}{end}" for number in _numbers(inside) for end in _names(after)]
+    return [f"{before}{number}{end}" for number in numbers(inside) for end in _names(after)]
 
 
-def _numbers(text: str) -> Iterator[str]:
+def numbers(text: str) -> Iterator[str]:
+    """Yield the numbers of a list: `1-3,07`."""
     for part in text.split(","):
         first, _, last = part.partition("-")
         if first.isdecimal() and last.isdecimal():

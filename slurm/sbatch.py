@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import SystemRefused
+from .command import clean_environment
 
+OF_A_JOB = ("SLURMD_", "SUBMITIT_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Beginnings of variables of an enclosing job, which sbatch would pass on to the new one."""
 SECONDS = 60.0
 SUBMITTED = re.compile(r"Submitted batch job (\d+)")
 WAITS = re.compile(r"^(?:sbatch: )?(?:error: )?(.*), (?:sleeping and )?retrying", re.MULTILINE)
@@ -55,9 +58,13 @@ def sbatch(script: Path, keep_open: Sequence[int] = ()) -> str:
         Silent: it did not answer within `SECONDS`.
         SystemRefused: it refused.
     """
+    environment = {
+        name: value for name, value in clean_environment().items() if not name.startswith(OF_A_JOB)
+    }
     process = subprocess.Popen(
         ["sbatch", str(script)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=tuple(keep_open),
+        env=environment,
     )  # fmt: skip
     assert process.stdout is not None
     try:

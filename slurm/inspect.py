@@ -6,17 +6,14 @@ import grp
 import os
 import pwd
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import SystemRefused, UserError
 from . import notation
-from .site import Association, Node, Partition, Qos, Site
+from .cluster import Association, Node, Partition, Qos, Site
+from .command import Failed, run
 
-CALL_SECONDS = 60
-KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER")
-"""Of what Slurm's commands read from the environment, only where the cluster is."""
 ACCOUNTS = ("account", "partition", "qos", "defaultqos", "maxwall", "maxsubmit")
 QOS = ("name", "maxwall", "gracetime", "preemptmode", "preempt", "maxsubmitpu", "flags")
 NOT_SET_UP = ("configuration source", "configuration file", "cannot stat file")
@@ -35,19 +32,13 @@ Ask = Callable[[Sequence[str]], Answer]
 
 
 def ask(command: Sequence[str]) -> Answer:
-    """Run one of Slurm's commands, untouched by the variables of an enclosing job."""
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("SBATCH_", "SLURM_"))
-    }
-    environment |= {key: os.environ[key] for key in KEPT if key in os.environ}
+    """Run one of Slurm's commands."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, env=environment)
-    except OSError as error:
-        return Answer("", f"{command[0]} cannot be run ({error.strerror})")
-    except subprocess.TimeoutExpired:
-        return Answer("", f"{command[0]} did not answer within {CALL_SECONDS} s")
-    complaint = done.stderr.strip() or f"exit code {done.returncode}"
-    return Answer(done.stdout if done.returncode == 0 else "", complaint if done.returncode else None)
+        return Answer(run(command))
+    except Failed as error:
+        return Answer("", error.complaint)
+    except SystemRefused as error:
+        return Answer("", error.message)
 
 
 def survey(ask: Ask = ask) -> Site:

@@ -1,0 +1,97 @@
+"""Slurm's command-line tools: the one place that runs them, each under a time limit.
+
+What the commands answer must not depend on the user's shell: `SQUEUE_STATES=RUNNING` hides pending jobs,
+`SLURM_CLUSTERS` asks another cluster, `SBATCH_PARTITION` overrides a script (squeue(1), sacct(1), sbatch(1),
+"ENVIRONMENT VARIABLES"). So they run without these variables, except those that say where the cluster is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from ..errors import SystemRefused, UserError
+
+CALL_SECONDS = 60.0
+HIDDEN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SRUN_", "SBATCH_", "SLURM_")
+"""Prefixes of the variables that change what Slurm's commands do or print."""
+KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
+KEPT_PREFIX = "SLURM_SACK_"
+"""Where the cluster is, and how to authenticate with it."""
+OTHER_CLUSTERS = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+GONE = (
+    "Invalid job id",
+    "already finished",
+    "already completing or completed",
+    "Job/step already completing",
+)
+"""What Slurm says of a job that has ended, or that it has forgotten."""
+
+
+class Absent(SystemRefused):
+    """The command is not on this machine's PATH, and will not be while the process lives."""
+
+
+class Failed(SystemRefused):
+    """The command ended with an error; `complaint` is what it wrote to stderr."""
+
+    def __init__(self, command: str, complaint: str) -> None:
+        super().__init__(f"{command} failed: {complaint}")
+        self.complaint = complaint
+
+    @property
+    def job_is_gone(self) -> bool:
+        """Whether it failed because the job has ended or is not known."""
+        return any(words in self.complaint for words in GONE)
+
+
+def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment (default: this process') without what changes how Slurm's commands behave."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _is_kept(name)}
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Refuse an environment that sends Slurm's commands to other clusters.
+
+    Raises:
+        UserError: `SLURM_CLUSTERS` or `SBATCH_CLUSTERS` is set.
+    """
+    if names := [name for name in OTHER_CLUSTERS if environ.get(name)]:
+        value = environ[names[0]]
+        raise UserError(
+            f"{names[0]}={value} is set, and alphagrid submits to this machine's own cluster only",
+            f"unset {' '.join(names)}; or log in to a node of '{value}' and submit there",
+        )
+
+
+def run(command: Sequence[str], *, seconds: float = CALL_SECONDS) -> str:
+    """Run one of Slurm's commands and return its output; times are Unix times, task lists are complete.
+
+    Bytes that are not UTF-8 come as replacement characters.
+
+    Raises:
+        Absent: it is not there.
+        Failed: it ended with an error.
+        SystemRefused: it could not be run, or did not answer within `seconds`.
+    """
+    environment = {**clean_environment(), "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=environment
+        )
+    except FileNotFoundError as error:
+        raise Absent(f"this machine has no {command[0]}") from error
+    except OSError as error:
+        raise SystemRefused(f"{command[0]} cannot be run ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise SystemRefused(f"{command[0]} did not answer within {seconds:.0f} s") from error
+    if done.returncode:
+        complaint = done.stderr.decode(errors="replace").strip()
+        raise Failed(command[0], complaint or f"exit code {done.returncode}")
+    return done.stdout.decode(errors="replace")
+
+
+def _is_kept(name: str) -> bool:
+    return name in KEPT or name.startswith(KEPT_PREFIX) or not name.startswith(HIDDEN)

@@ -1,0 +1,75 @@
+"""sacct: what Slurm's accounting recorded of jobs, in one call.
+
+Many sites have no accounting, and one that has it may be down.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .command import run
+from .notation import unix_time
+
+FIELDS = "JobID,State,ExitCode,Submit,End,User,JobName,Comment"
+_COMMAND = (
+    "sacct",
+    "--allusers",
+    "--allocations",
+    "--duplicates",
+    "--noheader",
+    "--parsable2",
+    f"--format={FIELDS}",
+)
+WIDEST_ARRAY = 10_000_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a job; a requeue begins another one, with a new time of submission."""
+
+    state: str
+    """With what follows it: `CANCELLED by 1000`."""
+    exit_code: str
+    submitted: float
+    """Unix time."""
+    ended: float | None
+    comment: str
+    """Empty while the job has not ended, and for ever where accounting keeps no comments."""
+    name: str = ""
+    user: str = ""
+
+
+def records(selection: Sequence[str]) -> dict[str, list[Record]]:
+    """Return all records of each job, oldest first; `selection` are sacct's options, `["--jobs", "7,8"]`.
+
+    Lines that are no record are skipped.
+
+    Raises:
+        SystemRefused: sacct is not there, or failed.
+    """
+    found: dict[str, list[Record]] = defaultdict(list)
+    for line in run([*_COMMAND, *selection]).split("\n"):
+        fields = line.split("|", FIELDS.count(","))
+        if len(fields) <= FIELDS.count(","):
+            continue
+        job, state, exit_code, submitted, ended, user, name, comment = fields
+        began = unix_time(submitted)
+        if began is not None:
+            record = Record(state, exit_code, began, unix_time(ended), comment.strip(), name.strip(), user)
+            for job_id in _each(job):
+                found[job_id].append(record)
+    return {job: sorted(own, key=lambda record: record.submitted) for job, own in found.items()}
+
+
+def _each(job: str) -> Iterator[str]:
+    """Yield the single jobs of `7`, `7_3`, or of tasks that never started: `7_[0-2,5%4]`."""
+    number, bracket, tasks = job.partition("_[")
+    if not bracket:
+        yield job
+        return
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", tasks.partition("%")[0]):
+        end = min(int(last or first), int(first) + WIDEST_ARRAY)
+        yield from (f"{number}_{task}" for task in range(int(first), end + 1))
