@@ -24,10 +24,10 @@ from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, preconditions, slurm
+from . import code, continuity, data_paths, debug, environment, local, preconditions, slurm
 from .code import Code
 from .exclusion import keeping_off
-from .grid import Experiment, Run
+from .grid import Experiment
 from .handover import HandedOver, hand_over
 from .reconciliation import Situation, Verdict, retry_verdict
 from .standing import Sent, certain_standings, newest
@@ -62,6 +62,7 @@ def submit(
     root: Root,
     *,
     allow_code_change: bool = False,
+    allow_data_change: bool = False,
     canary: bool = False,
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
@@ -88,7 +89,7 @@ def submit(
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
-        wanted = {run.id: _entry(run) for run in experiment.runs}
+        wanted = {entry.id: entry for entry in data_paths.entries(experiment)}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)
         before = survey(root, files, past, wanted, profile, time.time())
@@ -98,12 +99,14 @@ def submit(
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
         }
         given, told = _prepared(files, experiment, profile, chosen, past, allow_code_change)
+        told += data_paths.changes(chosen, sent_before)
         submission = Submission(
             id=submissions.new_id(now),
             created=now,
             experiment=experiment.name,
             profile=_profile_record(profile, experiment.variables, known),
             **given.fields(allow_code_change),
+            data_change_allowed=allow_data_change,
             runs=chosen,
             named=named,
             canary=chosen[0].id if canary and len(chosen) > 1 else None,
@@ -133,6 +136,7 @@ def retry(
     profile: Profile | None = None,
     exclude_nodes: Sequence[str] = (),
     allow_code_change: bool = False,
+    allow_data_change: bool = False,
     now: float | None = None,
 ) -> Submitted:
     """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
@@ -157,7 +161,9 @@ def retry(
         for run_id, standing in certain_standings(root, files, sent).items():
             verdicts[run_id] = retry_verdict(Situation(standing.state, (), standing.is_alive), fresh)
         again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
-        groups = _groups(files, past, again, profile, exclude_nodes, fresh, allow_code_change, now)
+        groups = _groups(
+            files, past, again, profile, exclude_nodes, fresh, allow_code_change, allow_data_change, now
+        )
         told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
         scontrol.cancel(held_back(unproven, again))
         handed = HandedOver()
@@ -221,12 +227,6 @@ def _point(entry: RunEntry) -> continuity.Point:
     return continuity.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
-def _entry(run: Run) -> RunEntry:
-    return RunEntry(
-        id=run.id, name=run.name, baseline=run.baseline, params=dict(run.params), config=run.config.as_dict()
-    )
-
-
 def _profile_record(profile: Profile, used: Iterable[str], known: Mapping[str, str]) -> dict[str, Any]:
     """Return the profile as the worker reads it.
 
@@ -269,6 +269,7 @@ def _groups(
     exclude_nodes: Sequence[str],
     fresh: bool,
     allow_code_change: bool,
+    allow_data_change: bool,
     now: float,
 ) -> list[tuple[Profile, Submission]]:
     """Return one new submission per profile and source of code that the runs were last sent with."""
@@ -290,6 +291,7 @@ def _groups(
             experiment=past[-1].experiment,
             profile=record,
             **given.fields(allow_code_change),
+            data_change_allowed=allow_data_change,
             runs=runs,
             named=past[-1].named,
         )

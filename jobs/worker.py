@@ -28,7 +28,7 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, data_paths, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -251,7 +251,7 @@ def _train(
         writer.append("event", resume.step, resume.train_seconds, event="warning", message=warning)
     _discard_checkpoints(task.run, number, -1 if start["fresh"] else resume.step)
     log.info("attempt %d of %s starts at step %d", number, task.entry.name, resume.step)
-    outcome = _run_loop(config, task.run, writer, number, resume, stop)
+    outcome = _run_loop(task, config, writer, number, resume, stop)
     return outcome.status, outcome.reason
 
 
@@ -281,11 +281,12 @@ def _discard_checkpoints(run: RunFiles, number: int, step: int) -> None:
 
 
 def _run_loop(
-    config: TrainingConfig, run: RunFiles, writer: Journal, number: int, resume: Resume, stop: StopRequest
+    task: _Task, config: TrainingConfig, writer: Journal, number: int, resume: Resume, stop: StopRequest
 ) -> Outcome:
     from ..trainer import loop
 
-    return loop.train(config, run, writer, number, resume, stop)
+    allowed = task.submission.data_change_allowed
+    return loop.train(config, task.run, writer, number, resume, stop, allow_data_change=allowed)
 
 
 def _explain(task: _Task, error: BaseException, number: int, writer: Journal) -> tuple[Ending, str | None]:
@@ -368,7 +369,9 @@ def _configuration(task: _Task) -> TrainingConfig:
     content = json.dumps(copy, indent=1).encode()
     if not task.run.config.exists() or task.run.config.read_bytes() != content:
         write_atomically(task.run.config, content)
-    config = TrainingConfig.model_validate(expand_variables(task.entry.config, os.environ))
+    written = data_paths.written_config(task.entry)
+    config = TrainingConfig.model_validate(expand_variables(written, os.environ))
+    config = data_paths.with_expanded_paths(config, task.entry)
     if (
         task.submission.code_hash is not None and task.cluster != "debug"
     ):  # which runs what was imported to check it

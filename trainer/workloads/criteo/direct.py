@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import mmap
+import zlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import UserError
 from .columns import COLUMNS, Rows
-from .sources import SourceFile
+from .sources import SourceFile, warnings_on_rows
+from .synthesis import expected_rows
 from .text import NEWLINE, Format, parse
 
 CHUNK_BYTES = 4 << 20
@@ -54,6 +59,22 @@ class TextRows:
         for lines in self._files:
             found[lines.file.day] = found.get(lines.file.day, 0) + len(lines)
         return found
+
+    def warnings(self, synthetic: Mapping[str, Any] | None) -> list[str]:
+        """Return warnings about days of other sizes than published or synthesized, and unended files."""
+        named = {lines.file.day for lines in self._files if lines.file.is_named_by_day}
+        rows = {day: count for day, count in self.days.items() if day in named}
+        unended = [lines.file.path for lines in self._files if lines.unended]
+        return warnings_on_rows(rows, *expected_rows(synthetic), unended)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the files' text in their order."""
+        told = [
+            [lines.file.day, lines.file.header_lines, lines.file.size, lines.checksum]
+            for lines in self._files
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def take(self, rows: Positions) -> tuple[Rows, Mask | None]:
         """Return rows by their numbers, and which of them are sound (None: all).
@@ -110,12 +131,17 @@ class _Lines:
     def __init__(self, file: SourceFile) -> None:
         self.file = file
         self._text = _mapped(file.path)
-        starts = range(0, len(self._text), CHUNK_BYTES)
-        counts = [self._text[start : start + CHUNK_BYTES].count(b"\n") for start in starts]
+        self.checksum = 0
+        """CRC-32 of the text."""
+        counts = []
+        for start in range(0, len(self._text), CHUNK_BYTES):
+            chunk = self._text[start : start + CHUNK_BYTES]
+            counts.append(chunk.count(b"\n"))
+            self.checksum = zlib.crc32(chunk, self.checksum)
         self._newlines = np.cumsum([0, *counts])
         self._places: OrderedDict[int, Positions] = OrderedDict()
-        unended = self._text[-1] != NEWLINE
-        self._count = int(self._newlines[-1]) + unended - file.header_lines
+        self.unended = self._text[-1] != NEWLINE
+        self._count = int(self._newlines[-1]) + self.unended - file.header_lines
 
     def __len__(self) -> int:
         return self._count
