@@ -14,8 +14,8 @@ from functools import wraps
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ...functional import call, substitutes
 from ...losses import Loss
 from ...streams import Batch
 from ..options import Curvature
@@ -49,7 +49,7 @@ class Line:
         Buffers are cloned, so that batch normalisation leaves its running statistics alone.
         """
         clones = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        outputs: Tensor = functional_call(self.model, {**at, **clones}, (batch["inputs"],))
+        outputs: Tensor = call(self.model, substitutes(self.model, {**at, **clones}), batch["inputs"])
         return outputs
 
     def gradient(self, batches: Sequence[Batch]) -> list[Tensor]:
