@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .contract import check_contract
 from .gradient import forward_backward
 from .randomness import preserved
 from .session import Session
@@ -25,6 +26,7 @@ def rehearse(session: Session) -> None:
     """
     with preserved(), _buffers_preserved(session.model):
         batch = session.train_batch(session.step)
+        check_contract(session, batch)
         forward_backward(session.model, session.loss, batch)
         if session.probe is not None:
             session.probe.rehearse(session.step, batch)

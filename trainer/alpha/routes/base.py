@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...functional import call, substitutes
 from ...losses import Loss
-from ...streams import Batch
+from ...streams import Batch, examples
 from ..options import Curvature
 from ..quadratic import Quadratic
 
@@ -81,7 +81,8 @@ class Line:
         slopes, curvatures = self.loss.quadratic(outputs, targets, tangent)
         if self.curvature == "fisher":
             curvatures = slopes.square()
-        return Quadratic.of(slopes, curvatures, self.loss.values(outputs, targets), batch.get("weights"))
+        values = self.loss.values(outputs, targets)
+        return Quadratic.of(slopes, curvatures, values, batch.get("weights"), examples(batch))
 
 
 Route = Callable[[Line, Batch], Quadratic]
