@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
+from .batch_statistics import estimated_on
 from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
 from .randomness import preserved
@@ -30,20 +31,38 @@ def evaluate(
     splits: Iterable[str],
     device: torch.device,
     stop_request: StopRequest,
+    batches_for_statistics: Iterable[Batch] = (),
 ) -> Losses:
     """Evaluate each split where the optimizer wants it evaluated; parameters, mode and RNG are put back.
+
+    Running statistics are computed there on `batches_for_statistics`, if there are any, and put back.
 
     Raises:
         EvaluationAborted: a stop was requested.
     """
+    statistics = estimated_on(_until(stop_request, batches_for_statistics), model)
     with preserved(), stepper.evaluation(), torch.no_grad():
-        model.eval()
         try:
-            return {
-                name: _mean_loss(workload.split(name), model, loss, device, stop_request) for name in splits
-            }
+            with statistics:
+                model.eval()
+                return {
+                    name: _mean_loss(workload.split(name), model, loss, device, stop_request)
+                    for name in splits
+                }
         finally:
             model.train()
+
+
+def _until(stop_request: StopRequest, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches until a stop is requested.
+
+    Raises:
+        EvaluationAborted: that is so.
+    """
+    for batch in batches:
+        if stop_request:
+            raise EvaluationAborted
+        yield batch
 
 
 def _mean_loss(
@@ -52,9 +71,7 @@ def _mean_loss(
     """Return Σwℓ / Σw over all batches, summed in float64."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     weight = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in batches:
-        if stop_request:
-            raise EvaluationAborted
+    for batch in _until(stop_request, batches):
         batch = to_device(batch, device)
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()

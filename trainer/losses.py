@@ -7,17 +7,22 @@ Averaged over a batch, the latter two are dᵀg and dᵀGd with G the generalise
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from ..errors import UserError
+from .streams import length
 
 PerExample = Callable[[Tensor, Tensor], Tensor]
 NO_CLASS = torch.iinfo(torch.int64).min
+
+PER_EXAMPLE = "return one value for each example, as torch's losses do with reduction='none'"
+SCORES_SECOND = "the class scores are in dimension 1: return outputs.movedim(1, -1), so that they are last"
+SCORES_LAST = "targets are indices of classes, [B, …]; outputs have their scores last, [B, …, classes]"
 
 
 class Loss(Protocol):
@@ -31,22 +36,29 @@ class Loss(Protocol):
 
 
 class CrossEntropy:
-    """Softmax cross-entropy: outputs [B, …, K], targets [B, …] of class indices.
+    """Softmax cross-entropy: outputs [B, …, K] or [terms, K], targets [B, …] of class indices.
 
-    No index is ignored, as torch would −100: terms that count nothing have weight 0.
+    torch's own loss expects the class scores in dimension 1. Where both readings of the outputs' shape are
+    possible they are refused, unless `classes_last` confirms that the scores are last. No index is ignored,
+    as torch would −100: terms that count nothing have weight 0.
     """
 
+    name = "cross_entropy"
     reference = torch.nn.CrossEntropyLoss
+
+    def __init__(self, classes_last: bool = False) -> None:
+        self._classes_last = classes_last
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return −log p(target).
 
         Raises:
-            UserError: a target is no index of a class.
+            UserError: a target is no index of a class, or the shapes do not match.
         """
+        scores = self._scores(outputs, targets)
         try:
             flat = F.cross_entropy(
-                outputs.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=NO_CLASS
+                scores.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=NO_CLASS
             )
         except IndexError as error:  # on a GPU it is an assertion of the device, as for any index
             raise UserError(
@@ -61,24 +73,57 @@ class CrossEntropy:
         The variance is taken about its mean: the difference of moments cancels in float32 (a quarter of
         the examples then come out negative).
         """
-        probabilities = outputs.softmax(-1)
+        probabilities = self._scores(outputs, targets).softmax(-1)
+        tangent = tangent.reshape(probabilities.shape)
         mean = (probabilities * tangent).sum(-1, keepdim=True)
         slope = mean.squeeze(-1) - tangent.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         return slope, (probabilities * (tangent - mean).square()).sum(-1)
+
+    def _scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the outputs with one row of class scores for each target, [B, …, K].
+
+        Raises:
+            UserError: they have no such shape, or may as well have the class scores in dimension 1.
+        """
+        _require_tensors(self.name, outputs, targets)
+        shape, wanted = outputs.shape, targets.shape
+        has_scores_last = shape[:-1] == wanted
+        has_scores_second = len(shape) > 2 and (shape[0], *shape[2:]) == wanted
+        if has_scores_second and not has_scores_last:
+            raise _mismatch(self.name, outputs, targets, SCORES_SECOND)
+        if has_scores_second and not self._classes_last:
+            raise UserError(
+                f"cross_entropy: outputs of shape {list(shape)} and targets of shape {list(wanted)} are "
+                "ambiguous: the class scores may be in dimension 1, as torch expects them, or in the last "
+                "one, as alphagrid does",
+                "if they are last, say so in the workload: loss = CrossEntropy(classes_last=True), from "
+                "alphagrid.trainer.losses; else return outputs.movedim(1, -1) as well",
+            )
+        if has_scores_last:
+            return outputs
+        if len(shape) != 2 or len(outputs) != targets.numel():
+            raise _mismatch(self.name, outputs, targets, SCORES_LAST)
+        return outputs.reshape(*wanted, shape[-1])
 
 
 class BinaryCrossEntropy:
     """Binary cross-entropy with logits: outputs and targets [B] (or [B, 1])."""
 
+    name = "bce_with_logits"
     reference = torch.nn.BCEWithLogitsLoss
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return −[y·log σ(z) + (1−y)·log σ(−z)]."""
-        return F.binary_cross_entropy_with_logits(outputs.view_as(targets), targets, reduction="none")
+        """Return −[y·log σ(z) + (1−y)·log σ(−z)].
+
+        Raises:
+            UserError: the shapes do not match.
+        """
+        logits = _aligned(self.name, outputs, targets)
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
     def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """Return (σ(z) − y)·Jd and σ(z)σ(−z)·Jd²."""
-        logits, tangent = outputs.view_as(targets), tangent.view_as(targets)
+        logits, tangent = _aligned(self.name, outputs, targets), tangent.reshape(targets.shape)
         probabilities = logits.sigmoid()
         return (probabilities - targets) * tangent, probabilities * (-logits).sigmoid() * tangent.square()
 
@@ -86,15 +131,20 @@ class BinaryCrossEntropy:
 class MeanSquaredError:
     """Squared error, averaged over the outputs of an example too: outputs and targets [B, …]."""
 
+    name = "mse"
     reference = torch.nn.MSELoss
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean over an example's outputs of (z − y)²."""
-        return _over_outputs((outputs.view_as(targets) - targets).square())
+        """Return the mean over an example's outputs of (z − y)².
+
+        Raises:
+            UserError: the shapes do not match.
+        """
+        return _over_outputs((_aligned(self.name, outputs, targets) - targets).square())
 
     def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means over an example's outputs of 2(z − y)·Jd and 2·Jd²."""
-        residual, tangent = outputs.view_as(targets) - targets, tangent.view_as(targets)
+        residual, tangent = _aligned(self.name, outputs, targets) - targets, tangent.reshape(targets.shape)
         return 2 * _over_outputs(residual * tangent), 2 * _over_outputs(tangent.square())
 
 
@@ -110,17 +160,22 @@ class CallableLoss:
     def __init__(self, function: PerExample) -> None:
         self._function = function
 
-    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return ℓ per example.
+    def values(self, outputs: Any, targets: Any) -> Tensor:
+        """Return ℓ per example, [B, …], or per element, [B·…].
 
         Raises:
-            UserError: it is one number for the whole batch.
+            UserError: it is something else: one number for the whole batch, say.
         """
         values = self._function(outputs, targets)
+        if not isinstance(values, Tensor):
+            raise UserError(f"the loss {self.name} returns a {type(values).__name__}", PER_EXAMPLE)
         if values.dim() == 0:
+            raise UserError(f"the loss {self.name} returns one number for the whole batch", PER_EXAMPLE)
+        count = _examples(targets)
+        if count and (values.numel() == 0 or values.numel() % count):
             raise UserError(
-                f"the loss {self._name} returns one number for the whole batch",
-                "return one for each example, as torch's losses do with reduction='none'",
+                f"the loss {self.name} returns values of shape {list(values.shape)} for {count} examples",
+                PER_EXAMPLE,
             )
         return values
 
@@ -136,8 +191,17 @@ class CallableLoss:
             return self._backward_twice(outputs, targets, tangent)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """The name of the function."""
         return getattr(self._function, "__qualname__", type(self._function).__qualname__)
+
+    def needs_backward_twice(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Return whether the second derivative has to come from backpropagating twice."""
+        try:
+            self._forward_twice(outputs, targets, torch.ones_like(outputs))
+        except (NotImplementedError, RuntimeError):
+            return True
+        return False
 
     def _forward_twice(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         def slope(at: Tensor) -> Tensor:
@@ -161,26 +225,26 @@ class CallableLoss:
                 return _of_each(slopes.detach(), values), _of_each(second * tangent, values)
             except (NotImplementedError, RuntimeError) as error:
                 raise UserError(
-                    f"α* needs a second derivative of the loss {self._name} that torch has not: {error}",
+                    f"α* needs a second derivative of the loss {self.name} that torch has not: {error}",
                     "write it with operations that can be differentiated twice",
                 ) from error
 
 
 NamedLoss = CrossEntropy | BinaryCrossEntropy | MeanSquaredError
 NAMED: dict[str, type[NamedLoss]] = {
-    "cross_entropy": CrossEntropy,
-    "bce_with_logits": BinaryCrossEntropy,
-    "mse": MeanSquaredError,
+    kind.name: kind for kind in (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
 }
 
 
-def loss_of(spec: str | PerExample) -> NamedLoss | CallableLoss:
-    """Return the loss that a workload names or gives as a function.
+def loss_of(spec: str | NamedLoss | PerExample) -> NamedLoss | CallableLoss:
+    """Return the loss that a workload names, or gives as one of the classes here or as a function.
 
     Raises:
         KeyError: no loss has that name.
     """
-    return NAMED[spec]() if isinstance(spec, str) else CallableLoss(spec)
+    if isinstance(spec, str):
+        return NAMED[spec]()
+    return spec if isinstance(spec, NamedLoss) else CallableLoss(spec)
 
 
 def weigh(values: Tensor, weights: Tensor) -> Tensor:
@@ -206,6 +270,48 @@ def mean(values: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return values.mean()
     return weigh(values, weights).sum() / weights.sum()
+
+
+def _examples(targets: Any) -> int:
+    """Return the number of examples that targets are of, or 0 where they are no tensors."""
+    if isinstance(targets, Tensor):
+        return len(targets) if targets.dim() else 0
+    return length(targets) if isinstance(targets, Mapping | tuple) else 0
+
+
+def _aligned(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the outputs in the shape of the targets: dimensions of size 1 and flattened ones may differ.
+
+    Raises:
+        UserError: the shapes do not match, or their dimensions are in another order.
+    """
+    _require_tensors(name, outputs, targets)
+    sizes, wanted = ([size for size in tensor.shape if size != 1] for tensor in (outputs, targets))
+    if outputs.numel() != targets.numel() or (len(sizes) == len(wanted) and sizes != wanted):
+        raise _mismatch(name, outputs, targets, "return one output for each target, in the same order")
+    return outputs.reshape(targets.shape)
+
+
+def _require_tensors(name: str, outputs: Any, targets: Any) -> None:
+    """Refuse what only a function could take apart.
+
+    Raises:
+        UserError: the outputs or the targets are no tensor.
+    """
+    for value, origin in ((outputs, "the model returns"), (targets, "the batch has as targets")):
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{name} needs one tensor, and {origin} a {type(value).__name__}",
+                "return one tensor from the model's forward; or give the loss as a function of (outputs, "
+                "targets)",
+            )
+
+
+def _mismatch(name: str, outputs: Tensor, targets: Tensor, hint: str) -> UserError:
+    return UserError(
+        f"{name}: outputs of shape {list(outputs.shape)} do not match targets of shape {list(targets.shape)}",
+        hint,
+    )
 
 
 def _of_each(values: Tensor, losses: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class Recorder:
                 losses = evaluate(
                     session.workload, session.model, session.loss, session.stepper,
                     session.config.eval.splits, session.device, self._stop_request,
+                    session.batches_for_statistics(),
                 )  # fmt: skip
         except EvaluationAborted:
             return

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import randomness
+from . import batch_statistics, randomness
 from .alpha.options import NEGLIGIBLE_RATE
 from .alpha.policies import POLICIES
 from .alpha.policies.base import Policy
@@ -67,6 +68,13 @@ class Session:
         positions = range(index * self.accumulate, (index + 1) * self.accumulate)
         return [self._on_device(self._probe_stream.batch(position)) for position in positions]
 
+    def batches_for_statistics(self) -> Iterator[Batch]:
+        """Yield the last batches trained on, if an evaluation computes running statistics on them."""
+        if self.stepper.evaluates_elsewhere:
+            stop = self.step * self.accumulate
+            for index in range(max(0, stop - batch_statistics.BATCHES), stop):
+                yield self._on_device(self._train_again.batch(index))
+
     def scheduled_rate(self, index: int) -> float:
         """Return η of the schedule for step `index`."""
         return learning_rate(self.config.schedule, self._given_rate, index)
@@ -109,7 +117,11 @@ class Session:
             "randomness": randomness.snapshot(),
             "clock": self.clock.state_dict(),
             "evaluations": self.evaluations.state_dict(),
-            "evaluation": {"pending": self.evaluation_pending, "last": self.last_evaluated},
+            "evaluation": {
+                "pending": self.evaluation_pending,
+                "last": self.last_evaluated,
+                "computes_statistics": True,
+            },
             "window": self.window.state_dict(),
         }
 
@@ -127,7 +139,18 @@ class Session:
         self.evaluations.load_state_dict(state["evaluations"])
         self.evaluation_pending = state["evaluation"]["pending"]
         self.last_evaluated = state["evaluation"]["last"]
+        computed = state["evaluation"].get("computes_statistics", False)
+        if self.stepper.evaluates_elsewhere and not computed and any(True for _ in self.model.buffers()):
+            self.warnings.append(
+                f"evaluations up to step {self.step} used the running statistics of training; those after it "
+                f"compute them at the averaged parameters of {self.config.optimizer.name}"
+            )
         self.window.load_state_dict(state["window"])
+
+    @cached_property
+    def _train_again(self) -> Stream:
+        """The training batches, read apart from those that are read ahead."""
+        return self.workload.stream("train", self.config.seed)
 
     def _stream(self, name: str) -> Stream:
         stream = self.workload.stream(name, self.config.seed)

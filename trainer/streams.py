@@ -93,7 +93,16 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def examples(batch: Batch) -> int:
     """Return the number of examples in a batch: the length of its targets."""
-    return len(batch["targets"])
+    return length(batch["targets"])
+
+
+def length(value: Any) -> int:
+    """Return the number of rows of a tensor, or of the first one in mappings and tuples; else of items."""
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    for item in items:
+        if isinstance(item, Mapping | tuple) or (isinstance(item, Tensor) and item.dim()):
+            return length(item)
+    return len(value)
 
 
 def share(batches: Sequence[Batch], fraction: float) -> list[Batch]:
@@ -117,12 +126,23 @@ def in_chunks(batch: Batch, count: int) -> list[Batch]:
 def _rows(batch: Batch, start: int, stop: int) -> Batch:
     """Cut every tensor of a batch that has a row for each example."""
     count = examples(batch)
+    rows: Batch = batch if start == 0 and stop >= count else cut(batch, count, start, stop)
+    return rows
 
-    def cut(tensor: Tensor) -> Tensor:
+
+def cut(value: Any, count: int, start: int, stop: int) -> Any:
+    """Return the rows from `start` to `stop` of every tensor, in nested ones too, that has `count` rows."""
+
+    def rows(tensor: Tensor) -> Tensor:
         return tensor[start:stop] if tensor.dim() and len(tensor) == count else tensor
 
-    rows: Batch = batch if start == 0 and stop >= count else _each_tensor(batch, cut)
-    return rows
+    return _each_tensor(value, rows)
+
+
+def copied(batch: Batch) -> Batch:
+    """Return a batch with tensors of its own."""
+    copy: Batch = _each_tensor(batch, Tensor.clone)
+    return copy
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

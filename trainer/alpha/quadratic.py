@@ -73,15 +73,19 @@ class Quadratic:
     slope_examples: int = 0
 
     @classmethod
-    def of(cls, slopes: Tensor, curvatures: Tensor, losses: Tensor, weights: Tensor | None) -> Self:
-        """Sum up values per element, each [B] or [B, …]; without weights every element counts one.
+    def of(
+        cls, slopes: Tensor, curvatures: Tensor, losses: Tensor, weights: Tensor | None, examples: int = 0
+    ) -> Self:
+        """Sum up values per element, each [B], [B, …] or [B·…]; without weights every element counts one.
+
+        `examples` is B, where the values themselves may be flattened.
 
         Raises:
             UserError: there is not one weight for each element.
         """
         columns = (slopes, curvatures, losses, torch.ones_like(losses))
         weighted = columns if weights is None else tuple(weigh(column, weights) for column in columns)
-        rows = torch.stack([_per_example(column) for column in weighted], -1).double()
+        rows = torch.stack([_per_example(column, examples) for column in weighted], -1).double()
         return cls(rows.sum(0), rows.mT @ rows, len(rows))
 
     @classmethod
@@ -187,5 +191,8 @@ def _variances(
     )
 
 
-def _per_example(values: Tensor) -> Tensor:
-    return values if values.dim() == 1 else values.flatten(1).sum(1)
+def _per_example(values: Tensor, examples: int) -> Tensor:
+    """Sum values over the elements of each example."""
+    if values.dim() == 1 and 0 < examples < len(values) and len(values) % examples == 0:
+        values = values.reshape(examples, -1)
+    return values.flatten(1).sum(1) if values.dim() > 1 else values

@@ -43,7 +43,11 @@ class NAdamWOptions(OptimizerOptions):
 
 
 class ScheduleFreeAdamWOptions(OptimizerOptions):
-    """Schedule-Free AdamW as in AlgoPerf's winning entry (its restarts left out)."""
+    """Schedule-Free AdamW as in AlgoPerf's winning entry (its restarts left out).
+
+    It is evaluated at its average x, where the running statistics of batch normalisation are computed for
+    each evaluation, over the last 50 training batches.
+    """
 
     linear_in_lr: ClassVar[bool] = False
 

@@ -16,6 +16,7 @@ class ScheduleFreeStepper(Stepper):
     """Trains at y, is evaluated at the average x; d = y₁ − y₀ is no multiple of the learning rate."""
 
     absolute = False
+    evaluates_elsewhere = True
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

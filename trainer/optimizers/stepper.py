@@ -40,6 +40,9 @@ class Stepper:
     absolute = True
     """Whether α*_abs = α*_rel · η is meaningful."""
 
+    evaluates_elsewhere = False
+    """Whether `evaluation` has other parameters than training."""
+
     def __init__(self, optimizer: Optimizer, overwrites_gradient: bool = False) -> None:
         self.optimizer = optimizer
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]

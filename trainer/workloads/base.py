@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..losses import NamedLoss
 from ..streams import Batch, ShuffledStream, Stream, derive
 from .fingerprint import fingerprint
 from .options import WorkloadOptions
@@ -19,12 +20,12 @@ EVALUATION_BATCH = 8192
 class Workload(ABC):
     """A model, a loss, streams of training batches, and evaluation splits.
 
-    `loss` is `cross_entropy`, `bce_with_logits` or `mse`, or a function of (outputs, targets) that
-    returns one loss per example. The model takes a batch's `inputs`.
+    `loss` is `cross_entropy`, `bce_with_logits` or `mse`, one of `trainer.losses`' classes of these, or a
+    function of (outputs, targets) that returns one loss per example. The model takes a batch's `inputs`.
     """
 
     Options: ClassVar[type[WorkloadOptions]] = WorkloadOptions
-    loss: ClassVar[str | Callable[[Tensor, Tensor], Tensor]]
+    loss: ClassVar[str | NamedLoss | Callable[[Tensor, Tensor], Tensor]]
     prefetch: ClassVar[int] = 0
     """Training batches to read ahead on a thread of their own; 0 where reading costs next to nothing."""
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ..losses import CrossEntropy
 from ..streams import Batch, ShuffledStream, Stream, derive
 from .base import Workload
 from .fingerprint import fingerprint
@@ -38,7 +39,7 @@ class CharTransformer(Workload):
     """
 
     Options = CharTransformerOptions
-    loss = "cross_entropy"
+    loss = CrossEntropy(classes_last=True)  # a context of as many characters as there are is no riddle
     options: CharTransformerOptions
 
     def model(self) -> nn.Module:

@@ -14,10 +14,10 @@ from functools import wraps
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ...functional import call, substitutes
 from ...losses import Loss
-from ...streams import Batch
+from ...streams import Batch, examples
 from ..options import Curvature
 from ..quadratic import Quadratic
 
@@ -49,7 +49,7 @@ class Line:
         Buffers are cloned, so that batch normalisation leaves its running statistics alone.
         """
         clones = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        outputs: Tensor = functional_call(self.model, {**at, **clones}, (batch["inputs"],))
+        outputs: Tensor = call(self.model, substitutes(self.model, {**at, **clones}), batch["inputs"])
         return outputs
 
     def gradient(self, batches: Sequence[Batch]) -> list[Tensor]:
@@ -81,7 +81,8 @@ class Line:
         slopes, curvatures = self.loss.quadratic(outputs, targets, tangent)
         if self.curvature == "fisher":
             curvatures = slopes.square()
-        return Quadratic.of(slopes, curvatures, self.loss.values(outputs, targets), batch.get("weights"))
+        values = self.loss.values(outputs, targets)
+        return Quadratic.of(slopes, curvatures, values, batch.get("weights"), examples(batch))
 
 
 Route = Callable[[Line, Batch], Quadratic]

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ....errors import UserError
+from ...functional import call, substitutes, tensors_kept
 from ...losses import mean
 from ...randomness import drawn_since, snapshot
 from ...streams import Batch
@@ -50,7 +50,11 @@ def by_curvlinops(line: Line, batch: Batch, check_deterministic: bool = False) -
             "use route: jvp, or leave out the dropout",
         )
     try:
-        with line.timed(), sdpa_kernel(SDPBackend.MATH):  # curvlinops differentiates in forward mode, too
+        with (
+            line.timed(),
+            tensors_kept(line.model),  # its products substitute them by torch's own way
+            sdpa_kernel(SDPBackend.MATH),  # it differentiates in forward mode, too
+        ):
             operator = getattr(curvlinops, OPERATORS[line.curvature])(
                 _Shaped(line.model, targets), reference(), parameters, [(batch["inputs"], targets)],
                 check_deterministic=check_deterministic,
@@ -103,7 +107,7 @@ def _gradient(line: Line, batch: Batch, parameters: list[Tensor]) -> tuple[Tenso
     """Return the batch's mean loss and its gradient, without touching buffers or `.grad`."""
     with torch.enable_grad():
         clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
-        outputs = functional_call(line.model, clones, (batch["inputs"],))
+        outputs = call(line.model, substitutes(line.model, clones), batch["inputs"])
         value = mean(line.loss.values(outputs, batch["targets"]), None)
         gradient = torch.autograd.grad(value, parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]

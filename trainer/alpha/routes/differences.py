@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...randomness import torch_restore, torch_snapshot
-from ...streams import Batch
+from ...streams import Batch, examples
 from ..quadratic import Quadratic
 from ..vectors import norm
 from .base import Line, whole
@@ -51,7 +51,7 @@ def by_parabola(line: Line, batch: Batch) -> Quadratic:
     step = line.step or math.nan  # nothing is known of a line along which no step is taken
     slopes = (above - below) / (2 * step)
     curvatures = (above - 2 * middle + below) / step**2
-    return Quadratic.of(slopes, curvatures, middle, batch.get("weights"))
+    return Quadratic.of(slopes, curvatures, middle, batch.get("weights"), examples(batch))
 
 
 def _at(parameters: Mapping[str, Tensor], vector: list[Tensor], step: float | Tensor) -> dict[str, Tensor]:

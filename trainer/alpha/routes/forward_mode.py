@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...functional import call, substitutes
 from ...losses import mean
 from ...streams import Batch
 from ..quadratic import Quadratic
@@ -41,8 +41,8 @@ def train_and_look(line: Line, batch: Batch) -> tuple[Tensor, Quadratic]:
     """
     with _forward_mode():
         clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
-        at = {**_dual(line.parameters, line.vector), **clones}
-        outputs, tangent = _unpacked(functional_call(line.model, at, (batch["inputs"],)))
+        at = substitutes(line.model, {**_dual(line.parameters, line.vector), **clones})
+        outputs, tangent = _unpacked(call(line.model, at, batch["inputs"]))
         moved = {name: _unpacked(at[name])[0].detach() for name in clones}  # those assigned anew, too
     loss = mean(line.loss.values(outputs, batch["targets"]), batch.get("weights"))
     torch.autograd.backward(loss)

@@ -1,0 +1,63 @@
+"""Running statistics (batch normalisation's, say) at other parameters than those of training.
+
+They average over the batches of training, at the parameters of those steps. An optimizer that evaluates an
+average of its parameters needs them at that average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from .buffers import buffers_preserved
+from .randomness import preserved
+from .streams import Batch
+
+BATCHES = 50
+"""Training batches to average over, as the authors of Schedule-Free advise."""
+
+
+@contextmanager
+def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
+    """Compute the running statistics anew at the present parameters; put the old ones back in the end.
+
+    Torch's normalisations average over all of `batches`; without any, nothing happens. Statistics of other
+    modules take note of each batch as they do in training. A model whose buffers no pass changes makes one.
+    """
+    remaining = iter(batches)
+    first = None if next(model.buffers(), None) is None else next(remaining, None)
+    if first is None:
+        yield
+        return
+    with buffers_preserved(model):
+        with preserved(), torch.no_grad(), _averaging(model):
+            model.train()
+            before = _values(model)
+            model(first["inputs"])
+            if not all(map(torch.equal, before, _values(model))):
+                for batch in remaining:
+                    model(batch["inputs"])
+        yield
+
+
+@contextmanager
+def _averaging(model: nn.Module) -> Iterator[None]:
+    """Have normalisations begin anew, and count every batch the same."""
+    layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _values(model: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in model.buffers()]

@@ -1,0 +1,172 @@
+"""What training and α* take for granted of a model and a loss, checked once before the first step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .config import TrainingConfig
+from .losses import CallableLoss
+from .session import Session
+from .streams import Batch, copied, cut, examples
+
+OWN_OPTIMIZERS = ("nadamw", "schedule_free_adamw")
+"""Those that compute with a parameter and its gradient as dense real numbers."""
+
+
+def check_contract(session: Session, batch: Batch) -> None:
+    """Check the model's parameters, and a loss that is given as a function on one batch.
+
+    For such a loss it makes one forward pass. The generators and buffers are the caller's to put back.
+
+    Raises:
+        UserError: they are of a kind that this config cannot train, or measure α* of.
+    """
+    if (reader := _reader(session.config)) is not None:
+        _check_parameters(session.model, reader)
+    if isinstance(session.loss, CallableLoss):
+        with torch.no_grad():
+            outputs = session.model(copied(batch)["inputs"])
+            _check_loss(session, session.loss, outputs, batch)
+
+
+def _reader(config: TrainingConfig) -> str | None:
+    """Return what computes with the parameters itself, α* or an optimizer of ours; else None."""
+    if config.alpha is not None:
+        return "α*"
+    return f"optimizer {config.optimizer.name}" if config.optimizer.name in OWN_OPTIMIZERS else None
+
+
+def _check_parameters(model: nn.Module, reader: str) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_complex():
+            raise UserError(
+                f"the model's parameter {name} is complex, and {reader} is defined for real ones",
+                "keep its real and imaginary parts as one real parameter, and use torch.view_as_complex in "
+                "forward",
+            )
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise UserError(
+                f"the model's embedding {name} has sparse gradients, and {reader} needs dense ones",
+                "leave out sparse=True",
+            )
+
+
+def _check_loss(session: Session, loss: CallableLoss, outputs: Any, batch: Batch) -> None:
+    """Compare the values of parts of a batch with those of the whole."""
+    if session.config.alpha is not None and not isinstance(outputs, Tensor):
+        raise UserError(
+            f"the model returns a {type(outputs).__name__}, and α* needs one tensor",
+            "return one tensor from the model's forward; or leave out alpha",
+        )
+    targets, count = batch["targets"], examples(batch)
+    whole = loss.values(outputs, targets)
+    if count < 2 or not isinstance(outputs, Tensor):
+        return
+    config = session.config
+    part = _part(config)
+    if not _is_close(loss.values(outputs, targets), whole):
+        if part is not None:
+            session.warnings.append(
+                f"the loss {loss.name} draws random numbers: whether it mixes the examples of a batch is not "
+                f"checked, and {part[0]} computes it on a part of one"
+            )
+        return
+    fault = _mixture(loss, outputs, targets, whole, _rows_of_part(config, count))
+    if fault is None:
+        return
+    if part is not None and config.alpha is not None:
+        raise UserError(
+            f"the loss {loss.name} mixes the examples of a batch, and {part[0]} computes it on a part of "
+            f"one: {fault}",
+            f"return for each example a value of its own outputs and targets alone; or set {part[1]}",
+        )
+    if config.alpha is not None and "weights" in batch and loss.needs_backward_twice(outputs, targets):
+        raise UserError(
+            f"the loss {loss.name} mixes the examples of a batch, which have weights, and its second "
+            f"derivative has no forward mode: {fault}",
+            "write it with operations that have forward-mode derivatives",
+        )
+    if part is not None:
+        session.warnings.append(f"the loss {loss.name} mixes the examples of each part of a step: {fault}")
+    elif config.alpha is not None:
+        session.warnings.append(
+            f"the loss {loss.name} mixes the examples of a batch: {fault}; the standard errors of α* take "
+            "examples for independent"
+        )
+    elif whole.dim() == 2 and outputs.numel() == count == whole.shape[1]:
+        session.warnings.append(f"the loss {loss.name} compares every output with every target: {fault}")
+
+
+def _part(config: TrainingConfig) -> tuple[str, str] | None:
+    """Return what computes the loss on a part of a batch, and the setting that avoids it; None if nothing."""
+    alpha, accumulate = config.alpha, config.workload.accumulate
+    if accumulate > 1:
+        return f"workload.accumulate: {accumulate}", "workload.accumulate: 1"
+    if alpha is None:
+        return None
+    if alpha.chunks > 1:
+        return f"alpha.chunks: {alpha.chunks}", "alpha.chunks: 1"
+    if "lookahead" in alpha.estimators and alpha.curvature_fraction < 1:
+        fraction = alpha.curvature_fraction
+        return f"estimator lookahead (alpha.curvature_fraction: {fraction:g})", "alpha.curvature_fraction: 1"
+    return None
+
+
+def _rows_of_part(config: TrainingConfig, count: int) -> int:
+    """Return how many of so many examples a part has: those of lookahead's share, else half of them."""
+    fraction = 0.5 if config.alpha is None else config.alpha.curvature_fraction
+    return min(max(math.ceil(min(fraction, 0.5) * count), 1), count - 1)
+
+
+def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int) -> str | None:
+    """Return how the values of the first `rows` examples, or of the others, differ alone; None if not at all.
+
+    Outputs without a dimension for the examples are not compared.
+    """
+    count = examples({"targets": targets})
+    if len(whole) % count:
+        return f"its values are of shape {list(whole.shape)} for {count} examples"
+    for start, stop in ((0, rows), (rows, count)):
+        part = _outputs_of(outputs, count, start, stop)
+        if part is None:
+            return None
+        which = f"examples {start} to {stop - 1}"
+        try:
+            values = loss.values(part, cut(targets, count, start, stop))
+        except Exception as error:  # a user's function may raise anything
+            return f"it fails on {which} alone ({type(error).__name__}: {error})"
+        each = len(whole) // count
+        expected = whole[start * each : stop * each]
+        if values.shape != expected.shape:
+            return f"on {which} alone it returns shape {list(values.shape)}, not {list(expected.shape)}"
+        if not _is_close(values, expected):
+            return f"on {which} alone its values differ"
+    return None
+
+
+def _outputs_of(outputs: Tensor, count: int, start: int, stop: int) -> Tensor | None:
+    """Return the outputs of some examples: of the first dimension that has a row, or rows, for each."""
+    if outputs.dim() and len(outputs) % count == 0:
+        each = len(outputs) // count
+        return outputs[start * each : stop * each]
+    for dimension, size in enumerate(outputs.shape):
+        if size == count:
+            return outputs.narrow(dimension, start, stop - start)
+    return None
+
+
+def _is_close(values: Tensor, expected: Tensor) -> bool:
+    """Return whether they are equal to rounding, relative to their mean size."""
+    if values.shape != expected.shape:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(values, expected)
+    tolerance = math.sqrt(torch.finfo(expected.dtype).eps)
+    size = float(expected[expected.isfinite()].abs().mean()) if expected.isfinite().any() else 0.0
+    return torch.allclose(values, expected, rtol=tolerance, atol=tolerance * size, equal_nan=True)
