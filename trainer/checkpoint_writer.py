@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..store.layout import RunFiles
 from . import checkpoint
 from .config import CheckpointOptions
+from .state_copy import Uncopied, copied, size
 
 BACKGROUND_BYTES = 64 * 2**20
-"""States at least so large are copied and written behind the training's back."""
+"""States at least so large are copied and written behind the training's back, if they can be copied whole."""
 MOST_OVERHEAD = 0.02
 """Share of the time between two checkpoints that training may stand still for one."""
 
@@ -73,10 +72,10 @@ class CheckpointWriter:
         """
         start = self._now()
         done = self.finished(wait=True)
-        if last or _size(state) < BACKGROUND_BYTES:
+        copy = None if last or size(state) < BACKGROUND_BYTES else _copied(state)
+        if copy is None:
             done += _some(self._write(step, train_seconds, state, start, None))
         else:
-            copy = _copied(state)
             blocked = self._now() - start
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
             self._pending = self._thread.submit(self._write, step, train_seconds, copy, start, blocked)
@@ -112,18 +111,10 @@ def _some(written: Written | None) -> list[Written]:
     return [] if written is None else [written]
 
 
-def _size(value: Any) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_size, items))
-
-
-def _copied(value: Any) -> Any:
-    """Return nested dicts and lists with every tensor copied to the CPU's memory."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return type(value)((key, _copied(item)) for key, item in value.items())
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a copy that training cannot change; None where that cannot be had."""
+    try:
+        copy: dict[str, Any] = copied(state)
+    except Uncopied:
+        return None
+    return copy
