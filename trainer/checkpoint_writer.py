@@ -54,6 +54,7 @@ class CheckpointWriter:
         self._blocked = 0.0
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[Written | None] | None = None
+        self._checked = False
 
     def due(self) -> bool:
         """Tell whether it is time for one."""
@@ -61,24 +62,27 @@ class CheckpointWriter:
         return self._pending is None and self._now() - self._last >= interval
 
     def write(
-        self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False
+        self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False, check: bool = False
     ) -> list[Written]:
         """Write a checkpoint, and return those that have reached the disk by now.
 
-        With `last`, all have when this returns. None of it is left if a newer attempt has begun.
+        With `last`, all have when this returns. None of it is left if a newer attempt has begun. With `check`
+        it is read back, unless one before was.
 
         Raises:
             OSError: this one or the one before could not be written.
+            UserError: it holds a value that cannot be written or loaded again.
         """
         start = self._now()
         done = self.finished(wait=True)
+        check, self._checked = check and not self._checked, self._checked or check
         copy = None if last or size(state) < BACKGROUND_BYTES else _copied(state)
         if copy is None:
-            done += _some(self._write(step, train_seconds, state, start, None))
+            done += _some(self._write(step, train_seconds, state, check, start, None))
         else:
             blocked = self._now() - start
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
-            self._pending = self._thread.submit(self._write, step, train_seconds, copy, start, blocked)
+            self._pending = self._thread.submit(self._write, step, train_seconds, copy, check, start, blocked)
         self._last = self._now()
         self._blocked = self._last - start
         return done
@@ -97,9 +101,15 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def _write(
-        self, step: int, train_seconds: float, state: dict[str, Any], start: float, blocked: float | None
+        self,
+        step: int,
+        train_seconds: float,
+        state: dict[str, Any],
+        check: bool,
+        start: float,
+        blocked: float | None,
     ) -> Written | None:
-        path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep)
+        path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep, check)
         if path is None:
             return None
         seconds = self._now() - start

@@ -187,7 +187,8 @@ class Recorder:
         self._journal.sync()
         seconds = session.clock.train_seconds
         with session.clock.charge("checkpoint"):
-            done = self._checkpoints.write(session.step, seconds, session.state_dict(), last)
+            check = not self._stop_request  # whose grace is short
+            done = self._checkpoints.write(session.step, seconds, session.state_dict(), last, check)
         for written in done:
             self._log_checkpoint(written)
 
