@@ -9,6 +9,7 @@ from typing import Any
 from ..store.journal import Journal, overtaken
 from ..store.layout import RunFiles
 from .alpha.measurement import Measurement
+from .buffers import buffers_preserved
 from .checkpoint_writer import CheckpointWriter, Written
 from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
@@ -77,7 +78,7 @@ class Recorder:
         session.clock.settle()
         start = self._now()
         try:
-            with session.clock.charge("evaluation"):
+            with session.clock.charge("evaluation"), buffers_preserved(session.model):
                 losses = evaluate(
                     session.workload, session.model, session.loss, session.stepper,
                     session.config.eval.splits, session.device, self._stop_request,

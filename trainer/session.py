@@ -23,6 +23,7 @@ from .clock import Clock
 from .config import TrainingConfig
 from .gradient import accumulate, forward_backward
 from .losses import Loss, loss_of
+from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
 from .schedules import learning_rate
@@ -45,6 +46,7 @@ class Session:
         self.loss: Loss = loss_of(self.workload.loss)
         self.model = self._model()
         self.generators = randomness.Generators(self.model)
+        self.module_state = ModuleState(self.model)
         self.stepper = self._stepper()
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
@@ -103,6 +105,7 @@ class Session:
         return {
             "step": self.step,
             "model": self.model.state_dict(),
+            "modules": self.module_state.state_dict(),
             "optimizer": self.stepper.state_dict(),
             "policy": self.policy.state_dict(),
             "probe": {} if self.probe is None else self.probe.state_dict(),
@@ -117,6 +120,7 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.step = state["step"]
+        self.warnings += self.module_state.load_state_dict(state.get("modules"), self.device)
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["optimizer"])
         self.policy.load_state_dict(state["policy"])

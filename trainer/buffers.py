@@ -1,0 +1,28 @@
+"""Buffers of a model, kept as they are over passes that would change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def buffers_preserved(model: nn.Module) -> Iterator[None]:
+    """Put every buffer back in the end: the tensor that it was, with the values it had; new ones go."""
+    found = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    values = [
+        (buffer, buffer.clone()) for _, before in found for buffer in before.values() if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+        for buffers, before in found:
+            buffers.clear()
+            buffers.update(before)
