@@ -49,16 +49,26 @@ def restore(state: State) -> None:
 
 
 def torch_snapshot() -> list[Tensor]:
-    """Return the states of torch's generators: the CPU's, then every CUDA device's."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    """Return the states of torch's generators: the CPU's and, if the run uses one, its CUDA device's."""
+    cuda = [torch.cuda.get_rng_state()] if _uses_cuda() else []
     return [torch.get_rng_state(), *cuda]
 
 
 def torch_restore(state: list[Tensor]) -> None:
-    """Put torch's generators back into `state`."""
-    torch.set_rng_state(state[0])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state[1:])
+    """Put torch's generators back into `state`.
+
+    Checkpoints of earlier versions hold the states of all CUDA devices of a node: the run's own is taken.
+    """
+    cpu, *cuda = state
+    torch.set_rng_state(cpu)
+    if cuda and _uses_cuda():
+        torch.cuda.set_rng_state(cuda[min(torch.cuda.current_device(), len(cuda) - 1)])
+
+
+def _uses_cuda() -> bool:
+    """Return whether this process uses a CUDA device; asking one that it does not use takes memory there."""
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return used
 
 
 def module_generators(model: nn.Module) -> dict[str, torch.Generator]:
@@ -92,8 +102,8 @@ def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 def seed_torch(seed: int) -> None:
     """Seed torch's generators without `torch.manual_seed`, which traces the stack for devices not in use."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed_all(seed)
+    if _uses_cuda():
+        torch.cuda.manual_seed(seed)
 
 
 class Generators:
