@@ -22,7 +22,7 @@ from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, locks, preconditions, slurm
+from . import code, continuity, debug, environment, local, locks, preconditions, resumable, slurm
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment, Run
@@ -74,7 +74,7 @@ def submit(
 
     Raises:
         UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
-            changed (unless that is allowed), or an import that fails.
+            changed (unless that is allowed), checkpoints of another format, or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -93,6 +93,7 @@ def submit(
         before = survey(root, files, past, wanted, profile)
         verdicts = before.verdicts
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        resumable.check_formats(files, chosen)
         named = {
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
         }
@@ -139,8 +140,8 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed), or
-            nodes are to be excluded where there is no Slurm.
+        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed),
+            checkpoints are of another format, or nodes are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
@@ -190,6 +191,7 @@ def _prepared(
 def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
     """See that what is to be sent once more can be; return what is worth a warning."""
     given = Code.of(submission)
+    resumable.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
         code.check_unchanged(files, submission.runs, given)
     if profile.cluster != "slurm":
