@@ -32,9 +32,10 @@ def test_a_run_cut_off_goes_on_with_what_its_modules_hold(bench: Bench, held: st
 
 @pytest.mark.parametrize("held", ["counting", "late"])
 def test_an_evaluation_that_is_broken_off_leaves_no_trace_in_buffers(bench: Bench, held: str) -> None:
-    config = config_of(bench, held)
+    splits = ["train", "validation", "test"]
+    config = config_of(bench, held, eval={"every_steps": 9, "splits": splits})
     whole = bench.whole(config)
-    during = bench.cut(whole.touch("before evaluation", 8) - 2, "stop")
+    during = bench.cut(whole.touch("before evaluation", 8) - 3, "stop")
     assert whole.differences(bench.disturbed(config, during)) == []
 
 
