@@ -24,7 +24,7 @@ from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, data_paths, debug, environment, local, preconditions, slurm
+from . import code, continuity, data_paths, debug, environment, local, preconditions, resumable, slurm
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment
@@ -76,7 +76,7 @@ def submit(
 
     Raises:
         UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
-            changed (unless that is allowed), or an import that fails.
+            changed (unless that is allowed), checkpoints of another format, or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -95,6 +95,7 @@ def submit(
         before = survey(root, files, past, wanted, profile, time.time())
         verdicts = before.verdicts
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        resumable.check_formats(files, chosen)
         named = {
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
         }
@@ -144,8 +145,8 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed), or
-            nodes are to be excluded where there is no Slurm.
+        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed),
+            checkpoints are of another format, or nodes are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
@@ -197,6 +198,7 @@ def _prepared(
 def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
     """See that what is to be sent once more can be; return what is worth a warning."""
     given = Code.of(submission)
+    resumable.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
         code.check_unchanged(files, submission.runs, given)
     if profile.cluster != "slurm":

@@ -1,4 +1,4 @@
-"""The buffers of a model: put back after passes that may change them."""
+"""Buffers of a model, kept as they are over passes that would change them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import nn
 
 @contextmanager
 def buffers_preserved(model: nn.Module) -> Iterator[None]:
-    """Put every buffer back in the end: the tensor that it was, with the values it had."""
-    found = [
-        (module._buffers, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+    """Put every buffer back in the end: the tensor that it was, with the values it had; new ones go."""
+    found = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    values = [
+        (buffer, buffer.clone()) for _, before in found for buffer in before.values() if buffer is not None
     ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffers, name, buffer, values in found:
-                buffer.copy_(values)
-                buffers[name] = buffer
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+        for buffers, before in found:
+            buffers.clear()
+            buffers.update(before)

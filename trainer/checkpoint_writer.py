@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..store.layout import RunFiles
 from . import checkpoint
 from .config import CheckpointOptions
+from .state_copy import Uncopied, copied, size
 
 BACKGROUND_BYTES = 64 * 2**20
-"""States at least so large are copied and written behind the training's back."""
+"""States at least so large are copied and written behind the training's back, if they can be copied whole."""
 MOST_OVERHEAD = 0.02
 """Share of the time between two checkpoints that training may stand still for one."""
 
@@ -55,6 +54,7 @@ class CheckpointWriter:
         self._blocked = 0.0
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[Written | None] | None = None
+        self._checked = False
 
     def due(self) -> bool:
         """Tell whether it is time for one."""
@@ -62,24 +62,27 @@ class CheckpointWriter:
         return self._pending is None and self._now() - self._last >= interval
 
     def write(
-        self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False
+        self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False, check: bool = False
     ) -> list[Written]:
         """Write a checkpoint, and return those that have reached the disk by now.
 
-        With `last`, all have when this returns. None of it is left if a newer attempt has begun.
+        With `last`, all have when this returns. None of it is left if a newer attempt has begun. With `check`
+        it is read back, unless one before was.
 
         Raises:
             OSError: this one or the one before could not be written.
+            UserError: it holds a value that cannot be written or loaded again.
         """
         start = self._now()
         done = self.finished(wait=True)
-        if last or _size(state) < BACKGROUND_BYTES:
-            done += _some(self._write(step, train_seconds, state, start, None))
+        check, self._checked = check and not self._checked, self._checked or check
+        copy = None if last or size(state) < BACKGROUND_BYTES else _copied(state)
+        if copy is None:
+            done += _some(self._write(step, train_seconds, state, check, start, None))
         else:
-            copy = _copied(state)
             blocked = self._now() - start
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
-            self._pending = self._thread.submit(self._write, step, train_seconds, copy, start, blocked)
+            self._pending = self._thread.submit(self._write, step, train_seconds, copy, check, start, blocked)
         self._last = self._now()
         self._blocked = self._last - start
         return done
@@ -98,9 +101,15 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def _write(
-        self, step: int, train_seconds: float, state: dict[str, Any], start: float, blocked: float | None
+        self,
+        step: int,
+        train_seconds: float,
+        state: dict[str, Any],
+        check: bool,
+        start: float,
+        blocked: float | None,
     ) -> Written | None:
-        path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep)
+        path = checkpoint.write(self._run, step, self._attempt, state, self._options.keep, check)
         if path is None:
             return None
         seconds = self._now() - start
@@ -112,18 +121,10 @@ def _some(written: Written | None) -> list[Written]:
     return [] if written is None else [written]
 
 
-def _size(value: Any) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_size, items))
-
-
-def _copied(value: Any) -> Any:
-    """Return nested dicts and lists with every tensor copied to the CPU's memory."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return type(value)((key, _copied(item)) for key, item in value.items())
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a copy that training cannot change; None where that cannot be had."""
+    try:
+        copy: dict[str, Any] = copied(state)
+    except Uncopied:
+        return None
+    return copy

@@ -10,7 +10,7 @@ from torch import nn
 from .batch_statistics import estimated_on
 from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
-from .randomness import preserved
+from .randomness import Generators
 from .stopping import StopRequest
 from .streams import Batch, to_device
 from .workloads.base import Workload
@@ -41,7 +41,7 @@ def evaluate(
         EvaluationAborted: a stop was requested.
     """
     statistics = estimated_on(_until(stop_request, batches_for_statistics), model)
-    with preserved(), stepper.evaluation(), torch.no_grad():
+    with Generators(model).preserved(), stepper.evaluation(), torch.no_grad():
         try:
             with statistics:
                 model.eval()

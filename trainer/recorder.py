@@ -9,6 +9,7 @@ from typing import Any
 from ..store.journal import Journal, overtaken
 from ..store.layout import RunFiles
 from .alpha.measurement import Measurement
+from .buffers import buffers_preserved
 from .checkpoint_writer import CheckpointWriter, Written
 from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
@@ -77,7 +78,7 @@ class Recorder:
         session.clock.settle()
         start = self._now()
         try:
-            with session.clock.charge("evaluation"):
+            with session.clock.charge("evaluation"), buffers_preserved(session.model):
                 losses = evaluate(
                     session.workload, session.model, session.loss, session.stepper,
                     session.config.eval.splits, session.device, self._stop_request,
@@ -188,7 +189,8 @@ class Recorder:
         self._journal.sync()
         seconds = session.clock.train_seconds
         with session.clock.charge("checkpoint"):
-            done = self._checkpoints.write(session.step, seconds, session.state_dict(), last)
+            check = not self._stop_request  # whose grace is short
+            done = self._checkpoints.write(session.step, seconds, session.state_dict(), last, check)
         for written in done:
             self._log_checkpoint(written)
 

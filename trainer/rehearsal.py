@@ -5,7 +5,6 @@ from __future__ import annotations
 from .buffers import buffers_preserved
 from .contract import check_contract
 from .gradient import forward_backward
-from .randomness import preserved
 from .session import Session
 
 
@@ -19,10 +18,12 @@ def rehearse(session: Session) -> None:
     Raises:
         UserError: the config asks for something that this model or loss cannot do.
     """
-    with preserved(), buffers_preserved(session.model):
+    session.generators.find()
+    with session.generators.preserved(), buffers_preserved(session.model):
         batch = session.train_batch(session.step)
         check_contract(session, batch)
         forward_backward(session.model, session.loss, batch)
         if session.probe is not None:
             session.probe.rehearse(session.step, batch)
+        session.generators.find(reset=True)
     session.stepper.optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.layout import RunFiles
-from .checkpoint import CheckpointDamaged, available, read
+from .checkpoint import CheckpointDamaged, candidates, read
 
 log = logging.getLogger("alphagrid")
 
@@ -31,16 +31,13 @@ class Resume:
 def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | None = None) -> Resume:
     """Load the newest sound checkpoint of the attempts later than `after_attempt`.
 
-    `limits` says, per attempt, up to which step its checkpoints count: what an attempt wrote after a
-    newer one had begun is not the run's, although its numbers would be the same.
+    `limits` says, per attempt, up to which step its checkpoints count (`checkpoint_file.candidates`).
 
     Raises:
         UserError: the newest sound one was written by another version of alphagrid.
     """
     damaged: list[str] = []
-    for file in reversed(available(run, after_attempt)):
-        if limits is not None and file.step > limits.get(file.attempt, file.step):
-            continue
+    for file in candidates(run, after_attempt, limits):
         try:
             state = read(file)
         except CheckpointDamaged as error:

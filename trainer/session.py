@@ -24,6 +24,7 @@ from .clock import Clock
 from .config import TrainingConfig
 from .gradient import accumulate, forward_backward
 from .losses import Loss, loss_of
+from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
 from .schedules import learning_rate
@@ -45,6 +46,8 @@ class Session:
         self.workload: Workload = WORKLOADS.entry(config.workload.name).load()(config.workload)
         self.loss: Loss = loss_of(self.workload.loss)
         self.model = self._model()
+        self.generators = randomness.Generators(self.model)
+        self.module_state = ModuleState(self.model)
         self.stepper = self._stepper()
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
@@ -110,6 +113,7 @@ class Session:
         return {
             "step": self.step,
             "model": self.model.state_dict(),
+            "modules": self.module_state.state_dict(),
             "optimizer": self.stepper.state_dict(),
             "policy": self.policy.state_dict(),
             "probe": {} if self.probe is None else self.probe.state_dict(),
@@ -128,6 +132,7 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.step = state["step"]
+        self.warnings += self.module_state.load_state_dict(state.get("modules"), self.device)
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["optimizer"])
         self.policy.load_state_dict(state["policy"])
@@ -188,7 +193,9 @@ class Session:
         options = self.config.alpha
         if options is None:
             return None
-        router = Router(options, self.model, self.loss, self.warnings.append, self.clock.curvature)
+        router = Router(
+            options, self.model, self.loss, self.warnings.append, self.clock.curvature, self.generators
+        )
         return Probe(options, router, self.stepper, self.probe_batches, self.clock, self.config.seed)
 
 

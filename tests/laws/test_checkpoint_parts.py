@@ -142,6 +142,26 @@ def test_every_part_of_a_policy_matters(bench: Bench, policy: str) -> None:
     assert found == {f"policy.{key}" for key in case.saved["policy"]}
 
 
+def with_held_state(bench: Bench) -> Case:
+    """Stop in a run whose modules hold buffers and generators that are no part of their `state_dict`."""
+    held = "buffer+own+listed+python+numpy+legacy"
+    task = {"name": "held_state_task:HeldState", "held": held, "batch_size": 20}
+    return inside_everything(
+        bench, bench.config("sgd", None, "digits_mlp", workload=task, stop={"steps": 19})
+    )
+
+
+def test_every_part_that_modules_hold_matters(bench: Bench) -> None:
+    case = with_held_state(bench)
+    parts, mattering = what_matters(case, "modules.")
+    assert parts == mattering
+    held = {"own", "listed.*", "python", "numpy.*", "legacy"}
+    assert {part for part in parts if ".buffers." in part} == {"modules.buffers.*.shift.value"}
+    assert {
+        part.partition(".*.")[2].partition(".state")[0] for part in parts if ".generators." in part
+    } == held
+
+
 def by_time(bench: Bench) -> Case:
     """Stop in a run whose evaluations and end fall by the clock."""
     time = {"eval": {"every_seconds": 25 * bench.tick}, "stop": {"train_seconds": 184.5 * bench.tick}}
@@ -179,6 +199,7 @@ def test_every_other_part_matters(bench: Bench) -> None:
         inside_everything(
             bench, {**noisy, "alpha": {"policy": "observe", "interval": 8, "record": "windowed"}}
         ),
+        with_held_state(bench),
         by_time(bench),
         where_no_step_fits_any_more(bench),
         where_no_step_fits_any_more(bench, alpha={"policy": "apply", "also": []}),

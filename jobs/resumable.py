@@ -1,0 +1,69 @@
+"""Whether runs can go on from the checkpoints that they have."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import UserError
+from ..store.layout import ExperimentFiles, RunFiles
+from ..store.submissions import RunEntry
+from ..trainer.checkpoint_file import (
+    FORMAT,
+    CheckpointDamaged,
+    CheckpointFile,
+    available,
+    candidates,
+    check_content,
+    format_of,
+    other_format,
+)
+from . import attempts
+
+MOST_NAMED = 3
+
+
+def check_formats(files: ExperimentFiles, entries: Iterable[RunEntry]) -> None:
+    """Refuse runs that would go on from a checkpoint of a format that this version does not read.
+
+    A job would find that out, and fail: the run would no longer be the completed one that it was.
+
+    Raises:
+        UserError: which runs, which checkpoints, and what can be done.
+    """
+    refused = []
+    for entry in entries:
+        found = None if entry.fresh else _unreadable(files.run(entry.id))
+        if found is not None:
+            refused.append((entry.name, *found))
+    if not refused:
+        return
+    told = [f"run {name}: {file.path} {other_format(found)}" for name, file, found in refused[:MOST_NAMED]]
+    if len(refused) > MOST_NAMED:
+        told.append(f"and {len(refused) - MOST_NAMED} more runs")
+    names = [name for name, _, _ in refused] if len(refused) <= MOST_NAMED else ["RUN"]
+    again = shlex.join(["alphagrid", "retry", files.name, *names, "--fresh"])
+    raise UserError(
+        "; ".join(told),
+        "leave the runs as they are (without a larger `stop`), submit them with the alphagrid that wrote the"
+        f" checkpoints, or train them from the start: `{again}`",
+    )
+
+
+def _unreadable(run: RunFiles) -> tuple[CheckpointFile, Any] | None:
+    """Return the checkpoint that a run would go on from, and its format, if that is another one."""
+    if not available(run):
+        return None
+    earlier = attempts.read(run)
+    for file in candidates(run, attempts.ignored_until(earlier), attempts.limits(earlier)):
+        try:
+            found = format_of(file)
+            if found == FORMAT:
+                return None
+            with file.path.open("rb") as stream:
+                check_content(stream, file.checksum)
+        except (CheckpointDamaged, OSError):  # a job uses the one before
+            continue
+        return file, found
+    return None

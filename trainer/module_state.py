@@ -1,0 +1,187 @@
+"""What a model's steps depend on beside its `state_dict`: buffers that this leaves out, and generators."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .randomness import _held
+
+IN_INIT = "make it where the model is built, as a buffer or an attribute of its module"
+
+Generator = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
+
+
+class ModuleState:
+    """Saves and restores what the modules of a model hold.
+
+    Buffers: those that are not persistent, and those that `load_state_dict` could not restore, because they
+    are of another shape or type than in a new model, or not in a new model at all. Generators: torch's,
+    NumPy's and Python's that are attributes of modules, also in lists, tuples and mappings.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._new = {name: _kind(buffer) for name, _, buffer in _buffers(model)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return buffers and generators by the paths to them, as tensors and plain values."""
+        buffers = {
+            name: {"value": None if buffer is None else buffer.detach(), "persistent": persistent}
+            for name, persistent, buffer in _buffers(self._model)
+            if not persistent or self._new.get(name) != _kind(buffer) or _overlaps(buffer)
+        }
+        generators = {name: _saved(generator) for name, generator in _generators(self._model)}
+        return {"buffers": buffers, "generators": generators}
+
+    def load_state_dict(self, state: dict[str, Any] | None, device: torch.device) -> list[str]:
+        """Restore what `state_dict` gave, before the model's own is; return warnings.
+
+        None: the checkpoint is one of those that were written without.
+
+        Raises:
+            UserError: the model has no place for something.
+        """
+        if state is None:
+            return self._not_restored()
+        self._load_buffers(state["buffers"], device)
+        return self._load_generators(state["generators"])
+
+    def _load_buffers(self, buffers: dict[str, Any], device: torch.device) -> None:
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        for name, saved in buffers.items():
+            path, _, own = name.rpartition(".")
+            if path not in modules or (own not in modules[path]._buffers and hasattr(modules[path], own)):
+                raise UserError(f"the checkpoint has a buffer {name}, the model has no place for it", IN_INIT)
+            _set_buffer(modules[path], own, saved["value"], saved["persistent"], device)
+
+    def _load_generators(self, generators: dict[str, Any]) -> list[str]:
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        present = dict(_generators(self._model))
+        warnings = []
+        for name, saved in generators.items():
+            path, _, own = name.rpartition(".")
+            if name not in present and path in modules:  # a forward pass makes it
+                setattr(modules[path], own, _made(saved["kind"]))
+                present[name] = getattr(modules[path], own)
+            if name not in present:
+                raise UserError(f"the checkpoint has a generator {name}, the model has none", IN_INIT)
+            kind = _saved(present[name])["kind"]
+            if kind == saved["kind"]:
+                _restore(present[name], saved["state"])
+            else:
+                warnings.append(
+                    f"the generator {name} begins anew: it was a {saved['kind']}, and is a {kind}"
+                )
+        return warnings
+
+    def _not_restored(self) -> list[str]:
+        """Return a warning if there is something that the checkpoint should hold."""
+        state = self.state_dict()
+        names = [*state["buffers"], *state["generators"]]
+        if not names:
+            return []
+        told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return [f"the checkpoint is an older alphagrid's, which did not save {told}: they begin anew"]
+
+
+def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
+    """Yield path, persistence and value of each buffer of each module."""
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            persistent = name not in module._non_persistent_buffers_set
+            yield f"{path}.{name}" if path else name, persistent, buffer
+
+
+def _kind(buffer: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
+    return None if buffer is None else (buffer.shape, buffer.dtype)
+
+
+def _overlaps(buffer: Tensor | None) -> bool:
+    """Return whether elements of a buffer share memory, so that nothing can be copied into it."""
+    if buffer is None or buffer.layout is not torch.strided:
+        return False
+    return any(size > 1 and stride == 0 for size, stride in zip(buffer.shape, buffer.stride(), strict=True))
+
+
+def _set_buffer(
+    module: nn.Module, name: str, value: Tensor | None, persistent: bool, device: torch.device
+) -> None:
+    """Copy a value into a buffer that has room for it; else put it in the buffer's place."""
+    buffer = module._buffers.get(name)
+    if value is not None and buffer is not None and _kind(buffer) == _kind(value) and not _overlaps(buffer):
+        with torch.no_grad():
+            buffer.copy_(value)
+        return
+    where = device if buffer is None else buffer.device
+    module.register_buffer(name, None if value is None else value.to(where), persistent=persistent)
+
+
+def _generators(model: nn.Module) -> Iterator[tuple[str, Generator]]:
+    """Yield each generator that modules hold, by the path to it; one that is held twice is yielded once."""
+    seen: set[int] = set()
+    for place, item in _held(model):
+        if not isinstance(item, Generator) or isinstance(item, random.SystemRandom):  # which has no state
+            continue
+        if id(item) not in seen:
+            seen.add(id(item))
+            yield place, item
+
+
+def _saved(generator: Generator) -> dict[str, Any]:
+    """Return the kind and the state of a generator as tensors and plain values."""
+    if isinstance(generator, torch.Generator):
+        return {"kind": f"torch.Generator on {generator.device.type}", "state": generator.get_state()}
+    if isinstance(generator, random.Random):
+        version, internal, gauss = generator.getstate()
+        return {"kind": "random.Random", "state": [version, list(internal), gauss]}
+    if isinstance(generator, np.random.RandomState):
+        return {"kind": "numpy.random.RandomState", "state": _plain(generator.get_state(legacy=False))}
+    bits = generator.bit_generator
+    return {"kind": f"numpy.random.{type(bits).__name__}", "state": _plain(bits.state)}
+
+
+def _made(kind: str) -> Generator:
+    """Return a new generator of a kind."""
+    if kind.startswith("torch."):
+        return torch.Generator(kind.rpartition(" ")[2])
+    if kind == "random.Random":
+        return random.Random()
+    if kind == "numpy.random.RandomState":
+        return np.random.RandomState()
+    return np.random.Generator(getattr(np.random, kind.rpartition(".")[2])())
+
+
+def _restore(generator: Generator, state: Any) -> None:
+    """Put a generator into the state that was saved."""
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        version, internal, gauss = state
+        generator.setstate((version, tuple(internal), gauss))
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(_of_plain(state))
+    else:
+        generator.bit_generator.state = _of_plain(state)
+
+
+def _plain(state: Any) -> Any:
+    """Return a state of NumPy's with tensors for its arrays and plain values for its numbers."""
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, np.ndarray):
+        return torch.from_numpy(state.copy())
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def _of_plain(state: Any) -> Any:
+    """Undo `_plain`."""
+    if isinstance(state, dict):
+        return {key: _of_plain(value) for key, value in state.items()}
+    return state.numpy() if isinstance(state, Tensor) else state
