@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .buffers import buffers_preserved
-from .randomness import preserved
+from .randomness import Generators
 from .streams import Batch
 
 BATCHES = 50
@@ -34,7 +34,7 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
         yield
         return
     with buffers_preserved(model):
-        with preserved(), torch.no_grad(), _averaging(model):
+        with Generators(model).preserved(), torch.no_grad(), _averaging(model):
             model.train()
             before = _values(model)
             model(first["inputs"])

@@ -10,7 +10,6 @@ from ..errors import UserError
 from ..store import journal
 from ..store.data_identity import compare, differing_splits
 from ..store.layout import RunFiles
-from .randomness import preserved
 from .recorder import Recorder
 from .resume import Resume
 from .session import Session
@@ -70,7 +69,7 @@ def warn(recorder: Recorder, message: str) -> None:
 
 def _describe(session: Session) -> dict[str, Any]:
     """Return what the workload tells of its data, with `fingerprint`, which is None where there is none."""
-    with preserved():
+    with session.generators.preserved():
         told = dict(session.workload.provenance())
         if told.get("fingerprint") is None:
             told.update(session.workload.data_fingerprint(["train", *session.config.eval.splits]))
