@@ -120,6 +120,10 @@ AllowCodeChangeOption = Annotated[
     bool,
     typer.Option("--allow-code-change", help="Let runs go on with other code than they had before."),
 ]
+AllowDataChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-data-change", help="Let runs go on with other data than they had before."),
+]
 
 
 @app.command(epilog="Example: alphagrid submit specs/quickstart.yaml --set base.stop.steps=500 --wait")
@@ -150,6 +154,7 @@ def submit(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --prune cancels.")] = False,
     allow_code_change: AllowCodeChangeOption = False,
+    allow_data_change: AllowDataChangeOption = False,
     as_json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
@@ -173,7 +178,14 @@ def submit(
     under = _root(root)
     for warning in experiment.warnings:
         terminal.say(f"warning: {warning}")
-    submitted = send(experiment, chosen, under, allow_code_change=allow_code_change, canary=canary)
+    submitted = send(
+        experiment,
+        chosen,
+        under,
+        allow_code_change=allow_code_change,
+        allow_data_change=allow_data_change,
+        canary=canary,
+    )
     _say_submitted(submitted, under, prune)
     pruned = _prune(under, experiment.name, yes) if prune else []
     if as_json:
@@ -356,6 +368,7 @@ def retry(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the runs to their end.")] = False,
     profile: ProfileOption = None,
     allow_code_change: AllowCodeChangeOption = False,
+    allow_data_change: AllowDataChangeOption = False,
     root: RootOption = None,
 ) -> None:
     """Send failed, cancelled or lost runs once more."""
@@ -373,6 +386,7 @@ def retry(
         profile=other,
         exclude_nodes=exclude_node or [],
         allow_code_change=allow_code_change,
+        allow_data_change=allow_data_change,
     )
     _say_submitted(submitted, under)
     _say_how_to_begin_anew(submitted, selectors or [])

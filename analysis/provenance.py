@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..store.queries import EventRow
 from .data import ExperimentData, RunData
 
 
 def provenance(run: RunData) -> dict[str, Any]:
     """Return what the run's newest `data` event says; nothing where there is none."""
-    told = [event.details for event in run.events if event.event == "data"]
-    return dict(told[-1]) if told else {}
+    parts = data_parts(run)
+    return dict(parts[-1].details) if parts else {}
+
+
+def data_parts(run: RunData) -> list[EventRow]:
+    """Return the `data` events of the attempts that the run's steps come from, by the step each began at.
+
+    Attempts that were refused because of their data are left out, and those whose steps were all done again.
+    """
+    parts: list[EventRow] = []
+    for event in run.events:
+        if event.event == "data" and event.details.get("verification") != "refused":
+            parts = [*(part for part in parts if part.step < event.step), event]
+    return parts
 
 
 def missing_warnings(data: ExperimentData) -> list[str]:

@@ -12,6 +12,7 @@ from ..errors import SystemRefused
 from .budget import Outcome
 from .comparison import Comparison, ReportData
 from .data import RunData
+from .data_identity import data_warnings
 from .figures import Figure
 from .hardware import hardware_warnings
 from .provenance import missing_warnings, synthetic_warnings
@@ -50,7 +51,8 @@ def warnings(data: ReportData) -> list[str]:
     files = ", ".join(data.experiment.damaged)
     damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
     made_up = synthetic_warnings(data.experiment) + missing_warnings(data.experiment)
-    return made_up + damaged + _workload_warnings(data) + hardware_warnings(data.experiment) + stale
+    differing = _workload_warnings(data) + data_warnings(data.experiment)
+    return made_up + damaged + differing + hardware_warnings(data.experiment) + stale
 
 
 def _workload_warnings(data: ReportData) -> list[str]:

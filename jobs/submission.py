@@ -62,6 +62,7 @@ def submit(
     root: Root,
     *,
     allow_code_change: bool = False,
+    allow_data_change: bool = False,
     canary: bool = False,
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
@@ -104,6 +105,7 @@ def submit(
             experiment=experiment.name,
             profile=_profile_record(profile, experiment.variables, known),
             **given.fields(allow_code_change),
+            data_change_allowed=allow_data_change,
             runs=chosen,
             named=named,
             canary=chosen[0].id if canary and len(chosen) > 1 else None,
@@ -133,6 +135,7 @@ def retry(
     profile: Profile | None = None,
     exclude_nodes: Sequence[str] = (),
     allow_code_change: bool = False,
+    allow_data_change: bool = False,
     now: float | None = None,
 ) -> Submitted:
     """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
@@ -157,7 +160,9 @@ def retry(
         for run_id, standing in certain_standings(root, files, sent).items():
             verdicts[run_id] = retry_verdict(Situation(standing.state, (), standing.is_alive), fresh)
         again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
-        groups = _groups(files, past, again, profile, exclude_nodes, fresh, allow_code_change, now)
+        groups = _groups(
+            files, past, again, profile, exclude_nodes, fresh, allow_code_change, allow_data_change, now
+        )
         told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
         scontrol.cancel(held_back(unproven, again))
         handed = HandedOver()
@@ -269,6 +274,7 @@ def _groups(
     exclude_nodes: Sequence[str],
     fresh: bool,
     allow_code_change: bool,
+    allow_data_change: bool,
     now: float,
 ) -> list[tuple[Profile, Submission]]:
     """Return one new submission per profile and source of code that the runs were last sent with."""
@@ -290,6 +296,7 @@ def _groups(
             experiment=past[-1].experiment,
             profile=record,
             **given.fields(allow_code_change),
+            data_change_allowed=allow_data_change,
             runs=runs,
             named=past[-1].named,
         )

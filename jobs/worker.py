@@ -251,7 +251,7 @@ def _train(
         writer.append("event", resume.step, resume.train_seconds, event="warning", message=warning)
     _discard_checkpoints(task.run, number, -1 if start["fresh"] else resume.step)
     log.info("attempt %d of %s starts at step %d", number, task.entry.name, resume.step)
-    outcome = _run_loop(config, task.run, writer, number, resume, stop)
+    outcome = _run_loop(task, config, writer, number, resume, stop)
     return outcome.status, outcome.reason
 
 
@@ -281,11 +281,12 @@ def _discard_checkpoints(run: RunFiles, number: int, step: int) -> None:
 
 
 def _run_loop(
-    config: TrainingConfig, run: RunFiles, writer: Journal, number: int, resume: Resume, stop: StopRequest
+    task: _Task, config: TrainingConfig, writer: Journal, number: int, resume: Resume, stop: StopRequest
 ) -> Outcome:
     from ..trainer import loop
 
-    return loop.train(config, run, writer, number, resume, stop)
+    allowed = task.submission.data_change_allowed
+    return loop.train(config, task.run, writer, number, resume, stop, allow_data_change=allowed)
 
 
 def _explain(task: _Task, error: BaseException, number: int, writer: Journal) -> tuple[Ending, str | None]:

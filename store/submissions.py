@@ -74,6 +74,8 @@ class Submission(_Manifest):
     """Whether git saw changes that were not committed."""
     code_change_allowed: bool = False
     """Whether runs may go on with other code than that of their earlier attempts."""
+    data_change_allowed: bool = False
+    """Whether runs may go on with other data than those that their checkpoints were trained on."""
     runs: list[RunEntry]
     named: dict[str, Title]
     """All runs that the specification names, also those not sent, by id and in its order."""

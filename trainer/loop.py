@@ -14,6 +14,7 @@ from ..store.journal import Journal
 from ..store.layout import RunFiles
 from .clock import Clock
 from .config import TrainingConfig
+from .data_check import check_data
 from .outcome import Outcome
 from .recorder import Recorder
 from .rehearsal import rehearse
@@ -34,14 +35,17 @@ def train(
     resume: Resume,
     stop_request: StopRequest,
     now: Callable[[], float] = time.perf_counter,
+    *,
+    allow_data_change: bool = False,
 ) -> Outcome:
     """Train until the config's stop, a stop request, or divergence; report to the journal.
 
     `now` is the host's clock [s]. A stop request ends the step in progress, writes a checkpoint, and
-    returns an interrupted outcome.
+    returns an interrupted outcome. With `allow_data_change` a resumed run may go on with other data.
 
     Raises:
         UserError: the config asks for something that this model or loss cannot do.
+        DataChanged: the data are not those that the checkpoint was trained on, and that is not allowed.
         OSError: a checkpoint could not be written.
     """
     started = now()
@@ -56,8 +60,8 @@ def train(
         session.load_state_dict(resume.state)
     for name in resume.damaged:
         recorder.event("checkpoint_damaged", file=name)
-    if provenance := session.workload.provenance():
-        recorder.event("data", **provenance)
+    if recorder.goes_on:
+        check_data(session, recorder, run, resume, allow_data_change)
     recorder.evaluate_if_pending()
 
     if recorder.goes_on and not _finished(session):

@@ -22,6 +22,10 @@ class Resume:
     state: dict[str, Any] | None = None
     damaged: tuple[str, ...] = ()
     """Names of newer checkpoints that could not be used."""
+    attempt: int = 0
+    """The attempt that wrote the checkpoint."""
+    after_attempt: int = 0
+    """Attempts up to this one do not count any more."""
 
 
 def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | None = None) -> Resume:
@@ -47,7 +51,8 @@ def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | N
             continue
         if damaged:
             log.warning("%s, the newest sound checkpoint, is used", file.path.name)
-        return Resume(file.step, state["clock"]["train_seconds"], state, tuple(damaged))
+        seconds = state["clock"]["train_seconds"]
+        return Resume(file.step, seconds, state, tuple(damaged), file.attempt, after_attempt)
     if damaged:
         log.warning("no sound checkpoint is left: the run starts over")
     return Resume(damaged=tuple(damaged))

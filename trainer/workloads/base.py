@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..streams import Batch, ShuffledStream, Stream, derive
+from .fingerprint import fingerprint
 from .options import WorkloadOptions
 
 EVALUATION_BATCH = 8192
@@ -46,7 +47,16 @@ class Workload(ABC):
     def provenance(self) -> dict[str, Any]:
         """Return what a run's journal says of the data, as JSON values; nothing by default.
 
-        With `synthetic: true` every report says so, in the words of `made_by`.
+        With `synthetic: true` every report says so, in the words of `made_by`. A `fingerprint`, a text, is
+        compared whenever a run is resumed, and among the runs of a report: it has to be the same for the same
+        data, and another for other data.
+        """
+        return {}
+
+    def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
+        """Return `fingerprint`, and maybe `split_fingerprints`, of some splits; nothing if there is none.
+
+        It is not asked for where `provenance` tells a fingerprint.
         """
         return {}
 
@@ -76,6 +86,10 @@ class InMemoryWorkload(Workload):
         data = self._read(name)
         for start in range(0, len(data["targets"]), EVALUATION_BATCH):
             yield {key: tensor[start : start + EVALUATION_BATCH] for key, tensor in data.items()}
+
+    def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
+        """Return a hash of the tensors of some splits; nothing if `data` gives anything but dense tensors."""
+        return fingerprint({split: self._read(split) for split in splits})
 
     @cache  # noqa: B019 (a workload lives as long as its run)
     def _read(self, split: str) -> dict[str, Tensor]:

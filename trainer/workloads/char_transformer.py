@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ..streams import Batch, ShuffledStream, Stream, derive
 from .base import Workload
+from .fingerprint import fingerprint
 from .options import CharTransformerOptions
 from .transformer import Transformer
 
@@ -54,6 +56,10 @@ class CharTransformer(Workload):
     def train_examples(self) -> int:
         """The windows of one pass over the training files."""
         return len(_starts(_text("train"), self.options.context))
+
+    def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
+        """Return a hash of the text of some splits: another Python comes with another library."""
+        return fingerprint({split: {"text": _text(split)} for split in splits})
 
     def split(self, name: str) -> Iterable[Batch]:
         """Yield windows that are spread evenly over the text of a split."""

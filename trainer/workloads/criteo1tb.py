@@ -75,6 +75,11 @@ class Criteo1TB(Workload):
         sizes = {name: sum(map(len, splits_.pieces(name))) for name in ("train", "validation", "test")}
         return {**found.provenance, "rows": {"training": len(splits_.training), **sizes}}
 
+    def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
+        """Return a hash of the text, where it is read as it is."""
+        rows = self._data.rows
+        return {"fingerprint": rows.fingerprint} if isinstance(rows, TextRows) else {}
+
     def batch(self, rows: Positions) -> Batch:
         """Return rows by their numbers as a batch; a row that could not be read weighs nothing."""
         found, sound = self._data.rows.take(rows)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import mmap
+import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +57,15 @@ class TextRows:
         for lines in self._files:
             found[lines.file.day] = found.get(lines.file.day, 0) + len(lines)
         return found
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the files' text in their order."""
+        told = [
+            [lines.file.day, lines.file.header_lines, lines.file.size, lines.checksum]
+            for lines in self._files
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def take(self, rows: Positions) -> tuple[Rows, Mask | None]:
         """Return rows by their numbers, and which of them are sound (None: all).
@@ -110,8 +122,13 @@ class _Lines:
     def __init__(self, file: SourceFile) -> None:
         self.file = file
         self._text = _mapped(file.path)
-        starts = range(0, len(self._text), CHUNK_BYTES)
-        counts = [self._text[start : start + CHUNK_BYTES].count(b"\n") for start in starts]
+        self.checksum = 0
+        """CRC-32 of the text."""
+        counts = []
+        for start in range(0, len(self._text), CHUNK_BYTES):
+            chunk = self._text[start : start + CHUNK_BYTES]
+            counts.append(chunk.count(b"\n"))
+            self.checksum = zlib.crc32(chunk, self.checksum)
         self._newlines = np.cumsum([0, *counts])
         self._places: OrderedDict[int, Positions] = OrderedDict()
         unended = self._text[-1] != NEWLINE
