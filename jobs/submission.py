@@ -24,10 +24,10 @@ from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, preconditions, slurm
+from . import code, continuity, data_paths, debug, environment, local, preconditions, slurm
 from .code import Code
 from .exclusion import keeping_off
-from .grid import Experiment, Run
+from .grid import Experiment
 from .handover import HandedOver, hand_over
 from .reconciliation import Situation, Verdict, retry_verdict
 from .standing import Sent, certain_standings, newest
@@ -89,7 +89,7 @@ def submit(
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
-        wanted = {run.id: _entry(run) for run in experiment.runs}
+        wanted = {entry.id: entry for entry in data_paths.entries(experiment)}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)
         before = survey(root, files, past, wanted, profile, time.time())
@@ -99,6 +99,7 @@ def submit(
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
         }
         given, told = _prepared(files, experiment, profile, chosen, past, allow_code_change)
+        told += data_paths.changes(chosen, sent_before)
         submission = Submission(
             id=submissions.new_id(now),
             created=now,
@@ -224,12 +225,6 @@ def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, Sen
 
 def _point(entry: RunEntry) -> continuity.Point:
     return continuity.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
-
-
-def _entry(run: Run) -> RunEntry:
-    return RunEntry(
-        id=run.id, name=run.name, baseline=run.baseline, params=dict(run.params), config=run.config.as_dict()
-    )
 
 
 def _profile_record(profile: Profile, used: Iterable[str], known: Mapping[str, str]) -> dict[str, Any]:

@@ -41,8 +41,13 @@ def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> d
 
 def where_used(document: Document, name: str) -> str:
     """Return file, line and key of the first `${name}` in a specification; the file alone if none is."""
+    return place_of_text(document, f"${{{name}}}")
+
+
+def place_of_text(document: Document, part: str) -> str:
+    """Return file, line and key of the first string that contains `part`; the file alone if none does."""
     for path, text in _strings(document.value, ()):
-        if f"${{{name}}}" in text:
+        if part in text:
             return f"{document.place(*path)}: {dotted(path)}"
     return document.source
 

@@ -28,7 +28,7 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, data_paths, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -369,7 +369,9 @@ def _configuration(task: _Task) -> TrainingConfig:
     content = json.dumps(copy, indent=1).encode()
     if not task.run.config.exists() or task.run.config.read_bytes() != content:
         write_atomically(task.run.config, content)
-    config = TrainingConfig.model_validate(expand_variables(task.entry.config, os.environ))
+    written = data_paths.written_config(task.entry)
+    config = TrainingConfig.model_validate(expand_variables(written, os.environ))
+    config = data_paths.with_expanded_paths(config, task.entry)
     if (
         task.submission.code_hash is not None and task.cluster != "debug"
     ):  # which runs what was imported to check it

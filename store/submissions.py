@@ -37,6 +37,10 @@ class RunEntry(Title):
     """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
     fresh: bool = False
     """Begin anew instead of going on from the last checkpoint."""
+    workload: dict[str, Any] | None = None
+    """The config's section `workload` with its paths resolved; None where they are as in the config."""
+    data_folder: str | None = None
+    """The specification's folder, where paths begin with `${VAR}`: from it they are resolved on the node."""
 
 
 class JobRef(_Manifest):

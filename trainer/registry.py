@@ -101,7 +101,7 @@ class Registry:
 
 
 def _dump(section: Section, info: core_schema.SerializationInfo) -> dict[str, Any]:
-    return section.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults)
+    return section.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults, context=info.context)
 
 
 def _alternative(options: type[Section], tag: str, name: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def train_run(tmp_path: Path) -> TrainRun:
         run.path.mkdir(parents=True, exist_ok=True)
         number = len(run.journals()) + 1
         journal = Journal.create(run.journal(number))
-        clock = {} if now is None else {"now": now}
+        clock: dict[str, Any] = {} if now is None else {"now": now}
         outcome = train(
             TrainingConfig.model_validate(config),
             run,

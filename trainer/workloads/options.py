@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from ..data_path import DataPath as DataPath  # users import it from here
 from ..registry import Section
 
 Size = Annotated[int, Field(ge=1)]
@@ -158,9 +159,9 @@ class Criteo1TBOptions(DLRMOptions):
     of those. See docs/criteo.md.
     """
 
-    data_dir: Annotated[str, Field(min_length=1)]
+    data_dir: DataPath
     """Folder that `alphagrid data prepare criteo1tb` made, or one of plain TSV or CSV files, which are then
-    read as they are."""
+    read as they are. A relative path counts from the specification's folder."""
     batch_size: Size = 32768
     evaluation_examples: Size | None = None
     """Most examples of each evaluated split, in pieces spread evenly over it; null: the whole split."""
