@@ -535,6 +535,8 @@ def data_prepare(
         _print_json(dataset.summary())
     for remark in prepared.remarks:
         terminal.say(remark)
+    for warning in prepared.warnings:
+        terminal.say(f"warning: {warning}")
     terminal.say(
         f"prepared {sum(dataset.days.values()):,} rows of {len(dataset.days)} days "
         f"in {out} ({terminal.size(dataset.bytes)})"

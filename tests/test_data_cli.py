@@ -38,6 +38,18 @@ def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path)
     assert f"{shard}: not what was written" in run("data", "check", "criteo1tb", out, code=1).stdout
 
 
+@pytest.mark.slow
+def test_what_may_be_a_mistake_in_logs_is_a_warning(tmp_path: Path) -> None:
+    text = (Path(__file__).parent / "data" / "made_up_clicks" / "day_0").read_bytes()
+    (tmp_path / "day_3").write_bytes(text[:-1])
+    found = run("data", "prepare", "criteo1tb", tmp_path, tmp_path / "out", "--jobs", "1")
+    told = found.stderr.replace("\n", " ")
+    assert (
+        "warning: other numbers of rows than Criteo has published: day 3: 200 instead of 181,115,208" in told
+    )
+    assert "day_3: the last line has no line end; the file may be cut off" in told
+
+
 def test_what_is_wrong_is_said_without_a_traceback(tmp_path: Path) -> None:
     found = run("data", "prepare", "criteo1tb", tmp_path, tmp_path / "out", code=2)
     assert "holds no click logs" in found.stderr

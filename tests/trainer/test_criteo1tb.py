@@ -199,6 +199,19 @@ def test_bad_lines_of_plain_text_weigh_nothing_and_are_told(
     assert "weights" not in next(iter(made.split("test")))
 
 
+def test_text_that_is_read_as_it_is_gets_the_warnings_of_preparing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "day_0").write_bytes((MADE_UP / "day_0").read_bytes()[:-3])
+    with caplog.at_level(logging.WARNING, "alphagrid"):
+        assert workload(tmp_path).train_examples == 191
+    assert f"{tmp_path / 'day_0'}: the last line has no line end; the file may be cut off" in caplog.text
+    assert "day 0: 200 instead of 195,841,983" in caplog.text
+    caplog.clear()
+    assert workload(MADE_UP).train_examples == 200  # these are synthetic
+    assert "instead of" not in caplog.text
+
+
 def test_too_many_bad_lines_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 of 200 lines read are no rows"):
         list(workload(spoilt(tmp_path)).split("train"))

@@ -179,6 +179,85 @@ def test_corrupt_gzip_and_empty_files_are_told_together(tmp_path: Path) -> None:
     assert "day_2.gz:1: not sound gzip" in error.value.message
 
 
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0_00"])
+@pytest.mark.parametrize("unit_bytes", [1 << 28, 5_000])
+def test_a_file_that_ends_within_a_line_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, unit_bytes: int
+) -> None:
+    monkeypatch.setattr(units, "UNIT_BYTES", unit_bytes)
+    files = {name: DAY_0[:-3], "day_1": DAY_1}  # two of the last token's digits are gone: it still is one
+    warning = f"{tmp_path / 'logs' / name}: the last line has no line end; the file may be cut off"
+    found = prepared(tmp_path, files)
+    assert found.dataset.days == {0: 200, 1: 200}
+    assert [told for told in found.warnings if "line end" in told] == [warning]
+    again = prepare(tmp_path / "logs", tmp_path / "out", 1)  # nothing is converted again
+    assert again.warnings == found.warnings
+
+
+def test_days_of_other_sizes_than_published_are_warned_of(tmp_path: Path) -> None:
+    found = prepared(tmp_path, {"day_0": DAY_0, "day_1.gz": DAY_1, "day_24": DAY_1})
+    days = "day 0: 200 instead of 195,841,983, day 1: 200 instead of 199,563,535"
+    assert found.warnings == [f"other numbers of rows than Criteo has published: {days}"]
+    assert len(found.dataset.days) == 3
+
+
+def test_many_days_of_other_sizes_are_one_warning(tmp_path: Path) -> None:
+    (told,) = prepared(tmp_path, {f"day_{day}": LINES[0][day] for day in range(8)}).warnings
+    assert "day 4: 1 instead of 152,115,810 and 3 more" in told
+
+
+def test_a_days_parts_and_bad_lines_count_together_without_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "alphagrid.trainer.workloads.criteo.synthesis.PUBLISHED_ROWS", (201, 200, *sources.PUBLISHED_ROWS[2:])
+    )
+    files = {"day_0_00": HEADER + DAY_0, "day_0_01": b"no row\n", "day_1": DAY_1}
+    assert prepared(tmp_path, files, max_bad_share=0.01).warnings == []
+
+
+def test_logs_that_are_no_days_have_no_published_size(tmp_path: Path) -> None:
+    assert prepared(tmp_path, {"train.txt": DAY_0}).warnings == []
+
+
+def test_the_published_rows_are_those_of_the_splits() -> None:
+    assert sum(sources.PUBLISHED_ROWS[:23]) == 4_195_197_692
+    assert sources.PUBLISHED_ROWS[23] == 178_274_637
+
+
+def test_synthetic_logs_have_the_sizes_that_were_synthesized(tmp_path: Path) -> None:
+    synthesize(tmp_path / "logs", 400, days=3)
+    assert prepare(tmp_path / "logs", tmp_path / "out", 1).warnings == []
+    lines = (tmp_path / "logs" / "day_1").read_bytes().splitlines(keepends=True)
+    (tmp_path / "logs" / "day_1").write_bytes(b"".join(lines[:-10]))
+    assert prepare(tmp_path / "logs", tmp_path / "out", 1).warnings == [
+        "other numbers of rows than were synthesized: day 1: 123 instead of 133"
+    ]
+
+
+@pytest.mark.parametrize("block", [1 << 21, 64])
+def test_zeros_after_a_gzip_stream_are_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", block)
+    logs = made(tmp_path, {})
+    members = [gzip.compress(DAY_0) + bytes(1000), gzip.compress(DAY_1) + bytes(7)]
+    (logs / "day_0.gz").write_bytes(b"".join(members))
+    found = prepare(logs, tmp_path / "out", 1)
+    np.testing.assert_array_equal(rows_of(found.dataset), ALL)
+    assert found.dataset.damaged == ()
+
+
+def test_anything_else_after_a_gzip_stream_is_damage(tmp_path: Path) -> None:
+    logs = made(tmp_path, {})
+    (logs / "day_0.gz").write_bytes(gzip.compress(DAY_0) + bytes(10) + b"rest")
+    with pytest.raises(UserError, match=r"day_0.gz:201: "):
+        prepare(logs, tmp_path / "out", 1)
+    (logs / "day_0.gz").write_bytes(bytes(100))
+    with pytest.raises(UserError, match=r"day_0.gz:1: not sound gzip"):
+        prepare(logs, tmp_path / "out", 1)
+
+
 def test_a_mended_file_alone_is_read_again(tmp_path: Path) -> None:
     logs = made(tmp_path, {"day_0": DAY_0, "day_1": b""})
     with pytest.raises(UserError):

@@ -141,6 +141,8 @@ class _Data:
         for remark in remarks_on_days(file.day for file in files):
             log.warning("%s: %s", folder, remark)
         rows, synthetic = TextRows(files, max_bad_share), read_provenance(folder)
+        for warning in rows.warnings(synthetic):
+            log.warning("%s: %s", folder, warning)
         provenance = {
             "mode": "direct",
             "missing_days": missing_days(file.day for file in files),

@@ -8,15 +8,17 @@ import logging
 import mmap
 import zlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import UserError
 from .columns import COLUMNS, Rows
-from .sources import SourceFile
+from .sources import SourceFile, warnings_on_rows
+from .synthesis import expected_rows
 from .text import NEWLINE, Format, parse
 
 CHUNK_BYTES = 4 << 20
@@ -57,6 +59,13 @@ class TextRows:
         for lines in self._files:
             found[lines.file.day] = found.get(lines.file.day, 0) + len(lines)
         return found
+
+    def warnings(self, synthetic: Mapping[str, Any] | None) -> list[str]:
+        """Return warnings about days of other sizes than published or synthesized, and unended files."""
+        named = {lines.file.day for lines in self._files if lines.file.is_named_by_day}
+        rows = {day: count for day, count in self.days.items() if day in named}
+        unended = [lines.file.path for lines in self._files if lines.unended]
+        return warnings_on_rows(rows, *expected_rows(synthetic), unended)
 
     @property
     def fingerprint(self) -> str:
@@ -131,8 +140,8 @@ class _Lines:
             self.checksum = zlib.crc32(chunk, self.checksum)
         self._newlines = np.cumsum([0, *counts])
         self._places: OrderedDict[int, Positions] = OrderedDict()
-        unended = self._text[-1] != NEWLINE
-        self._count = int(self._newlines[-1]) + unended - file.header_lines
+        self.unended = self._text[-1] != NEWLINE
+        self._count = int(self._newlines[-1]) + self.unended - file.header_lines
 
     def __len__(self) -> int:
         return self._count

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ....errors import SystemRefused, UserError
 from ....store import locks
 from ....store.files import write_atomically
 from .shards import MANIFEST, Dataset
-from .sources import SourceFile, find, missing_days, remarks_on_days
-from .synthesis import read_provenance
+from .sources import SourceFile, find, missing_days, remarks_on_days, warnings_on_rows
+from .synthesis import expected_rows, read_provenance
 from .units import Note, Unit, done, units_of
 from .workers import convert_all
 
@@ -27,6 +28,8 @@ class Prepared:
 
     dataset: Dataset
     remarks: list[str]
+    warnings: list[str]
+    """What is legitimate, but may be a mistake: files that seem cut off, days of unexpected sizes."""
 
 
 def prepare(
@@ -117,7 +120,7 @@ def _concluded(
         read_provenance(source),
     )
     dataset.write()
-    return Prepared(dataset, findings.remarks(folder))
+    return Prepared(dataset, findings.remarks(folder), findings.warnings(dataset.synthetic))
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,18 @@ class _Findings:
                 *self.examples(folder),
             ]
         return found
+
+    def warnings(self, synthetic: dict[str, Any] | None) -> list[str]:
+        """Return warnings about days of other sizes than published or synthesized, and unended files."""
+        rows: Counter[int] = Counter()
+        for file in self.files:
+            if file.is_named_by_day:
+                rows[file.day] -= file.header_lines
+        for unit, note in zip(self.units, self.notes, strict=True):
+            if unit.file.is_named_by_day:
+                rows[unit.file.day] += note.lines
+        unended = [unit.file.path for unit, note in zip(self.units, self.notes, strict=True) if note.unended]
+        return warnings_on_rows(rows, *expected_rows(synthetic), unended)
 
     def examples(self, folder: Path) -> list[str]:
         """Return the kinds of bad lines with their numbers, and where the first are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,16 @@ DAY = re.compile(r"day_(\d+)(?:_(\d+))?(?:\.(?:tsv|txt|csv))?(\.gz)?")
 OTHER = re.compile(r".+\.(?:tsv|txt|csv)(\.gz)?")
 READ_BYTES = 2 << 20
 FIRST_BYTES = 1 << 16
-LAST_DAY = 23
-"""Of Criteo 1TB."""
 """The first line is looked for in so many."""
+PUBLISHED_ROWS = (
+    195_841_983, 199_563_535, 196_792_019, 181_115_208, 152_115_810, 172_548_507, 204_846_845, 200_801_003,
+    193_772_492, 198_424_372, 185_778_055, 153_588_700, 169_003_364, 194_216_520, 194_081_279, 187_154_596,
+    177_984_934, 163_382_602, 142_061_091, 156_534_237, 193_627_464, 192_215_183, 189_747_893, 178_274_637,
+)  # fmt: skip
+"""Rows of the days of Criteo 1TB."""
+LAST_DAY = len(PUBLISHED_ROWS) - 1
+MOST_DAYS = 5
+"""Days that a warning names."""
 GZIP = 31
 """zlib's name for a gzip header and trailer."""
 
@@ -39,6 +46,11 @@ class SourceFile:
     header_lines: int
     size: int
     mtime_ns: int
+
+    @property
+    def is_named_by_day(self) -> bool:
+        """Whether the file's name says which day it holds."""
+        return DAY.fullmatch(self.path.name) is not None
 
 
 def find(source: Path) -> list[SourceFile]:
@@ -91,18 +103,35 @@ def remarks_on_days(days: Iterable[int]) -> list[str]:
     return found
 
 
-def texts(file: SourceFile, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+def warnings_on_rows(
+    rows: Mapping[int, int], expected: Mapping[int, int], whose: str, unended: Iterable[Path] = ()
+) -> list[str]:
+    """Return a warning if days have other numbers of rows than expected, and one for each unended file."""
+    other = [day for day, count in sorted(rows.items()) if expected.get(day, count) != count]
+    told = [f"day {day}: {rows[day]:,} instead of {expected[day]:,}" for day in other[:MOST_DAYS]]
+    more = f" and {len(other) - MOST_DAYS} more" if len(other) > MOST_DAYS else ""
+    found = [f"other numbers of rows than {whose}: {', '.join(told)}{more}"] if other else []
+    cut = (f"{path}: the last line has no line end; the file may be cut off" for path in unended)
+    return [*found, *cut]
+
+
+def texts(
+    file: SourceFile, start: int, stop: int, on_unended: Callable[[], None] = lambda: None
+) -> Iterator[tuple[bytes, int]]:
     """Yield the lines that begin between two bytes of a file, many at a time, and how far the file was read.
 
-    Every text ends with a newline. A compressed file is always read whole.
+    Every text ends with a newline; `on_unended` is called if the file's last line has none. A compressed
+    file is always read whole.
 
     Raises:
         Damaged: a compressed file has no proper end; all lines before that have been yielded.
     """
-    return _inflated(file.path) if file.is_gzip else _plain(file.path, start, stop)
+    if file.is_gzip:
+        return _inflated(file.path, on_unended)
+    return _plain(file.path, start, stop, on_unended)
 
 
-def _plain(path: Path, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+def _plain(path: Path, start: int, stop: int, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
     with path.open("rb") as file:
         if start:
             file.seek(start - 1)
@@ -115,16 +144,21 @@ def _plain(path: Path, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
             if not text:
                 return
             position += len(text)
-            yield (text if text.endswith(b"\n") else text + b"\n"), position
+            if not text.endswith(b"\n"):
+                on_unended()
+                text += b"\n"
+            yield text, position
 
 
-def _inflated(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines of a gzip file, of several members maybe."""
+def _inflated(path: Path, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines of a gzip file, of several members maybe; zeros after a member are padding."""
     rest, inflater = b"", zlib.decompressobj(GZIP)
     with path.open("rb") as file:
         while compressed := file.read(READ_BYTES // 4):
             while compressed:
                 if inflater.eof:
+                    if not (compressed := compressed.lstrip(b"\0")):
+                        break
                     inflater = zlib.decompressobj(GZIP)
                 try:
                     text = rest + inflater.decompress(compressed)
@@ -138,6 +172,7 @@ def _inflated(path: Path) -> Iterator[tuple[bytes, int]]:
         if not inflater.eof:
             raise Damaged("gzip ends too early" + (", within a line" if rest else ""))
         if rest:
+            on_unended()
             yield rest + b"\n", file.tell()
 
 

@@ -9,7 +9,7 @@ value.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ....errors import SystemRefused, UserError
 from ....store.files import write_atomically
 from ..planted import Array, Integers, log_odds, mix, zipf
 from .columns import CATEGORIES, DENSE, VOCABULARIES
+from .sources import PUBLISHED_ROWS
 from .splits import Splits, split
 
 PROVENANCE = "synthetic.json"
@@ -72,7 +73,7 @@ def synthesize(
     """
     if rows < 2 * days or rows < 50:
         raise UserError(f"{rows} rows are too few for {days} days", "at least 50, and two a day")
-    by_day = [rows // days + (day < rows % days) for day in range(days)]
+    by_day = rows_by_day(rows, days)
     losses = _Losses(split(by_day))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,24 @@ def read_provenance(source: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}", "synthesize the logs anew") from error
     return content
+
+
+def rows_by_day(rows: int, days: int) -> list[int]:
+    """Return how many of the rows each day has."""
+    return [rows // days + (day < rows % days) for day in range(days)]
+
+
+def expected_rows(synthetic: Mapping[str, Any] | None) -> tuple[dict[int, int], str]:
+    """Return how many rows each day of some logs should have, and who says so.
+
+    For synthetic logs it is what `synthetic.json` says of them, for others what Criteo has published.
+    """
+    if synthetic is None:
+        return dict(enumerate(PUBLISHED_ROWS)), "Criteo has published"
+    rows, days = synthetic.get("rows"), synthetic.get("days")
+    if not (isinstance(rows, int) and isinstance(days, int)):
+        return {}, ""
+    return dict(enumerate(rows_by_day(rows, days))), "were synthesized"
 
 
 def chunks_of(day: int, rows: int, seed: int) -> Iterator[Chunk]:

@@ -54,6 +54,8 @@ class Note:
     """The first of them; lines count from 0 within the unit."""
     damage: str | None
     """Why the file cannot be read to its end."""
+    unended: bool = False
+    """Whether the file's last line has no line end; notes of earlier versions do not say."""
 
     def write(self, path: Path) -> None:
         """Write the note."""
@@ -91,14 +93,14 @@ def convert(unit: Unit, folder: Path, on_bytes: Callable[[int], None]) -> Note:
     tally = _Tally(unit)
     with ShardWriter.at(folder / f"{unit.name}.npy") as shard:
         try:
-            for text, position in texts(unit.file, unit.start, unit.stop):
+            for text, position in texts(unit.file, unit.start, unit.stop, tally.note_unended):
                 shard.append(tally.rows_of(text))
                 on_bytes(tally.moved_to(position))
         except Damaged as error:
             tally.damage = str(error)
     on_bytes(tally.moved_to(unit.stop))
     made = Shard(f"{unit.name}.npy", unit.file.day, shard.rows, shard.clicks, shard.sha256)
-    note = Note(unit.origin, made, tally.lines, tally.bad, tally.kept, tally.damage)
+    note = Note(unit.origin, made, tally.lines, tally.bad, tally.kept, tally.damage, tally.unended)
     note.write(folder / f"{unit.name}.json")
     return note
 
@@ -113,6 +115,11 @@ class _Tally:
         self.lines = self.bad = 0
         self.kept: list[BadLine] = []
         self.damage = None if unit.file.size else "empty"
+        self.unended = False
+
+    def note_unended(self) -> None:
+        """Take down that the last line has no line end."""
+        self.unended = True
 
     def rows_of(self, text: bytes) -> Rows:
         """Parse lines, but for a header."""
