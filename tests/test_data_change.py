@@ -45,7 +45,21 @@ class Told(LeastSquares):
         return {{"fingerprint": told["fingerprint"], "source": "somewhere"}}
 
     def data_fingerprint(self, splits):
-        raise AssertionError("it is not asked for")
+        return {{"fingerprint": None if told_nothing() else "not asked for"}}
+
+
+def told_nothing():
+    return json.loads(FILE.read_text())["fingerprint"] is None
+
+
+class Partial(LeastSquares):
+    def data(self, split):
+        if split == "test":
+            raise NotImplementedError("it is drawn anew each time")
+        return super().data(split)
+
+    def split(self, name):
+        return super().split("validation" if name == "test" else name)
 
 
 class Untold(LeastSquares):
@@ -215,18 +229,24 @@ def test_journals_of_earlier_versions_have_none_and_go_on(lab: Lab, data: Data) 
     assert data_event(lab, run_id, 2)["verification"] == "recorded"
 
 
-def test_a_run_that_loses_its_fingerprint_goes_on_with_a_warning(
-    lab: Lab, data: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_loses_its_fingerprint_goes_on_with_a_warning(lab: Lab, data: Data) -> None:
     data.set(fingerprint="monday")
     (run_id,) = send(lab, 20, "Told").sent
     data.set(fingerprint=None)
-    monkeypatch.setattr("data_task.Told.data_fingerprint", lambda self, splits: {})
     send(lab, 40, "Told")
     assert lab.attempts(run_id)[-1].end == "completed"
     assert data_event(lab, run_id, 2)["verification"] == "not verified"
     assert warnings_of(lab, run_id, 2) == [
         "the data cannot be verified (fingerprint: monday in attempt 1, none now)"
+    ]
+
+
+def test_a_split_that_cannot_be_hashed_leaves_the_data_unverified(lab: Lab, data: Data) -> None:
+    (run_id,) = send(lab, 20, "Partial").sent
+    assert lab.attempts(run_id)[-1].end == "completed"
+    assert data_event(lab, run_id, 1)["verification"] == "not verified"
+    assert warnings_of(lab, run_id, 1) == [
+        "the data have no fingerprint: NotImplementedError: it is drawn anew each time"
     ]
 
 
