@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import pytest
 from alphagrid.analysis.comparison import compare
 from alphagrid.analysis.data import load
 from alphagrid.analysis.report import report_json
+from alphagrid.cli import app
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import submissions
 from alphagrid.store.database import open_store
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -170,6 +173,23 @@ def test_retry_can_allow_it_and_a_fresh_start_compares_with_nothing(lab: Lab, da
     send(lab, 60)
     assert lab.attempts(run_id)[-1].end == "failed"
     assert retry(lab.root, "exp", [run_id], allow_data_change=True).sent == (run_id,)
+    assert lab.attempts(run_id)[-1].end == "completed"
+
+
+def test_the_hint_is_a_command_that_works(lab: Lab, data: Data) -> None:
+    (run_id,) = send(lab, 20).sent
+    data.set(train=7)
+    send(lab, 40)
+    reason = str(lab.attempts(run_id)[-1].reason)
+    found = re.search(r"go on with the new ones: (alphagrid retry .* --allow-data-change);", reason)
+    assert found is not None
+    command = [*found[1].split()[1:], "--root", str(lab.root.path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert lab.attempts(run_id)[-1].end == "completed"
+    data.set(train=8)
+    spec = lab.spec(60, workload={"name": "data_task:Task"})
+    command = ["submit", str(spec), "--profile", "debug", "--root", str(lab.root.path)]
+    assert CliRunner().invoke(app, [*command, "--allow-data-change"]).exit_code == 0
     assert lab.attempts(run_id)[-1].end == "completed"
 
 
