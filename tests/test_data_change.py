@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import pytest
 from alphagrid.analysis.comparison import compare
 from alphagrid.analysis.data import load
 from alphagrid.analysis.report import report_json
+from alphagrid.cli import app
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import submissions
 from alphagrid.store.database import open_store
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -45,7 +48,21 @@ class Told(LeastSquares):
         return {{"fingerprint": told["fingerprint"], "source": "somewhere"}}
 
     def data_fingerprint(self, splits):
-        raise AssertionError("it is not asked for")
+        return {{"fingerprint": None if told_nothing() else "not asked for"}}
+
+
+def told_nothing():
+    return json.loads(FILE.read_text())["fingerprint"] is None
+
+
+class Partial(LeastSquares):
+    def data(self, split):
+        if split == "test":
+            raise NotImplementedError("it is drawn anew each time")
+        return super().data(split)
+
+    def split(self, name):
+        return super().split("validation" if name == "test" else name)
 
 
 class Untold(LeastSquares):
@@ -159,6 +176,23 @@ def test_retry_can_allow_it_and_a_fresh_start_compares_with_nothing(lab: Lab, da
     assert lab.attempts(run_id)[-1].end == "completed"
 
 
+def test_the_hint_is_a_command_that_works(lab: Lab, data: Data) -> None:
+    (run_id,) = send(lab, 20).sent
+    data.set(train=7)
+    send(lab, 40)
+    reason = str(lab.attempts(run_id)[-1].reason)
+    found = re.search(r"go on with the new ones: (alphagrid retry .* --allow-data-change);", reason)
+    assert found is not None
+    command = [*found[1].split()[1:], "--root", str(lab.root.path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert lab.attempts(run_id)[-1].end == "completed"
+    data.set(train=8)
+    spec = lab.spec(60, workload={"name": "data_task:Task"})
+    command = ["submit", str(spec), "--profile", "debug", "--root", str(lab.root.path)]
+    assert CliRunner().invoke(app, [*command, "--allow-data-change"]).exit_code == 0
+    assert lab.attempts(run_id)[-1].end == "completed"
+
+
 def test_without_a_checkpoint_there_is_nothing_to_compare_with(lab: Lab, data: Data) -> None:
     (run_id,) = send(lab, 20).sent
     for path in lab.files.run(run_id).checkpoints():
@@ -215,18 +249,24 @@ def test_journals_of_earlier_versions_have_none_and_go_on(lab: Lab, data: Data) 
     assert data_event(lab, run_id, 2)["verification"] == "recorded"
 
 
-def test_a_run_that_loses_its_fingerprint_goes_on_with_a_warning(
-    lab: Lab, data: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_loses_its_fingerprint_goes_on_with_a_warning(lab: Lab, data: Data) -> None:
     data.set(fingerprint="monday")
     (run_id,) = send(lab, 20, "Told").sent
     data.set(fingerprint=None)
-    monkeypatch.setattr("data_task.Told.data_fingerprint", lambda self, splits: {})
     send(lab, 40, "Told")
     assert lab.attempts(run_id)[-1].end == "completed"
     assert data_event(lab, run_id, 2)["verification"] == "not verified"
     assert warnings_of(lab, run_id, 2) == [
         "the data cannot be verified (fingerprint: monday in attempt 1, none now)"
+    ]
+
+
+def test_a_split_that_cannot_be_hashed_leaves_the_data_unverified(lab: Lab, data: Data) -> None:
+    (run_id,) = send(lab, 20, "Partial").sent
+    assert lab.attempts(run_id)[-1].end == "completed"
+    assert data_event(lab, run_id, 1)["verification"] == "not verified"
+    assert warnings_of(lab, run_id, 1) == [
+        "the data have no fingerprint: NotImplementedError: it is drawn anew each time"
     ]
 
 

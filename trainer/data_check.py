@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ..store.layout import RunFiles
 from .recorder import Recorder
 from .resume import Resume
 from .session import Session
+
+log = logging.getLogger("alphagrid")
 
 VERIFICATIONS = {"same": "same", "rounded": "same up to rounding", "unknown": "not verified"}
 """What the journal says of data that are not refused."""
@@ -32,28 +35,31 @@ def check_data(
     Raises:
         DataChanged: the fingerprints differ, and nobody allowed that.
     """
-    now = _describe(session)
+    now = _describe(session, recorder)
+
+    def record(verification: str) -> None:
+        recorder.event("data", **{**now, "verification": verification})
+
     attempt, before = (0, None) if resume.state is None else _recorded_before(run, resume)
     if before is None:
-        verification = "not verified" if now["fingerprint"] is None else "recorded"
-        recorder.event("data", **now, verification=verification)
+        record("not verified" if now["fingerprint"] is None else "recorded")
         return
     likeness = compare(before, now)
     difference = f"{before['fingerprint']} in attempt {attempt}, {now['fingerprint'] or 'none'} now"
     if likeness != "different":
-        recorder.event("data", **now, verification=VERIFICATIONS[likeness])
+        record(VERIFICATIONS[likeness])
         if likeness == "rounded":
-            warn(recorder, f"the data differ in last digits (fingerprint: {difference})")
+            _warn(recorder, f"the data differ in last digits (fingerprint: {difference})")
         elif likeness == "unknown":
-            warn(recorder, f"the data cannot be verified (fingerprint: {difference})")
+            _warn(recorder, f"the data cannot be verified (fingerprint: {difference})")
         return
     if splits := differing_splits(before, now):
         difference += f"; splits: {', '.join(splits)}"
     if allow_change:
-        recorder.event("data", **now, verification="changed")
-        warn(recorder, f"the run goes on with other data, as was allowed (fingerprint: {difference})")
+        record("changed")
+        _warn(recorder, f"the run goes on with other data, as was allowed (fingerprint: {difference})")
         return
-    recorder.event("data", **now, verification="refused")
+    record("refused")
     again = f"alphagrid retry {run.path.parent.name} {run.id}"
     raise DataChanged(
         f"the data of the run have changed (fingerprint: {difference})",
@@ -62,18 +68,30 @@ def check_data(
     )
 
 
-def warn(recorder: Recorder, message: str) -> None:
-    """Record a warning."""
+def _warn(recorder: Recorder, message: str) -> None:
+    log.warning("%s", message)
     recorder.event("warning", message=message)
 
 
-def _describe(session: Session) -> dict[str, Any]:
+def _describe(session: Session, recorder: Recorder) -> dict[str, Any]:
     """Return what the workload tells of its data, with `fingerprint`, which is None where there is none."""
     with session.generators.preserved():
         told = dict(session.workload.provenance())
         if told.get("fingerprint") is None:
-            told.update(session.workload.data_fingerprint(["train", *session.config.eval.splits]))
+            told.update(_hash(session, recorder))
     return {**told, "fingerprint": told.get("fingerprint")}
+
+
+def _hash(session: Session, recorder: Recorder) -> dict[str, Any]:
+    """Return the workload's own fingerprint of the splits that the run uses; none if it fails.
+
+    A workload may train and evaluate without ever giving a split as a whole.
+    """
+    try:
+        return session.workload.data_fingerprint(["train", *session.config.eval.splits])
+    except Exception as error:  # the data are a user's; what is really wrong with them comes up in training
+        _warn(recorder, f"the data have no fingerprint: {type(error).__name__}: {error}")
+        return {}
 
 
 def _recorded_before(run: RunFiles, resume: Resume) -> tuple[int, Mapping[str, Any] | None]:
