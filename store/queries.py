@@ -224,7 +224,8 @@ _REJECTIONS = f"""
     WHERE {_IN} AND event = 'rejected' GROUP BY 1, 2
     UNION ALL
     SELECT run, left_out.key, total(left_out.value) FROM event, json_each(details, '$.left_out') AS left_out
-    WHERE {_IN} AND event IN ('rejected', 'learning_rate') AND left_out.type = 'integer' GROUP BY 1, 2
+    WHERE {_IN} AND event IN ('rejected', 'learning_rate') AND instr(details, '"left_out"')
+    AND left_out.type = 'integer' GROUP BY 1, 2
     ORDER BY 1, 3 DESC, 2
 """
 _METRIC_KEYS = """

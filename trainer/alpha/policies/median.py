@@ -52,12 +52,8 @@ class Median(Policy):
     def state_dict(self) -> dict[str, Any]:
         """Return the rate held, the window in progress, and the count of rejections."""
         self._read()
-        return {
-            "rate": self._rate,
-            "window": list(self._values),
-            "left_out": dict(self._left_out),
-            "rejected": self._rejected,
-        }
+        left_out = {"left_out": dict(self._left_out)} if self._left_out else {}
+        return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected, **left_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
