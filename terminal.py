@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,8 @@ def status_view(
     files = ", ".join(found.damaged)
     damage = [Text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
     notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
-    return Group(table, *more, *(damage if files else []), *notes, _counts(found.counts))
+    rejected = [_rejections(found.runs)] if any(run.rejected for run in found.runs) else []
+    return Group(table, *more, *(damage if files else []), *notes, *rejected, _counts(found.counts))
 
 
 def causes_views(found: ExperimentStatus, everything: bool = False) -> list[RenderableType]:
@@ -275,6 +277,20 @@ def _cause(cause: Cause) -> RenderableType:
     log = [Text(f"  │ {line}", style="dim") for line in cause.log]
     title = [Text(f"  the end of the log of {cause.runs[0]}:", style="dim")] if log else []
     return Group(head, Text(f"  {_some(cause.runs)}{where}"), *title, *log)
+
+
+def _rejections(runs: Sequence[RunStatus]) -> Text:
+    """Return how many α* were rejected for each reason, and in how many runs, the most frequent first."""
+    values: Counter[str] = Counter()
+    affected: Counter[str] = Counter()
+    for run in runs:
+        values.update(run.rejected)
+        affected.update(run.rejected.keys())
+    parts = [
+        f"{count:,} {reason} (in {affected[reason]} {'run' if affected[reason] == 1 else 'runs'})"
+        for reason, count in values.most_common()
+    ]
+    return Text(f"rejected α*: {'; '.join(parts)}", style="yellow")
 
 
 def _some(names: Sequence[str]) -> str:

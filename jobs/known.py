@@ -24,6 +24,8 @@ class Known:
     """Submissions, by id."""
     damaged: tuple[str, ...]
     """Files with lines that could not be read."""
+    rejections: Mapping[int, Mapping[str, int]]
+    """How many α* each run rejected, by its key and the reason."""
 
     @classmethod
     def read(cls, db: Connection, files: ExperimentFiles) -> Known:
@@ -31,7 +33,13 @@ class Known:
         from ..store import queries
 
         name = files.name
-        return cls(files, queries.runs(db, name), queries.senders(db, name), tuple(queries.damage(db, name)))
+        return cls(
+            files,
+            queries.runs(db, name),
+            queries.senders(db, name),
+            tuple(queries.damage(db, name)),
+            queries.rejections_of(db, name),
+        )
 
     @cached_property
     def party(self) -> Party:

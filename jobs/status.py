@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -65,6 +65,8 @@ class RunStatus:
     job: dict[str, Any] | None
     is_certain: bool = True
     """Whether everybody could be asked who may know of it."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """How many α*, or windows of them, its policy rejected, by the reason."""
 
     @property
     def goes_on(self) -> bool:
@@ -170,7 +172,13 @@ def _open(root: Root) -> Store:
 def _joined(root: Root, db: Connection, known: Known, answers: Answers) -> ExperimentStatus:
     standing = stand(root, known.party, answers)
     runs = tuple(
-        _run_status(row, standing[row.id], known.senders.get(row.last_submission or "")) for row in known.rows
+        _run_status(
+            row,
+            standing[row.id],
+            known.senders.get(row.last_submission or ""),
+            known.rejections.get(row.key, {}),
+        )
+        for row in known.rows
     )
     found = _illustrated(db, known, causes.causes(runs))
     return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes)
@@ -190,7 +198,9 @@ def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause
     )
 
 
-def _run_status(row: RunRow, standing: Standing, sender: SenderRow | None) -> RunStatus:
+def _run_status(
+    row: RunRow, standing: Standing, sender: SenderRow | None, rejected: Mapping[str, int]
+) -> RunStatus:
     done = _share_done(row)
     return RunStatus(
         id=row.id,
@@ -216,6 +226,7 @@ def _run_status(row: RunRow, standing: Standing, sender: SenderRow | None) -> Ru
         cluster=None if sender is None else sender.cluster,
         job=None if row.job is None else dict(vars(row.job)),
         is_certain=standing.is_certain,
+        rejected=rejected,
     )
 
 

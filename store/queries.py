@@ -35,8 +35,8 @@ __all__ = [
     "AlphaRow", "AttemptRow", "Estimate", "EstimateSummary", "EvaluationRow", "EventRow", "Job",
     "JournalRow", "Loss", "RunRow", "SenderRow",
     "WindowRow", "alphas", "alphas_of", "attempts", "attempts_of", "evaluations", "evaluations_of", "events",
-    "events_of", "experiments", "hosts", "jobs", "journals", "losses", "metric_keys", "runs", "senders",
-    "windows", "windows_of",
+    "events_of", "experiments", "hosts", "jobs", "journals", "losses", "metric_keys", "rejections_of", "runs",
+    "senders", "windows", "windows_of",
 ]  # fmt: skip
 
 Row = TypeVar("Row")
@@ -92,6 +92,17 @@ def events(db: sqlite3.Connection, run: int) -> list[EventRow]:
 def events_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[EventRow]]:
     """Return the events of all runs of an experiment, by the run's key."""
     return _of_experiment(db, "event", _EVENT, "attempt, seq", experiment, _events)
+
+
+def rejections_of(db: sqlite3.Connection, experiment: str) -> dict[int, dict[str, int]]:
+    """Return how many α*, and windows of them, each run rejected, by the run's key and the reason.
+
+    A value that was left out of a window counts under its own reason, whatever came of the window.
+    """
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for run, reason, count in db.execute(_REJECTIONS, (experiment, experiment)):
+        found[run][str(reason)] = found[run].get(str(reason), 0) + int(count)
+    return dict(found)
 
 
 def attempts(db: sqlite3.Connection, run: int) -> list[AttemptRow]:
@@ -208,6 +219,15 @@ _SCALARS = (
     "learning_rate", "direction_norm", "gradient_norm", "cosine", "train_loss", "probe_loss", "train_slope",
     "lookahead_cosine", "probe_cosine", "reduction_ratio",
 )  # fmt: skip
+_REJECTIONS = f"""
+    SELECT run, json_extract(details, '$.reason'), count(*) FROM event
+    WHERE {_IN} AND event = 'rejected' GROUP BY 1, 2
+    UNION ALL
+    SELECT run, left_out.key, total(left_out.value) FROM event, json_each(details, '$.left_out') AS left_out
+    WHERE {_IN} AND event IN ('rejected', 'learning_rate') AND instr(details, '"left_out"')
+    AND left_out.type = 'integer' GROUP BY 1, 2
+    ORDER BY 1, 3 DESC, 2
+"""
 _METRIC_KEYS = """
     WITH RECURSIVE name(key) AS (
         SELECT min(key) FROM metric

@@ -23,6 +23,7 @@ from .session import Session, device_of
 from .step import take_step
 from .stopping import StopRequest
 from .timers import CudaTimer, HostTimer
+from .useful_rate import require_useful_rate
 
 log = logging.getLogger("alphagrid")
 
@@ -73,7 +74,9 @@ def train(
         while going:
             with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
                 if going := recorder.goes_on and not _finished(session):
-                    recorder.after_step(take_step(session))
+                    taken = take_step(session)
+                    recorder.after_step(taken)
+                    require_useful_rate(session, taken)
         return recorder.finish()
     finally:
         recorder.close()

@@ -16,6 +16,7 @@ from .outcome import Outcome, Status
 from .session import Session
 from .step import Taken
 from .stopping import StopRequest
+from .useful_rate import missing_rate
 
 OVERTAKEN = "a newer attempt of this run has begun"
 
@@ -106,6 +107,8 @@ class Recorder:
             self._log_awaited()
         if self._diverged:
             return self._outcome("diverged", f"the training loss is not finite at step {session.step}")
+        if not self._stop_request and (warning := missing_rate(session)) is not None:
+            self.event("warning", message=warning)
         self._checkpoint(last=True)
         if self._is_overtaken():
             return self._outcome("interrupted", OVERTAKEN)

@@ -32,6 +32,7 @@ NAMES = (
     "loss_splits",
     "schedules",
     "learning_rates",
+    "rejections",
     "rates_within_budget",
     "correlations",
     "alpha_observations",

@@ -47,7 +47,11 @@ class Estimate:
         """Say why it is not to be taken as a step forward, for a policy that does not."""
         if self.usable:
             return "not positive"
-        return "the curvature is negative" if self.curvature < 0 else "undefined"
+        if self.curvature < 0:
+            return "the curvature is negative"
+        if self.curvature == 0:
+            return f"undefined: the {'curvature' if self.slope else 'step'} is zero"
+        return "undefined: not finite"
 
     def record(self) -> dict[str, float]:
         """Return its fields, without the standard errors that are not known."""

@@ -172,7 +172,8 @@ class EmaOptions(Scaled):
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of both averages, per measured step."""
     fill_steps: Annotated[int, Field(ge=1)] = 10
-    """Measured steps that only fill the averages, before the policy sets a rate."""
+    """Measured steps that only fill the averages, before the policy sets a rate. Without `optimizer.lr` a run
+    fails after ten times as many that gave none."""
     max_growth: Annotated[float, Field(gt=1)] = 1.1
     """Most by which the rate may grow from one measured step to the next, as a factor. The first rate that
     the averages give is not bounded: what acts before it is negligible, or was given."""

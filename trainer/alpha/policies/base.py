@@ -29,6 +29,14 @@ class Progress:
 class Policy:
     """Does nothing with α*; the others override what they change."""
 
+    patience = 0
+    """So many `misses` at a rate of no use end the run; 0: the policy holds no rate of its own."""
+
+    @property
+    def misses(self) -> int:
+        """How many values or windows of them have set no rate."""
+        return 0
+
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
         """Return η for the step about to be taken, given what the schedule says."""
         return scheduled

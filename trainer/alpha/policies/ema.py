@@ -15,6 +15,9 @@ from ..measurement import Measurement
 from ..options import EmaOptions
 from .base import Policy, PolicyEvent, Progress
 
+PATIENCE = 10
+"""Fillings of the averages that may give no rate."""
+
 
 class Ema(Policy):
     """η = scale · N/C · (warm-up and cooldown factors); never from a ratio that is not positive.
@@ -24,11 +27,18 @@ class Ema(Policy):
 
     def __init__(self, options: EmaOptions) -> None:
         self.options = options
+        self.patience = PATIENCE * options.fill_steps
         self._slope = 0.0
         self._curvature = 0.0
         self._measured = 0
         self._rate: float | None = None
         self._rejected = 0
+
+    @property
+    def misses(self) -> int:
+        """How many measured steps have set no rate, while none has set one."""
+        unfilled = min(self._measured, self.options.fill_steps - 1)  # what came later was rejected, too
+        return unfilled + self._rejected if self._rate is None else 0
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
         """Return the rate that the averages give, times the factors of warm-up and cooldown."""

@@ -17,14 +17,23 @@ from .base import Policy, PolicyEvent, Progress
 MOST_CHANGE = 2.0
 """The minimum is clamped to the present rate divided and multiplied by this, before it is averaged in."""
 
+PATIENCE = 100
+"""Values that may be rejected."""
+
 
 class Gen(Policy):
     """η ← s·η + (1 − s) · scale · clamp(α*_abs, η/2, 2η), with s the smoothing, after each measured step."""
 
     def __init__(self, options: GenOptions) -> None:
         self.options = options
+        self.patience = PATIENCE
         self._rate: float | None = None
         self._rejected = 0
+
+    @property
+    def misses(self) -> int:
+        """How many values were rejected."""
+        return self._rejected
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
         """Return the schedule's η before `start_step`, then the one held."""

@@ -9,6 +9,9 @@ from ..measurement import Measurement
 from ..options import MedianOptions
 from .base import Policy, PolicyEvent, Progress
 
+PATIENCE = 10
+"""Windows that may be rejected."""
+
 
 class Median(Policy):
     """Before `start_step` the schedule acts; from there on it is the rate of `start_step` or of a median.
@@ -20,10 +23,17 @@ class Median(Policy):
 
     def __init__(self, options: MedianOptions) -> None:
         self.options = options
+        self.patience = PATIENCE
         self._rate: float | None = None
         self._values: list[float] = []
+        self._left_out: dict[str, int] = {}
         self._waiting: list[Measurement] = []
         self._rejected = 0
+
+    @property
+    def misses(self) -> int:
+        """How many windows were rejected."""
+        return self._rejected
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
         """Return the schedule's η before `start_step`, then the one held."""
@@ -42,17 +52,22 @@ class Median(Policy):
     def state_dict(self) -> dict[str, Any]:
         """Return the rate held, the window in progress, and the count of rejections."""
         self._read()
-        return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected}
+        left_out = {"left_out": dict(self._left_out)} if self._left_out else {}
+        return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected, **left_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self._rate, self._values, self._rejected = state["rate"], list(state["window"]), state["rejected"]
+        self._left_out = dict(state.get("left_out", {}))
 
     def _close(self, index: int) -> PolicyEvent:
         self._read()
         values, self._values = self._values, []
         count = self.options.count
         details: dict[str, Any] = {"used": len(values), "of": count, "window_start": index - count + 1}
+        if self._left_out:
+            details["left_out"] = self._left_out
+            self._left_out = {}
         middle = median(values) if values else None
         if middle is not None and 2 * len(values) >= count and middle > 0:
             self._rate = self.options.scale * middle
@@ -65,7 +80,11 @@ class Median(Policy):
         )
 
     def _read(self) -> None:
-        """Read the values that wait on the device; undefined ones are left out."""
-        estimates = [measurement.value for measurement in self._waiting]
-        self._values += [estimate.alpha_abs for estimate in estimates if estimate.usable]
+        """Read the values that wait on the device; undefined ones are left out, and counted by the reason."""
+        for measurement in self._waiting:
+            estimate = measurement.value
+            if estimate.usable:
+                self._values.append(estimate.alpha_abs)
+            else:
+                self._left_out[estimate.flaw] = self._left_out.get(estimate.flaw, 0) + 1
         self._waiting.clear()

@@ -1,0 +1,46 @@
+"""A policy that should find the learning rate, and finds none: the run would end untrained."""
+
+from __future__ import annotations
+
+from ..errors import UserError
+from .alpha.options import NEGLIGIBLE_RATE
+from .session import Session
+from .step import Taken
+
+NO_USE = 1e-3
+"""A rate below this share of `optimizer.lr`, at which a schedule starts or has ended, trains nothing."""
+
+
+def require_useful_rate(session: Session, taken: Taken) -> None:
+    """Check, after a step whose α* was rejected, that the rate in use is a useful one.
+
+    Raises:
+        UserError: it is what the policy began with, that is next to nothing, and its patience is at an end.
+    """
+    reasons = [event.details.get("reason") for event in taken.events if event.name == "rejected"]
+    policy, alpha, rate = session.policy, session.config.alpha, taken.learning_rate
+    if not reasons or alpha is None or not 0 < policy.patience <= policy.misses:
+        return
+    given = session.config.optimizer.lr
+    if given is None:
+        hint = "give optimizer.lr; a loss without curvature along the step (L1, hinge) has no α*"
+    elif rate <= NO_USE * given and rate == session.scheduled_rate(alpha.start_step):
+        hint = "let alpha.start_step be a step at which the schedule has a useful rate"
+    else:
+        return
+    raise UserError(
+        f"alpha.policy {alpha.policy} has found no learning rate: {policy.misses} values or windows of them "
+        f"were rejected (the last one: {reasons[-1]}), and steps are taken at a rate of {rate:.3g}",
+        hint,
+    )
+
+
+def missing_rate(session: Session) -> str | None:
+    """Return a warning for a run that ends before its policy has set the rate that is not given."""
+    alpha, rate = session.config.alpha, session.stepper.learning_rate
+    if alpha is None or session.config.optimizer.lr is not None or rate != NEGLIGIBLE_RATE:
+        return None
+    return (
+        f"alpha.policy {alpha.policy} has set no learning rate in {session.step} steps: all of them were "
+        f"taken at {rate:.3g}, which trains next to nothing"
+    )
