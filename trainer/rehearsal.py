@@ -13,7 +13,7 @@ def rehearse(session: Session) -> None:
 
     Their results are thrown away, and leave no trace: generators and buffers are put back, gradients
     dropped, no parameter moves, nothing is charged. It costs one forward and backward pass, and one pass for
-    α*; the optimizer's own first step still counts.
+    α*; the optimizer's own first step still counts. Two more forward passes look for a hidden state.
 
     Raises:
         UserError: the config asks for something that this model or loss cannot do.
@@ -26,4 +26,5 @@ def rehearse(session: Session) -> None:
         if session.probe is not None:
             session.probe.rehearse(session.step, batch)
         session.generators.find(reset=True)
+    session.look_for_hidden_state()
     session.stepper.optimizer.zero_grad(set_to_none=True)

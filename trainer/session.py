@@ -27,6 +27,7 @@ from .losses import Loss, loss_of
 from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
+from .repeatability import Rereading, hidden_state
 from .schedules import learning_rate
 from .streams import Batch, Prefetched, Stream, derive, to_device
 from .window import Window
@@ -58,13 +59,28 @@ class Session:
         self.evaluation_pending = False
         self.last_evaluated = 0
         self._train = self._stream("train")
+        self.rereading = Rereading(self._train)
         self._probe_stream = self._stream("probe")
         self.probe = self._probe()
         _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
 
     def train_batch(self, index: int, part: int = 0) -> Batch:
         """Return the batch that step `index` trains on, or one part of it where it accumulates several."""
-        return self._on_device(self._train.batch(index * self.accumulate + part))
+        position = index * self.accumulate + part
+        batch = self._train.batch(position)
+        if (warning := self.rereading.compare(position, batch)) is not None:
+            self.warnings.append(warning)
+        return self._on_device(batch)
+
+    def look_for_hidden_state(self) -> None:
+        """Warn if the steps to come depend on what no checkpoint holds, judged by the first batch read."""
+        if self.rereading.first is not None:
+            batch = self._on_device(self.rereading.first[1])
+            found = [
+                self.rereading.ahead(self.generators),
+                hidden_state(self.model, self.loss, self.generators, batch),
+            ]
+            self.warnings += [warning for warning in found if warning is not None]
 
     def probe_batches(self, index: int) -> list[Batch]:
         """Return B₁ for step `index`: from a stream of its own, so that observing changes no order."""

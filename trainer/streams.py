@@ -80,6 +80,10 @@ class Prefetched:
         self._reading = {i: self._reading.get(i) or self._thread.submit(self._read, i) for i in wanted}
         return self._reading[index].result()
 
+    def again(self, index: int) -> Batch:
+        """Read batch `index` once more, although it may have been read ahead."""
+        return self._thread.submit(self._read, index).result()
+
     def _read(self, index: int) -> Batch:
         batch = self._stream.batch(index)
         return _each_tensor(batch, Tensor.pin_memory) if self._pinned else batch
@@ -89,6 +93,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch (nested mappings, lists and tuples included) to `device`."""
     moved: Batch = _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
     return moved
+
+
+def cloned(batch: Batch) -> Batch:
+    """Copy the tensors of a batch."""
+    copy: Batch = _each_tensor(batch, Tensor.clone)
+    return copy
 
 
 def examples(batch: Batch) -> int:

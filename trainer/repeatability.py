@@ -1,0 +1,157 @@
+"""Whether a step depends on something that no checkpoint holds, found out before the first step.
+
+A resumed run reads batches by their index, and makes its passes with the parameters, buffers and generators
+that the checkpoint has. So the same batch read twice, and two passes over it from the same of all these, must
+come to the same.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .buffers import buffers_preserved
+from .losses import Loss
+from .randomness import Generators, _held
+from .streams import Batch, Prefetched, Stream, cloned
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+MOST_NAMED = 3
+
+UNSTABLE_DATA = (
+    "a training batch is another one when it is read again, so a resumed run trains on other data: the stream "
+    "is no function of its index (it counts, or draws from a generator of its own or, read ahead, from a "
+    "global one)"
+)
+
+
+class Rereading:
+    """Compares the first batch that is read with what is read at its index later.
+
+    A warm-up pass reads the batch of the first step, which then reads it with the generators where they were.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.first: tuple[int, Batch] | None = None
+        self._done = False
+
+    def compare(self, position: int, batch: Batch) -> str | None:
+        """Keep the first batch; return a warning if the next one is of its position, and another batch."""
+        if self._done:
+            return None
+        if self.first is None:
+            self.first = position, cloned(batch)
+            return None
+        kept, self.first, self._done = self.first, None, True
+        return None if kept[0] != position or _same(kept[1], batch) else UNSTABLE_DATA
+
+    def ahead(self, generators: Generators) -> str | None:
+        """Read the first batch of a stream that is read ahead once more; return a warning if that matters.
+
+        The global generators stand at no certain place then: a batch must not draw from them.
+        """
+        if self.first is None or not isinstance(self._stream, Prefetched):
+            return None
+        position, batch = self.first
+        with generators.preserved():
+            start = generators.state()
+            again = self._stream.again(position)
+            drawn = generators.drawn_since(start)
+        return UNSTABLE_DATA if drawn or not _same(batch, again) else None
+
+
+def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Batch) -> str | None:
+    """Return a warning if passes over one batch depend on the passes before; this makes two of them.
+
+    They leave no trace in generators and buffers, and compute no gradient.
+    """
+    start = generators.state()
+
+    def values() -> Tensor:
+        own = cloned(batch)  # a model may write to its inputs
+        with generators.replayed(start), buffers_preserved(model), torch.no_grad():
+            return loss.values(model(own["inputs"]), own["targets"])
+
+    before = dict(_marks(model))
+    if _close(values(), values()):
+        return None
+    return _unstable_model([name for name, mark in _marks(model) if before.get(name) != mark])
+
+
+def _unstable_model(changed: list[str]) -> str:
+    """Return the warning, with the names of attributes that change in a pass."""
+    more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+    told = f" (changed: {', '.join(changed[:MOST_NAMED])}{more})" if changed else ""
+    return (
+        "two passes over the same batch with the same parameters, buffers and random numbers have different "
+        f"losses: the model or the loss keeps a state{told} that no checkpoint holds, and a resumed run goes "
+        "on without it. Make it a buffer of its module (register_buffer)"
+    )
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    """Return whether losses are the same but for rounding; those that are not finite say nothing."""
+    if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
+        return first.shape == second.shape
+    tolerance = math.sqrt(torch.finfo(first.dtype).eps) * float(first.abs().mean())
+    return bool((first - second).abs().max() <= tolerance) if first.numel() else True
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Return whether two batches hold the same numbers."""
+    if isinstance(left, Tensor):
+        if not isinstance(right, Tensor) or left.shape != right.shape:
+            return False
+        return bool(((left == right) | ((left != left) & (right != right))).all())  # NaN is NaN
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class _TensorMark:
+    """A tensor as it is: another one, or one that was written to, is not equal."""
+
+    tensor: weakref.ref[Tensor]
+    version: int
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _TensorMark)
+            and self.tensor() is other.tensor()
+            and self.version == other.version
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+
+def _marks(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what can be compared of the attributes of modules that no checkpoint holds, by their places."""
+    registered = {id(module) for module in model.modules()}
+    for place, item in _held(model):
+        if not OF_TORCH.isdisjoint(place.split(".")) or isinstance(item, nn.Parameter):
+            continue
+        if isinstance(item, nn.Module):
+            state = (
+                {} if id(item) in registered else dict(item.named_parameters()) | dict(item.named_buffers())
+            )
+            yield from ((f"{place}.{name}", _mark(tensor)) for name, tensor in state.items())
+        elif isinstance(item, Tensor | bool | int | float | str):
+            yield place, _mark(item)
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _TensorMark(weakref.ref(value), value._version)
+    return repr(value)
