@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 State = dict[str, Any]
 
@@ -66,6 +66,29 @@ def torch_restore(state: list[Tensor]) -> None:
     torch.set_rng_state(state[0])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state[1:])
+
+
+def module_generators(model: nn.Module) -> dict[str, torch.Generator]:
+    """Return the torch generators that modules hold as attributes, also in lists, tuples and mappings.
+
+    The name is the path to the attribute (`encoder.0.noise`, `noises.1`); one held twice is there once.
+    """
+    found: dict[int, tuple[str, torch.Generator]] = {}
+    for path, module in model.named_modules():
+        for place, item in _items(path, vars(module), set()):
+            if isinstance(item, torch.Generator):
+                found.setdefault(id(item), (place, item))
+    return dict(found.values())
+
+
+def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the items of nested lists, tuples and mappings with their places; each container once."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        yield place, value
+    elif id(value) not in seen:
+        seen.add(id(value))
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _items(f"{place}.{key}" if place else str(key), item, seen)
 
 
 def seed_torch(seed: int) -> None:
