@@ -125,7 +125,7 @@ def one_draw(
     session.stepper.learning_rate = session.scheduled_rate(session.step)
     loss = session.forward_backward([batch])
     direction = session.stepper.direction()
-    (measurement,) = probe.measure(index, direction, [batch], loss, [torch.get_rng_state()])
+    (measurement,) = probe.measure(index, direction, [batch], loss, router.generators.state())
     full = with_all_data(session, direction).ratio if with_all else math.nan
     session.stepper.take(direction)
     after = with_all_data(session, direction).moved_back(direction.scale).ratio if with_all else math.nan

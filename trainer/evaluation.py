@@ -9,7 +9,7 @@ from torch import nn
 
 from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
-from .randomness import preserved
+from .randomness import Generators
 from .stopping import StopRequest
 from .streams import Batch, to_device
 from .workloads.base import Workload
@@ -36,7 +36,7 @@ def evaluate(
     Raises:
         EvaluationAborted: a stop was requested.
     """
-    with preserved(), stepper.evaluation(), torch.no_grad():
+    with Generators(model).preserved(), stepper.evaluation(), torch.no_grad():
         model.eval()
         try:
             return {

@@ -1,17 +1,25 @@
-"""The states of the random number generators: saved, restored, and kept out of the way."""
+"""The states of the random number generators: saved, restored, and kept out of the way.
+
+`snapshot` and `restore` are for checkpoints; `Generators` is for what happens between two steps.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .streams import derive
+
 State = dict[str, Any]
+GeneratorState = list[Any]
+GLOBAL = 3
+"""Generators of `Generators` that no module holds: Python's, NumPy's and torch's."""
 
 
 def snapshot() -> State:
@@ -40,21 +48,6 @@ def restore(state: State) -> None:
     torch_restore(state["torch"])
 
 
-def drawn_since(state: State) -> bool:
-    """Tell whether any generator has been drawn from since a `snapshot`."""
-    return not _same(state, snapshot())
-
-
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, list):
-        return all(_same(*pair) for pair in zip(left, right, strict=True))
-    return bool(left == right)
-
-
 def torch_snapshot() -> list[Tensor]:
     """Return the states of torch's generators: the CPU's, then every CUDA device's."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -74,11 +67,16 @@ def module_generators(model: nn.Module) -> dict[str, torch.Generator]:
     The name is the path to the attribute (`encoder.0.noise`, `noises.1`); one held twice is there once.
     """
     found: dict[int, tuple[str, torch.Generator]] = {}
-    for path, module in model.named_modules():
-        for place, item in _items(path, vars(module), set()):
-            if isinstance(item, torch.Generator):
-                found.setdefault(id(item), (place, item))
+    for place, item in _held(model):
+        if isinstance(item, torch.Generator):
+            found.setdefault(id(item), (place, item))
     return dict(found.values())
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what modules hold as attributes, also in containers, with the path to each."""
+    for path, module in model.named_modules():
+        yield from _items(path, vars(module), set())
 
 
 def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -98,24 +96,112 @@ def seed_torch(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-@contextmanager
-def preserved() -> Iterator[None]:
-    """Leave every generator as it was found, whatever happens inside."""
-    python, numpy, torch_state = random.getstate(), np.random.get_state(legacy=False), torch_snapshot()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch_restore(torch_state)
+class Generators:
+    """The generators a model can draw from: Python's, NumPy's, torch's, and those that its modules hold.
+
+    Of a module's attributes (also in lists, tuples and mappings) `torch.Generator`, `random.Random`,
+    `numpy.random.Generator` and `numpy.random.RandomState` are found.
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self._model = model
+        self._parts: list[_Part] = [
+            _Part(random.getstate, random.setstate, random.seed),
+            _Part(
+                lambda: np.random.get_state(legacy=False), np.random.set_state, _numpy_seed(np.random.seed)
+            ),
+            _Part(torch_snapshot, torch_restore, seed_torch),
+        ]
+        self._known: set[int] = set()
+        self.find()
+
+    def find(self, reset: bool = False) -> None:
+        """Look for generators that modules hold by now; `reset`: put new ones of torch's back to their seed.
+
+        A forward pass can make one: it is to start from there, however many passes there were.
+        """
+        for _, item in () if self._model is None else _held(self._model):
+            part = _part_of(item)
+            if part is None or id(item) in self._known:
+                continue
+            self._known.add(id(item))
+            self._parts.append(part)
+            if isinstance(item, torch.Generator) and reset:
+                item.manual_seed(item.initial_seed())
+
+    def state(self) -> GeneratorState:
+        """Return where every generator stands."""
+        return [part.state() for part in self._parts]
+
+    def restore(self, state: GeneratorState) -> None:
+        """Put the generators back into `state`; those found later stay where they are."""
+        for part, value in zip(self._parts, state, strict=False):
+            part.restore(value)
+
+    def seed(self, seed: int) -> None:
+        """Seed every generator; two of a module's do not draw the same numbers."""
+        for position, part in enumerate(self._parts):
+            part.seed(seed if position < GLOBAL else derive(seed, position))
+
+    def drawn_since(self, state: GeneratorState) -> bool:
+        """Return whether any generator has been drawn from since `state`."""
+        return not _same(state, self.state())
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Leave every generator as it was found, whatever happens inside."""
+        state = self.state()
+        try:
+            yield
+        finally:
+            self.restore(state)
+
+    @contextmanager
+    def replayed(self, start: int | GeneratorState) -> Iterator[None]:
+        """Draw random numbers from a seed, or from where the generators once stood; then leave no trace."""
+        with self.preserved():
+            if isinstance(start, int):
+                self.seed(start)
+            else:
+                self.restore(start)
+            yield
 
 
-@contextmanager
-def replayed(start: int | list[Tensor]) -> Iterator[None]:
-    """Draw torch's random numbers from a seed, or from where they once stood; then leave no trace in any."""
-    with preserved():
-        if isinstance(start, int):
-            seed_torch(start)
-        else:
-            torch_restore(start)
-        yield
+class _Part(NamedTuple):
+    """One generator, or torch's of all devices: how its state is read and set, and how it is seeded."""
+
+    state: Callable[[], Any]
+    restore: Callable[[Any], Any]
+    seed: Callable[[int], Any]
+
+
+def _part_of(item: Any) -> _Part | None:
+    """Return the access to an object if it is a generator."""
+    if isinstance(item, torch.Generator):
+        return _Part(item.get_state, item.set_state, item.manual_seed)
+    if isinstance(item, random.Random):
+        return _Part(item.getstate, item.setstate, item.seed)
+    if isinstance(item, np.random.RandomState):
+        return _Part(lambda: item.get_state(legacy=False), item.set_state, _numpy_seed(item.seed))
+    if isinstance(item, np.random.Generator):
+        bits = item.bit_generator
+
+        def restore(state: Any) -> None:
+            bits.state = state
+
+        return _Part(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
+    return None
+
+
+def _numpy_seed(seed: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda value: seed(value % 2**32)
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return all(_same(*pair) for pair in zip(left, right, strict=True))
+    return np.array_equal(left, right)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from .gradient import forward_backward
-from .randomness import preserved
 from .session import Session
 
 
@@ -23,11 +22,13 @@ def rehearse(session: Session) -> None:
     Raises:
         UserError: the config asks for something that this model or loss cannot do.
     """
-    with preserved(), _buffers_preserved(session.model):
+    session.generators.find()
+    with session.generators.preserved(), _buffers_preserved(session.model):
         batch = session.train_batch(session.step)
         forward_backward(session.model, session.loss, batch)
         if session.probe is not None:
             session.probe.rehearse(session.step, batch)
+        session.generators.find(reset=True)
     session.stepper.optimizer.zero_grad(set_to_none=True)
 
 

@@ -44,6 +44,7 @@ class Session:
         self.workload: Workload = WORKLOADS.entry(config.workload.name).load()(config.workload)
         self.loss: Loss = loss_of(self.workload.loss)
         self.model = self._model()
+        self.generators = randomness.Generators(self.model)
         self.stepper = self._stepper()
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
@@ -165,7 +166,9 @@ class Session:
         options = self.config.alpha
         if options is None:
             return None
-        router = Router(options, self.model, self.loss, self.warnings.append, self.clock.curvature)
+        router = Router(
+            options, self.model, self.loss, self.warnings.append, self.clock.curvature, self.generators
+        )
         return Probe(options, router, self.stepper, self.probe_batches, self.clock, self.config.seed)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .alpha.measurement import Measurement
 from .alpha.policies.base import PolicyEvent, Progress
 from .alpha.probe import Probe
-from .randomness import torch_snapshot
+from .randomness import GeneratorState
 from .session import Session
 from .streams import Batch
 
@@ -33,7 +33,7 @@ def take_step(session: Session) -> Taken:
     with clock.step(kind):
         batches: Iterable[Batch] = _batches(session, index)
         kept = list(batches) if session.keeps_batches(index) else []
-        generator = torch_snapshot() if _is_replayed(session, index) else []
+        start = session.generators.state() if _is_replayed(session, index) else []
         with clock.charge("forward_backward"):
             taken = Taken(session.forward_backward(kept or batches))
         if session.probe is not None:
@@ -42,7 +42,7 @@ def take_step(session: Session) -> Taken:
         taken.learning_rate = session.policy.learning_rate(progress, session.scheduled_rate(index))
         session.stepper.learning_rate = taken.learning_rate
         if session.probe is not None and session.measures(index):
-            _measured_update(session, session.probe, kept, generator, taken)
+            _measured_update(session, session.probe, kept, start, taken)
         else:
             session.stepper.step()
         session.step += 1
@@ -75,12 +75,12 @@ def _look_back(session: Session, probe: Probe, batches: list[Batch], taken: Take
 
 
 def _measured_update(
-    session: Session, probe: Probe, batches: list[Batch], generator: list[Tensor], taken: Taken
+    session: Session, probe: Probe, batches: list[Batch], start: GeneratorState, taken: Taken
 ) -> None:
     """Measure α* at θ₀ along the step, take it as the policy says, and tell the policy."""
     stepper, policy = session.stepper, session.policy
     direction = stepper.direction(probe.keeps_origin, probe.keeps_gradient, probe.take_spare())
-    found = probe.measure(session.step, direction, batches, taken.loss, generator)
+    found = probe.measure(session.step, direction, batches, taken.loss, start)
     known = found[0].acting != "lookahead"
     factor = policy.factor(found[0]) if known else 1.0
     probe.diagnose(found[0], direction, factor, batches)

@@ -57,6 +57,15 @@ def test_a_model_that_draws_from_every_generator_is_left_alone(bench: Bench) -> 
     assert one.differences(other, *PARAMETERS) == []
 
 
+def test_a_model_that_draws_from_its_own_generator_in_evaluations_too_is_left_alone(bench: Bench) -> None:
+    workload = {"name": "own_generators_task:OwnGenerators", "batch_size": 20, "source": "always"}
+    one, other = (
+        bench.disturbed(bench.config("nadamw", "apply", "digits_mlp", workload=workload, **how(bench)))
+        for how in (often, never)
+    )
+    assert one.differences(other, *PARAMETERS) == []
+
+
 def test_further_estimators_are_looked_at_without_a_trace(bench: Bench, policy: str) -> None:
     config = bench.config("nadamw", policy, "digits_mlp", stop=SHORT)
     assert bench.whole(config).differences(bench.disturbed(bench.also_others(config)), *PARAMETERS) == []

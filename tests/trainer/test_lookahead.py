@@ -20,7 +20,7 @@ from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.losses import loss_of
 from alphagrid.trainer.optimizers import OPTIMIZERS
 from alphagrid.trainer.optimizers.stepper import Stepper
-from alphagrid.trainer.randomness import torch_snapshot
+from alphagrid.trainer.randomness import Generators
 from alphagrid.trainer.step import take_step
 from alphagrid.trainer.streams import Batch
 from alphagrid.trainer.workloads.clicks import ClickStream
@@ -54,7 +54,7 @@ class Session:
     def measured(self, first: Batch, second: Batch) -> Measurement:
         """Step on `first`; return what all estimators say that look at `second` as their other batch."""
         self.second = second
-        generator = torch_snapshot()
+        generator = Generators().state()
         value = self.backward(first)
         direction = self.stepper.direction()
         (measurement,) = self.probe.measure(0, direction, [first], value, generator)
@@ -439,7 +439,7 @@ def test_the_cosine_with_the_gradient_on_the_second_batch_is_that_of_a_backward_
     value = session.backward(first)
     before = [gradient.clone() for gradient in session.stepper.gradients]
     direction = session.stepper.direction()
-    (measurement,) = session.probe.measure(0, direction, [first], value, [torch.get_rng_state()])
+    (measurement,) = session.probe.measure(0, direction, [first], value, Generators(model).state())
     d, g = (torch.cat([part.reshape(-1) for part in parts]) for parts in (direction.vector, expected))
     cosine = torch.nn.functional.cosine_similarity(direction.scale * d, g, dim=0)
     assert float(measurement.scalars["probe_cosine"]) == pytest.approx(float(cosine))

@@ -14,7 +14,7 @@ import torch
 from alphagrid.errors import UserError
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
-from alphagrid.trainer.randomness import drawn_since, snapshot
+from alphagrid.trainer.randomness import Generators
 from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
@@ -60,14 +60,15 @@ def test_it_makes_the_passes_of_the_config_and_leaves_no_trace(alpha: dict[str, 
     for _ in range(3):  # in the middle of a run, as after a resume: a lookahead is awaited, say
         take_step(session)
     before = [tensor.clone() for tensor in tensors(session.state_dict())]
-    clock, generators = session.clock.state_dict(), snapshot()
+    generators = Generators()
+    clock, start = session.clock.state_dict(), generators.state()
     with passes(session.model) as seen:
         rehearse(session)
     assert len(seen) >= 1 + (alpha is not None)
     after = list(tensors(session.state_dict()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert session.clock.state_dict() == clock
-    assert not drawn_since(generators)
+    assert not generators.drawn_since(start)
     assert all(p.grad is None for p in session.model.parameters())
 
 

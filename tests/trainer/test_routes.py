@@ -22,7 +22,7 @@ from alphagrid.trainer.alpha.routes import (
 from alphagrid.trainer.alpha.routes.forward_mode import train_and_look
 from alphagrid.trainer.alpha.routing import Router
 from alphagrid.trainer.losses import Loss, loss_of, mean
-from alphagrid.trainer.randomness import replayed
+from alphagrid.trainer.randomness import Generators
 from alphagrid.trainer.streams import in_chunks
 from alphagrid.trainer.workloads import WORKLOADS
 from hypothesis import given, settings
@@ -228,9 +228,9 @@ def dropping() -> tuple[nn.Module, Line, dict[str, Tensor]]:
 @pytest.mark.parametrize("route", [by_finite_difference, by_parabola])
 def test_the_passes_of_a_route_drop_the_same_units(route: Route) -> None:
     _, line, batch = dropping()
-    with replayed(1):
+    with Generators().replayed(1):
         expected = by_jvp(line, batch).read()
-    with replayed(1):
+    with Generators().replayed(1):
         found = route(line, batch).read()
     assert found.slope == pytest.approx(expected.slope, rel=1e-6)
     assert found.curvature == pytest.approx(expected.curvature, rel=1e-6)
@@ -280,9 +280,9 @@ def test_dropout_has_one_mask_for_outputs_and_tangent() -> None:
     model = nn.Sequential(nn.Linear(5, 40), nn.Dropout(0.5), nn.Linear(40, 3)).double().train()
     batch = {"inputs": torch.randn(8, 5).double(), "targets": torch.randint(0, 3, (8,))}
     line = Line(model, loss_of("cross_entropy"), [torch.randn_like(p) for p in model.parameters()])
-    with replayed(1):
+    with Generators().replayed(1):
         found = by_jvp(line, batch).read()
-    with replayed(1):
+    with Generators().replayed(1):
         masked = nn.Sequential(model[0], Fixed(model[1](torch.ones(8, 40).double())), model[2])
     slope, curvature, _ = dense(Line(masked, line.loss, line.vector), batch)
     assert found.slope == pytest.approx(float(slope), rel=1e-9)
@@ -360,14 +360,14 @@ def test_training_and_looking_by_one_pass_gives_what_two_give() -> None:
     model = nn.Sequential(*layers).double().train()
     batch = {"inputs": torch.randn(16, 5).double(), "targets": torch.randint(0, 3, (16,))}
     line = Line(model, loss_of("cross_entropy"), [torch.randn_like(p) for p in model.parameters()])
-    with replayed(1):
+    with Generators().replayed(1):
         expected = by_jvp(line, batch).read()
-    with replayed(1):
+    with Generators().replayed(1):
         loss = mean_loss(line, batch)
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     normalisation.reset_running_stats()
-    with replayed(1):
+    with Generators().replayed(1):
         fused, quadratic = train_and_look(line, batch)
     assert float(fused) == pytest.approx(float(loss))
     assert quadratic.read().slope == pytest.approx(expected.slope, rel=1e-9)

@@ -37,7 +37,7 @@ def applied_step(
     value = loss.values(model(batch["inputs"]), batch["targets"]).mean()
     torch.autograd.backward(value)
     direction = stepper.direction()
-    (measurement,) = probe.measure(0, direction, [batch], value.detach(), [torch.get_rng_state()])
+    (measurement,) = probe.measure(0, direction, [batch], value.detach(), router.generators.state())
     stepper.take(direction, Apply(alpha).factor(measurement))
     return measurement.value
 

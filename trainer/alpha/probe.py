@@ -15,7 +15,7 @@ from torch import Tensor
 from ..clock import Clock
 from ..losses import mean
 from ..optimizers.stepper import Direction, Stepper
-from ..randomness import replayed, torch_snapshot
+from ..randomness import GeneratorState
 from ..streams import Batch, derive, examples, in_chunks, share
 from .measurement import Measurement, Step
 from .options import AlphaOptions, Estimator
@@ -50,6 +50,7 @@ class Probe:
     ) -> None:
         self._options = options
         self._router = router
+        self._generators = router.generators
         self._stepper = stepper
         self._batches = batches
         self._clock = clock
@@ -64,7 +65,7 @@ class Probe:
             and options.chunks == 1
         )
         self._fused: Quadratic | None = None
-        self._trained_at: list[Tensor] = []
+        self._trained_at: GeneratorState = []
         self._spare: list[Tensor] | None = None
         self._read: tuple[int, Sequence[Batch]] | None = None
         self.awaited: Awaited | None = None
@@ -102,25 +103,25 @@ class Probe:
         direction: Direction,
         batches: Sequence[Batch],
         train_loss: Tensor,
-        generator: list[Tensor],
+        start: GeneratorState,
     ) -> list[Measurement]:
         """Measure at θ₀ every estimator asked for: one measurement for each repetition, the first one first.
 
-        `batches` are B₂, which gave the direction (several where a step accumulates); `generator` is where
-        torch's random numbers stood before its forward pass. B₁ is the probe stream's of the same index,
-        under a seed of its own. What awaits its lookahead becomes `awaited`.
+        `batches` are B₂, which gave the direction (several where a step accumulates); `start` is where the
+        generators of random numbers stood before its forward pass. B₁ is the probe stream's of the same
+        index, under a seed of its own. What awaits its lookahead becomes `awaited`.
         """
-        self._trained_at = generator
+        self._trained_at = start
         first = self._measurement(index, direction)
         first.scalars["train_loss"] = train_loss
         repeats = [self._measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
         with self._stepper.at_origin(direction):
-            self._at_origin(first, direction, batches, generator)
+            self._at_origin(first, direction, batches, start)
             if self._compares_gradients:
                 with self._clock.charge("diagnostics"):
                     first.scalars["probe_cosine"] = self._probe_cosine(index, direction)
             for measurement in repeats:
-                self._at_origin(measurement, direction, batches, generator)
+                self._at_origin(measurement, direction, batches, start)
         if self._details:
             with self._clock.charge("diagnostics"):
                 first.scalars.update(_geometry(direction))
@@ -140,7 +141,7 @@ class Probe:
     def _probe_cosine(self, index: int, direction: Direction) -> Tensor:
         """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""
         line = self._router.line(direction.vector, direction.scale)
-        with replayed(derive(self._seed, "alpha", index)):
+        with self._generators.replayed(derive(self._seed, "alpha", index)):
             gradient = line.gradient(self._probed(index))
         sign = math.copysign(1.0, direction.scale)
         return sign * inner(direction.vector, gradient) / (norm(direction.vector) * norm(gradient))
@@ -157,7 +158,7 @@ class Probe:
             line = self._router.line(direction.vector, direction.scale)
             where = batches if train else self._probed(index)
             reading = measurement.reading(measurement.acting)
-            with replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
+            with self._generators.replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
                 ratio = self._reduction(line, where, factor, reading)
         measurement.scalars["reduction_ratio"] = ratio
 
@@ -168,7 +169,7 @@ class Probe:
         """
         if self.awaited is None or not self._fuses:
             return None
-        start = torch_snapshot() if self._options.diagnostics else []
+        start = self._generators.state() if self._options.diagnostics else []
         found = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
         if found is None:
             return None
@@ -241,19 +242,19 @@ class Probe:
         measurement: Measurement,
         direction: Direction,
         batches: Sequence[Batch],
-        generator: list[Tensor],
+        start: GeneratorState,
     ) -> None:
         index, repeat = measurement.step.index, measurement.repeat
         names = ("alpha", index, repeat) if repeat else ("alpha", index)
 
         @cache
         def on_train() -> Quadratic:
-            with replayed(generator):
+            with self._generators.replayed(start):
                 return self._router.quadratic(direction.vector, direction.scale, batches)
 
         @cache
         def on_probe() -> Quadratic:
-            with replayed(derive(self._seed, *names)):
+            with self._generators.replayed(derive(self._seed, *names)):
                 probed = self._probed(index, repeat)
                 return self._router.quadratic(direction.vector, direction.scale, probed)
 
@@ -269,7 +270,7 @@ class Probe:
         """Return the quadratic at θ₁ on a share of the batches, with masks and statistics of its own."""
         step = awaited.measurement.step
         part = share(batches, self._options.curvature_fraction)
-        with replayed(derive(self._seed, "alpha", step.index)):
+        with self._generators.replayed(derive(self._seed, "alpha", step.index)):
             return self._router.quadratic(awaited.vector, step.scale, part)
 
     def _reduction_behind(
@@ -279,7 +280,9 @@ class Probe:
         step = awaited.measurement.step
         line = self._router.line(awaited.vector, step.scale)
         part = share(batches, self._options.curvature_fraction)
-        with replayed(self._trained_at if fused else derive(self._seed, "alpha", step.index)):
+        with self._generators.replayed(
+            self._trained_at if fused else derive(self._seed, "alpha", step.index)
+        ):
             return self._reduction(line, part, -1.0, quadratic.read())
 
     @torch.no_grad()

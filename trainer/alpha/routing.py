@@ -13,7 +13,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from ..losses import Loss
-from ..randomness import restore, snapshot
+from ..randomness import Generators
 from ..streams import Batch, in_chunks
 from .options import NEGLIGIBLE_RATE, AlphaOptions
 from .quadratic import Quadratic
@@ -37,6 +37,7 @@ class Router:
         loss: Loss,
         warn: Callable[[str], None],
         timed: Callable[[], AbstractContextManager[None]] = nullcontext,
+        generators: Generators | None = None,
     ) -> None:
         self._options = options
         self._model = model
@@ -44,10 +45,12 @@ class Router:
         self._warn = warn
         self._timed = timed
         self._route = ROUTES[options.route]
+        self.generators = Generators(model) if generators is None else generators
 
     def line(self, vector: list[Tensor], step: float) -> Line:
         """Return the line θ + t·v; `step` is the t of the optimizer's step."""
-        return Line(self._model, self._loss, vector, step, self._options.curvature, self._timed)
+        curvature, generators = self._options.curvature, self.generators
+        return Line(self._model, self._loss, vector, step, curvature, self._timed, generators)
 
     def quadratic(self, vector: list[Tensor], step: float, batches: Sequence[Batch]) -> Quadratic:
         """Return slope and curvature along v on batches taken as one, chunk by chunk."""
@@ -82,13 +85,13 @@ class Router:
         What failed may have drawn random numbers: the generators are put back, so that what comes instead
         draws what it would have drawn at once. A resumed run fails anew, and goes on to the same numbers.
         """
-        start = snapshot()
+        start = self.generators.state()
         try:
             return way()
         except (NotImplementedError, RuntimeError) as error:
             if not self._replaced_by_differences(error):
                 raise
-            restore(start)
+            self.generators.restore(start)
             return None
 
     def _along(self, line: Line, batches: Sequence[Batch]) -> Quadratic:

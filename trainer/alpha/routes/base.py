@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...losses import Loss
+from ...randomness import Generators
 from ...streams import Batch
 from ..options import Curvature
 from ..quadratic import Quadratic
@@ -37,6 +38,13 @@ class Line:
     curvature: Curvature = "ggn"
     timed: Callable[[], AbstractContextManager[None]] = nullcontext
     """Tells the clock that what happens inside is for the curvature."""
+    known_generators: Generators | None = None
+    """Those of the model, where they have been looked for; else `generators` does."""
+
+    @cached_property
+    def generators(self) -> Generators:
+        """The generators that the model can draw from."""
+        return self.known_generators or Generators(self.model)
 
     @property
     def parameters(self) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ....errors import UserError
 from ...losses import mean
-from ...randomness import drawn_since, snapshot
 from ...streams import Batch
 from ..quadratic import Quadratic
 from ..vectors import inner
@@ -41,9 +40,9 @@ def by_curvlinops(line: Line, batch: Batch, check_deterministic: bool = False) -
         )
     targets = _terms(batch["targets"], reference)
     parameters: list[Tensor] = list(line.parameters.values())
-    start = snapshot()
+    start = line.generators.state()
     value, gradient = _gradient(line, batch, parameters)
-    if drawn_since(start):
+    if line.generators.drawn_since(start):
         raise UserError(
             "alpha.route: curvlinops is wrong for a model whose forward pass draws random numbers (dropout, "
             "noise): its passes would draw different ones",

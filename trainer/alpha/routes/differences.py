@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...randomness import torch_restore, torch_snapshot
 from ...streams import Batch
 from ..quadratic import Quadratic
 from ..vectors import norm
@@ -18,7 +17,7 @@ from .base import Line, whole
 @whole
 @torch.no_grad()
 def by_finite_difference(line: Line, batch: Batch) -> Quadratic:
-    """Return slope and curvature from the outputs at θ ± εv, under the same masks.
+    """Return slope and curvature from the outputs at θ ± εv, under the same random numbers.
 
     Their mean stands for the outputs, their difference over 2ε for Jv. ε moves θ by the cube root of the
     rounding unit relative to 1 + ‖θ‖, where the errors of rounding and of truncation balance.
@@ -27,9 +26,9 @@ def by_finite_difference(line: Line, batch: Batch) -> Quadratic:
     values, vector = [p.detach() for p in parameters.values()], line.vector
     unit = torch.finfo(values[0].dtype).eps ** (1 / 3)
     epsilon = unit * (1 + norm(values)) / norm(vector)
-    start = torch_snapshot()
+    start = line.generators.state()
     above = line.outputs(_at(parameters, vector, epsilon), batch)
-    torch_restore(start)
+    line.generators.restore(start)
     below = line.outputs(_at(parameters, vector, -epsilon), batch)
     return line.quadratic((above + below) / 2, (above - below) / (2 * epsilon), batch)
 
@@ -37,14 +36,15 @@ def by_finite_difference(line: Line, batch: Batch) -> Quadratic:
 @whole
 @torch.no_grad()
 def by_parabola(line: Line, batch: Batch) -> Quadratic:
-    """Fit a parabola to the losses at θ − d, θ and θ + d (Bu and Xu, arXiv 2407.02772), under one mask.
+    """Fit a parabola to the losses at θ − d, θ and θ + d (Bu and Xu, arXiv 2407.02772).
 
-    Its curvature is that of the Hessian, smoothed over the step d = t·v.
+    All three draw the same random numbers. The parabola's curvature is that of the Hessian, smoothed over
+    the step d = t·v.
     """
-    parameters, start = line.parameters, torch_snapshot()
+    parameters, start = line.parameters, line.generators.state()
     losses = []
     for step in (-line.step, 0.0, line.step):
-        torch_restore(start)
+        line.generators.restore(start)
         at = _at(parameters, line.vector, step) if step else parameters
         losses.append(line.loss.values(line.outputs(at, batch), batch["targets"]))
     below, middle, above = losses
