@@ -12,19 +12,28 @@ def rehearse(session: Session) -> None:
     """Read the data of the step to come, and make one pass of each kind that training and α* will make.
 
     Their results are thrown away, and leave no trace: generators and buffers are put back, gradients
-    dropped, no parameter moves, nothing is charged. It costs one forward and backward pass, and one pass for
-    α*; the optimizer's own first step still counts. Two more forward passes look for a hidden state.
+    dropped, no parameter moves, nothing is charged. It costs one forward and backward pass, and for α* one
+    pass of each kind and the check that its route is right (`alpha.guard`); the optimizer's own first step
+    still counts. Two more forward passes look for a hidden state.
 
     Raises:
-        UserError: the config asks for something that this model or loss cannot do.
+        UserError: the config asks for something that this model or loss cannot do, or α* would be wrong.
     """
-    session.generators.find()
-    with session.generators.preserved(), buffers_preserved(session.model):
-        batch = session.train_batch(session.step)
+    generators = session.generators
+    generators.find()
+    start = generators.state()
+    session.stepper.optimizer.zero_grad(set_to_none=True)
+    batch = session.train_batch(session.step)
+    generators.restore(start)
+    with generators.preserved(), buffers_preserved(session.model):
         check_contract(session, batch)
-        forward_backward(session.model, session.loss, batch)
-        if session.probe is not None:
+    with buffers_preserved(session.model):
+        loss = forward_backward(session.model, session.loss, batch)
+    generators.find(reset=True)
+    generators.restore(start)
+    if session.probe is not None:
+        with generators.preserved(), buffers_preserved(session.model):
+            session.probe.check(batch, loss)
             session.probe.rehearse(session.step, batch)
-        session.generators.find(reset=True)
     session.look_for_hidden_state()
     session.stepper.optimizer.zero_grad(set_to_none=True)

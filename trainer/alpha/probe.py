@@ -17,6 +17,7 @@ from ..losses import mean
 from ..optimizers.stepper import Direction, Stepper
 from ..randomness import GeneratorState
 from ..streams import Batch, derive, examples, in_chunks, share
+from .guard import check
 from .measurement import Measurement, Step
 from .options import AlphaOptions, Estimator
 from .quadratic import Crossed, Quadratic, Reading
@@ -96,6 +97,14 @@ class Probe:
             self._router.rehearse(self._batches(index * self._repeat)[:1])
         if "lookahead" in self._options.estimators:
             self._router.rehearse(share([batch], self._options.curvature_fraction), self._fuses)
+
+    def check(self, batch: Batch, loss: Tensor) -> None:
+        """Check the route of α* on the batch whose mean `loss` and gradient have just been computed.
+
+        Raises:
+            UserError: the route is off, and the policy acts on α*.
+        """
+        check(self._options, self._router, self._seed, batch, loss, self._fuses)
 
     def measure(
         self,

@@ -40,17 +40,22 @@ class Router:
         generators: Generators | None = None,
     ) -> None:
         self._options = options
-        self._model = model
-        self._loss = loss
-        self._warn = warn
+        self.model = model
+        self.loss = loss
+        self.warn = warn
         self._timed = timed
         self._route = ROUTES[options.route]
         self.generators = Generators(model) if generators is None else generators
 
+    @property
+    def takes_differences(self) -> bool:
+        """Whether slopes come from differences of passes, and not from derivatives."""
+        return self._route in (by_finite_difference, ROUTES["parabola"])
+
     def line(self, vector: list[Tensor], step: float) -> Line:
         """Return the line θ + t·v; `step` is the t of the optimizer's step."""
         curvature, generators = self._options.curvature, self.generators
-        return Line(self._model, self._loss, vector, step, curvature, self._timed, generators)
+        return Line(self.model, self.loss, vector, step, curvature, self._timed, known_generators=generators)
 
     def quadratic(self, vector: list[Tensor], step: float, batches: Sequence[Batch]) -> Quadratic:
         """Return slope and curvature along v on batches taken as one, chunk by chunk."""
@@ -69,11 +74,17 @@ class Router:
 
         `fused`: train and look by one pass, if that is possible.
         """
-        vector = [p.detach() for p in self._model.parameters() if p.requires_grad]
+        vector = [p.detach() for p in self.model.parameters() if p.requires_grad]
         line = replace(self.line(vector, -NEGLIGIBLE_RATE), timed=nullcontext)
-        fuses = fused and self._route is ROUTES["jvp"]
-        if not fuses or self._tried(lambda: train_and_look(line, batches[0])) is None:
-            self._quadratic(line, batches)
+        self.look(line, batches, fused)
+
+    def look(self, line: Line, batches: Sequence[Batch], fused: bool = False) -> Quadratic:
+        """Return slope and curvature along a line; `fused`: train by the same pass, if that is possible."""
+        if fused and self._route is ROUTES["jvp"]:
+            found = self._tried(lambda: train_and_look(line, batches[0]))
+            if found is not None:
+                return found[1]
+        return self._quadratic(line, batches)
 
     def _quadratic(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
         found = self._tried(lambda: self._along(line, batches))
@@ -103,7 +114,7 @@ class Router:
         if self._route is not ROUTES["jvp"] or operation is None:
             return False
         self._route = by_finite_difference
-        self._warn(
+        self.warn(
             f"{operation} has no forward-mode derivative: α* comes from finite differences of the outputs"
         )
         return True

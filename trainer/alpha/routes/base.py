@@ -38,6 +38,8 @@ class Line:
     curvature: Curvature = "ggn"
     timed: Callable[[], AbstractContextManager[None]] = nullcontext
     """Tells the clock that what happens inside is for the curvature."""
+    difference: float | None = None
+    """The t of finite differences at θ ± t·v, where they are not to choose it themselves."""
     known_generators: Generators | None = None
     """Those of the model, where they have been looked for; else `generators` does."""
 

@@ -25,7 +25,7 @@ def by_finite_difference(line: Line, batch: Batch) -> Quadratic:
     parameters = line.parameters
     values, vector = [p.detach() for p in parameters.values()], line.vector
     unit = torch.finfo(values[0].dtype).eps ** (1 / 3)
-    epsilon = unit * (1 + norm(values)) / norm(vector)
+    epsilon = line.difference or unit * (1 + norm(values)) / norm(vector)
     start = line.generators.state()
     above = line.outputs(_at(parameters, vector, epsilon), batch)
     line.generators.restore(start)

@@ -1,0 +1,256 @@
+"""Models whose α* would be wrong, each in another way, and some that only look like it."""
+
+# mypy: disable-error-code="no-any-return,no-untyped-call,override,attr-defined"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from alphagrid.trainer.workloads.base import InMemoryWorkload
+from alphagrid.trainer.workloads.options import WorkloadOptions
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+WIDTH = 12
+
+
+class Net(nn.Module):
+    """A small network; what differs is what happens to its hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.hidden(self.first(inputs).relu())
+        outputs: Tensor = self.last(hidden)
+        return outputs
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.second(hidden)
+        return changed.relu()
+
+
+class ListedParameter(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = [self.second.weight]
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(self.second(hidden).relu(), self.listed[0])
+
+
+class ClosedOver(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        weight = self.second.weight
+        self.function = lambda hidden: F.linear(hidden, weight).tanh()
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.function(hidden) + self.second(hidden)
+        return changed
+
+
+class BehindAProperty(Net):
+    """Reads a layer that is registered, through an object that is no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder = {"weights": (self.second.weight, self.second.bias)}
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        weight, bias = self.holder["weights"]
+        return F.linear(hidden, weight, bias).relu()
+
+
+class StatisticsWithoutGradient(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.second(hidden)
+        with torch.no_grad():
+            mean, deviation = hidden.mean(0), hidden.std(0) + 1e-3
+        return ((hidden - mean) / deviation).relu()
+
+
+class Detached(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.second(hidden)
+        return hidden / hidden.detach().norm(dim=1, keepdim=True)
+
+
+class Data(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.second.weight.data).relu() + self.second(hidden).tanh()
+
+
+class Items(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return self.second(hidden) * self.temperature.item()
+
+
+class ThroughNumpy(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        weight = torch.from_numpy(self.second.weight.detach().cpu().numpy().copy())
+        return hidden @ weight.to(hidden) + self.second(hidden).tanh()
+
+
+class StraightThrough(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.second(hidden).tanh()
+        return hidden + ((4 * hidden).round() / 4 - hidden).detach()
+
+
+class WrongJvp(Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x * x.abs()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0].abs() * grad
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return ctx.saved_tensors[0].abs() * tangent
+
+
+class WrongBackward(Function):
+    """Has no forward derivative: finite differences take its place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.abs()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return ctx.saved_tensors[0].abs() * grad
+
+
+class RightBackward(WrongBackward):
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0].abs() * grad
+
+
+class Custom(Net):
+    function: type[Function]
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.function.apply(self.second(hidden))  # type: ignore[no-untyped-call]
+        return changed
+
+
+class CustomJvp(Custom):
+    function = WrongJvp
+
+
+class CustomBackward(Custom):
+    function = WrongBackward
+
+
+class CustomRight(Custom):
+    function = RightBackward
+
+
+class HiddenGenerator(Net):
+    """Draws from a generator that nothing finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        numbers = np.random.default_rng(0)
+        self.draw = lambda: numbers.standard_normal()
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return self.second(hidden).relu() * (1 + self.draw())
+
+
+class Dead(Net):
+    """Sits on the kink of every activation: its inputs count nothing, its biases are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            for p in self.parameters():
+                p.zero_()
+
+
+class Constant(Net):
+    """Has a loss that no parameter changes."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return torch.zeros_like(hidden)
+
+
+class Tied(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.third = nn.Linear(WIDTH, WIDTH)
+        self.third.weight = self.second.weight
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.third(self.second(hidden).relu())
+        return changed
+
+
+class LowPrecision(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            changed = self.second(hidden).relu()
+        return changed.float()
+
+
+class Jumping(Net):
+    """Sends each example through one of two ways, by a threshold."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        score = self.second(hidden)
+        return torch.where(score[:, :1] > score[:, 1:2], score, -score)
+
+
+class Gaps(Net):
+    """Has an attention, dropout, normalisations, pooling: what forward mode and backpropagation share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop, self.layer = nn.BatchNorm1d(WIDTH), nn.Dropout(0.4), nn.LayerNorm(WIDTH)
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.drop(self.norm(self.second(hidden)))
+        found: Tensor = self.attention(hidden[:, None], hidden[:, None], hidden[:, None])[0]
+        return self.layer(found[:, 0] + hidden.abs() + F.max_pool1d(hidden, 3, 1, 1)).clamp(-1, 1)
+
+
+class GuardedOptions(WorkloadOptions):
+    model: str
+    dtype: str = "float32"
+    empty: bool = False
+
+
+class Guarded(InMemoryWorkload):
+    Options = GuardedOptions
+    loss = "cross_entropy"
+    options: GuardedOptions
+
+    def data(self, split: str) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(len(split))
+        inputs = torch.randn(200, 8, generator=generator).to(getattr(torch, self.options.dtype))
+        if self.options.empty:
+            inputs.zero_()
+        return {"inputs": inputs, "targets": torch.randint(0, 3, (200,), generator=generator)}
+
+    def model(self) -> nn.Module:
+        model: nn.Module = globals()[self.options.model]()
+        return model.to(getattr(torch, self.options.dtype))

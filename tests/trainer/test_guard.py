@@ -1,0 +1,159 @@
+"""The guard of the warm-up pass: an α* that would be wrong is said to be, and no other is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alphagrid.errors import UserError
+from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.session import Session
+from alphagrid.trainer.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from tests.trainer.conftest import TrainRun
+
+EXACT: list[dict[str, Any]] = [
+    {"policy": "observe"},
+    {"policy": "observe", "estimator": "lookahead"},
+    {"policy": "observe", "estimator": "lookahead", "curvature_fraction": 1.0},
+    {"policy": "ema", "curvature_fraction": 1.0},
+    {"policy": "observe", "estimator": "biased", "chunks": 3},
+    {"policy": "observe", "curvature": "fisher"},
+]
+DIFFERENCES: list[dict[str, Any]] = [{"policy": "gen"}, {"policy": "observe", "route": "finite_difference"}]
+OPERATORS: list[dict[str, Any]] = [
+    {"policy": "observe", "route": "curvlinops"},
+    {"policy": "observe", "route": "curvlinops", "curvature": "hessian"},
+    {"policy": "observe", "route": "thesis"},
+]
+MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty"]
+NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
+CUSTOM = ["CustomJvp", "CustomBackward"]
+RIGHT = ["Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision"]
+
+
+@pytest.fixture(autouse=True)
+def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def config(model: str, alpha: dict[str, Any], batch_size: int = 32, **options: Any) -> dict[str, Any]:
+    return {
+        "workload": {
+            "name": "guarded_tasks:Guarded", "model": model, "batch_size": batch_size, **options,
+        },
+        "optimizer": {"name": "nadamw", "lr": 1e-3},
+        "alpha": alpha,
+        "eval": {"every_steps": 1000, "splits": ["validation"]},
+        "stop": {"steps": 2},
+        "device": "cpu",
+    }  # fmt: skip
+
+
+def verdict(config: dict[str, Any]) -> str | None:
+    """Return what the guard says of a run."""
+    session = Session(TrainingConfig.model_validate(config), Clock())
+    try:
+        rehearse(session)
+    except UserError as error:
+        if "α* would be wrong" not in error.message:
+            raise
+        return error.message
+    found = [warning for warning in session.warnings if "not to be trusted" in warning]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("model", MISSED_BY_THE_ROUTE + NO_DERIVATIVE + CUSTOM)
+@pytest.mark.parametrize("alpha", EXACT, ids=str)
+def test_a_model_that_forward_mode_gets_wrong_is_found(model: str, alpha: dict[str, Any]) -> None:
+    assert verdict(config(model, alpha)) is not None
+
+
+@pytest.mark.parametrize("model", MISSED_BY_THE_ROUTE)
+@pytest.mark.parametrize("alpha", DIFFERENCES, ids=str)
+def test_a_model_that_differences_get_wrong_is_found(model: str, alpha: dict[str, Any]) -> None:
+    said = verdict(config(model, alpha))
+    assert said is not None
+    assert "read through a list" in said
+
+
+@pytest.mark.parametrize("model", ["StatisticsWithoutGradient", "CustomBackward"])
+@pytest.mark.parametrize("alpha", [*DIFFERENCES, EXACT[0]], ids=str)
+def test_a_gradient_that_is_not_the_derivative_is_found(model: str, alpha: dict[str, Any]) -> None:
+    said = verdict(config(model, alpha))
+    assert said is not None
+    assert "is not the loss' derivative" in said
+
+
+@pytest.mark.parametrize("model", ["ListedParameter", "StatisticsWithoutGradient", "Data"])
+@pytest.mark.parametrize("alpha", OPERATORS, ids=str)
+def test_a_model_that_an_operator_gets_wrong_is_found(model: str, alpha: dict[str, Any]) -> None:
+    assert verdict(config(model, alpha)) is not None
+
+
+@pytest.mark.parametrize("model", ["ListedParameter", "StatisticsWithoutGradient", "Data", "CustomJvp"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("batch_size", [4, 200])
+def test_it_is_found_in_any_precision_and_on_few_examples(model: str, dtype: str, batch_size: int) -> None:
+    assert verdict(config(model, EXACT[0], batch_size, dtype=dtype)) is not None
+
+
+@pytest.mark.parametrize("alpha", [EXACT[0], DIFFERENCES[1]], ids=str)
+def test_random_numbers_that_cannot_be_replayed_are_found(alpha: dict[str, Any]) -> None:
+    said = verdict(config("HiddenGenerator", alpha))
+    assert said is not None
+    assert "different losses" in said
+
+
+@pytest.mark.parametrize("model", RIGHT)
+@pytest.mark.parametrize("alpha", EXACT + DIFFERENCES, ids=str)
+def test_a_right_model_passes(model: str, alpha: dict[str, Any]) -> None:
+    assert verdict(config(model, alpha)) is None
+
+
+@pytest.mark.parametrize("model", ["Net", "Dead", "Tied"])
+@pytest.mark.parametrize("alpha", OPERATORS, ids=str)
+def test_a_right_model_passes_by_an_operator(model: str, alpha: dict[str, Any]) -> None:
+    assert verdict(config(model, alpha)) is None
+
+
+@pytest.mark.parametrize("model", ["Net", "Gaps"])
+@pytest.mark.parametrize(
+    ("dtype", "empty"),
+    [("float64", False), ("float32", False), ("bfloat16", False), ("float64", True), ("float32", True)],
+)
+@pytest.mark.parametrize("batch_size", [2, 200])
+def test_a_right_model_passes_in_any_precision_on_few_examples_and_on_empty_ones(
+    model: str, dtype: str, batch_size: int, empty: bool
+) -> None:
+    for alpha in (EXACT[0], *DIFFERENCES):
+        assert verdict(config(model, alpha, batch_size, dtype=dtype, empty=empty)) is None
+
+
+def test_a_policy_that_acts_fails_with_the_reason(train_run: TrainRun) -> None:
+    with pytest.raises(UserError, match="also read through a list") as caught:
+        train_run(config("ListedParameter", {"policy": "apply"}))
+    assert caught.value.hint is not None
+    assert "observe" in caught.value.hint
+
+
+def test_a_run_that_observes_records_a_warning(train_run: TrainRun) -> None:
+    trained = train_run(config("ListedParameter", {"policy": "observe"}))
+    assert trained.outcome.status == "completed"
+    (warning,) = trained.events("warning")
+    assert "not to be trusted" in warning["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKLOADS.entries)
+@pytest.mark.parametrize("alpha", [*EXACT, *DIFFERENCES, OPERATORS[0]], ids=str)
+def test_bundled_workloads_pass(name: str, alpha: dict[str, Any]) -> None:
+    options = WORKLOADS.entry(name).options.model_fields
+    clicks = str(Path(__file__).parents[1] / "data" / "made_up_clicks")
+    small = {"data_dir": clicks, "batch_size": 50, "examples": 400, "table_rows": 30, "shuffle_rows": 70}
+    workload = {"name": name, **{key: value for key, value in small.items() if key in options}}
+    assert verdict({**config("Net", alpha), "workload": workload}) is None

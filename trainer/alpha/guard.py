@@ -1,0 +1,422 @@
+"""A check in the warm-up pass: α*'s route must differentiate the function that training differentiates.
+
+Once an attempt, outside the clock, along a test direction v, and with the random numbers of the pass that
+computed the gradient:
+
+- loss: further passes with the same parameters, inputs and random numbers have the same loss;
+- slope: the route's slope along v is vᵀ∇L, with the gradient ∇L by backpropagation;
+- derivative: the route's Jv is (z(θ + hv) − z(θ − hv)) / 2h, of outputs z with the parameters really moved.
+  Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
+
+What is off is looked at again along another direction, from parameters a little aside: there no unit sits
+exactly on the kink of its activation. Only what is off both times is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ...errors import UserError
+from ..buffers import buffers_preserved
+from ..gradient import accumulate, forward_backward
+from ..losses import mean, weigh
+from ..streams import Batch, derive, in_chunks, share
+from .options import OPERATOR_ROUTES, AlphaOptions
+from .quadratic import Quadratic
+from .routes import Line, by_jvp
+from .routing import Router
+from .vectors import inner
+
+ASIDE = 0.05
+"""How far the second look moves the parameters, relative to their size."""
+
+TF32 = 2.0**-10
+Found = TypeVar("Found")
+Tangents = list[tuple[Tensor, Tensor]]
+"""Outputs and their derivative along v, chunk by chunk."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far numbers may lie apart, relative to their size."""
+
+    slope: float
+    derivative: float
+    repetition: float
+    step: float
+    """h, relative to the parameters: the square root of the rounding unit."""
+
+    @classmethod
+    def of(cls, rounding: float) -> Tolerance:
+        """Return the tolerance for the rounding unit of the coarsest type that the model computes in."""
+        step = math.sqrt(rounding)
+        if rounding < 1e-12:  # float64
+            return cls(slope=1e-4, derivative=2e-3, repetition=1e-6, step=step)
+        if rounding < 1e-5:  # float32
+            return cls(slope=1e-2, derivative=2e-2, repetition=1e-4, step=step)
+        return cls(slope=0.2, derivative=0.5, repetition=0.02, step=step)  # bfloat16, float16, TF32
+
+
+def check(
+    options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool = False
+) -> None:
+    """Check the route on a batch, as `Guard.problem` does; warn in the journal of a run that observes.
+
+    Raises:
+        UserError: the route is off, and the policy acts on α*.
+    """
+    problem = Guard(options, router, seed).problem(batch, loss, fused)
+    if problem is None:
+        return
+    if options.acts_on == "nothing":
+        router.warn(f"the recorded α* are not to be trusted: {problem}")
+        return
+    raise UserError(
+        f"α* would be wrong for this model: {problem}",
+        "change the model, or use policy: observe, which acts on nothing and records α* with a warning",
+    )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """How far a route is off at one point, in units of the tolerance, and the slopes it was judged by."""
+
+    loss: float
+    slope: float
+    derivative: float
+    slopes: tuple[float, float, float]
+    """By the route, by backpropagation, by differences."""
+    relative: float
+    """The distance of the first two, relative to the size of an example's term."""
+
+    @property
+    def off(self) -> set[str]:
+        """The checks that failed; one whose numbers are not finite has."""
+        return {name for name in ("loss", "slope", "derivative") if not getattr(self, name) <= 1}
+
+
+class Guard:
+    """Compares the route of a run's α* with backpropagation and with differences."""
+
+    def __init__(self, options: AlphaOptions, router: Router, seed: int) -> None:
+        self._options = options
+        self._router = router
+        self._model = router.model
+        self._loss = router.loss
+        self._seed = seed
+        self._parameters = [p for p in router.model.parameters() if p.requires_grad]
+        self._start = router.generators.state()
+
+    def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
+        """Return what is wrong with the route on the examples that α* looks at; None if nothing is.
+
+        `loss` is the mean loss of the batch, whose gradient is in `.grad` and is lost; the generators stand
+        where they stood before it was computed. `fused`: lookahead trains by the same pass.
+        """
+        known = batch, loss, _take_gradient(self._parameters)
+        at_origin = set(self._options.estimators) != {"lookahead"}
+        late = "lookahead" in self._options.estimators
+        fraction = self._options.curvature_fraction
+        found = self._look_twice(batch, known, False) if at_origin else None
+        if found is None and late and not (at_origin and fraction == 1):
+            found = self._look_twice(share([batch], fraction)[0], known, fused)
+        return found
+
+    def _look_twice(self, batch: Batch, known: tuple[Batch, Tensor, list[Tensor]], fused: bool) -> str | None:
+        parts = in_chunks(batch, self._options.chunks)
+        of_batch = len(parts) == 1 and batch is known[0]
+        loss, gradient = known[1:] if of_batch else self._by_backpropagation(parts)
+        first = self._look(batch, parts, loss, gradient, fused, 1)
+        if first is None or not first.off:
+            return None
+        aside = [_size(p) * _aside(p, self._seed, i) for i, p in enumerate(self._parameters)]
+        with moved(self._parameters, aside, ASIDE):
+            loss, gradient = self._by_backpropagation(parts)
+            second = self._look(batch, parts, loss, gradient, fused, 2)
+        off = set() if second is None else first.off & second.off
+        return None if second is None or not off else _explain(off, second, self._options.route)
+
+    def _look(
+        self,
+        batch: Batch,
+        parts: list[Batch],
+        loss: Tensor,
+        gradient: list[Tensor],
+        fused: bool,
+        number: int,
+    ) -> Findings | None:
+        """Compare along a test direction; return None where loss or gradient are not finite."""
+        vector = self._direction(gradient, number)
+        expected = float(inner(vector, gradient))
+        if not (math.isfinite(expected) and math.isfinite(float(loss))):
+            return None
+        precision = Precision()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), precision:
+            again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
+        tolerance = Tolerance.of(precision.rounding)
+        step = tolerance.step / 4 ** (number - 1)  # the second look is closer
+        line = Watched.of(self._router.line(vector, step))
+        found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
+        _take_gradient(self._parameters)
+        if self._options.route in OPERATOR_ROUTES:
+            stand_in = self._replayed(lambda: by_jvp(line, batch).read())
+        seen = line.seen[-len(parts) :]
+        moved_outputs = self._differences(parts, vector, step)
+
+        losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
+        size = _mean([of.abs() for of in losses], parts)
+        terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
+        by_differences = _mean(self._slopes(again, moved_outputs, parts), parts)
+        scale = max(_mean([of.abs() for of in terms], parts), abs(expected)) + tolerance.step * size
+        noise = precision.rounding / step
+        derivative = _distance_of_outputs(seen, moved_outputs, noise)
+        if number > 1 and derivative > tolerance.derivative:  # or is it the differences that are off?
+            farther = self._differences(parts, vector, 4 * step)
+            pairs = list(zip(again, farther, strict=True))
+            derivative = min(derivative, _distance_of_outputs(seen, farther, noise))
+            derivative -= _distance_of_outputs(pairs, moved_outputs, noise)
+        if self._options.route in OPERATOR_ROUTES:
+            curvature = stand_in.curvature
+            if self._options.curvature == "hessian":
+                curvature = self._hessian(batch, vector)
+            largest = max(abs(curvature), abs(stand_in.curvature))
+            derivative = max(derivative, _distance(found.curvature, curvature, largest))
+        repeated = _distance(_mean(losses, parts), float(loss), size)
+        relative = _distance(found.slope, expected, scale)
+        slack = 3 if self._router.takes_differences else 1
+        return Findings(
+            loss=max(
+                _distance(found.loss, float(loss), size) / (slack * tolerance.slope),
+                repeated / tolerance.repetition,
+            ),
+            slope=relative / (slack * tolerance.slope),
+            derivative=derivative / tolerance.derivative,
+            slopes=(found.slope, expected, by_differences),
+            relative=relative,
+        )
+
+    def _direction(self, gradient: list[Tensor], number: int) -> list[Tensor]:
+        """Return v: the gradient and random signs, both in proportion to the size of each parameter.
+
+        Along the gradient the terms of the examples do not cancel; the signs reach what the gradient misses,
+        and no entry of v is zero.
+        """
+        vector = []
+        for index, (p, g) in enumerate(zip(self._parameters, gradient, strict=True)):
+            unit = g / g.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny).to(g.dtype)
+            signs = _signs(p, self._seed, number, index)
+            vector.append(_size(p) * (unit.clamp(-3, 3) + signs / math.sqrt(3)))
+        return vector
+
+    def _by_backpropagation(self, parts: list[Batch]) -> tuple[Tensor, list[Tensor]]:
+        """Return the mean loss of chunks and its gradient, computed as training does."""
+
+        def passed() -> Tensor:
+            if len(parts) == 1:
+                return forward_backward(self._model, self._loss, parts[0])
+            return accumulate(self._model, self._loss, parts)
+
+        return self._replayed(passed), _take_gradient(self._parameters)
+
+    @torch.no_grad()
+    def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
+        """Return the outputs' derivative along v, with the parameters themselves moved there and back."""
+        ends = []
+        for sign in (1, -1):
+            with moved(self._parameters, vector, sign * step):
+                ends.append(self._replayed(lambda: [self._model(part["inputs"]) for part in parts]))
+        return [(above.double() - below.double()) / (2 * step) for above, below in zip(*ends, strict=True)]
+
+    def _slopes(self, outputs: list[Tensor], tangents: list[Tensor], parts: list[Batch]) -> list[Tensor]:
+        """Return ∂ℓ/∂z · Jv per element."""
+        found = []
+        for z, tangent, part in zip(outputs, tangents, parts, strict=True):
+            to = torch.float32 if z.dtype in (torch.bfloat16, torch.float16) else z.dtype
+            slopes, _ = self._loss.quadratic(z.to(to), part["targets"], tangent.to(to))
+            found.append(slopes)
+        return found
+
+    def _hessian(self, batch: Batch, vector: list[Tensor]) -> float:
+        """Return vᵀHv by backpropagating twice."""
+
+        def passed() -> Tensor:
+            loss = mean(self._loss.values(self._model(batch["inputs"]), batch["targets"]), None)
+            first = torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
+            slope = inner(vector, list(first))
+            second = torch.autograd.grad(slope, self._parameters, materialize_grads=True)
+            return inner(vector, list(second))
+
+        with sdpa_kernel(SDPBackend.MATH):
+            return float(self._replayed(passed))
+
+    def _replayed(self, passed: Callable[[], Found]) -> Found:
+        """Make a pass with the random numbers and the buffers that the others had."""
+        with self._router.generators.replayed(self._start), buffers_preserved(self._model):
+            return passed()
+
+
+@dataclass(frozen=True)
+class Watched(Line):
+    """A line that keeps the outputs and their derivatives that a route finds along it."""
+
+    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, line: Line) -> Watched:
+        """Return the same line, watched and not charged to any clock."""
+        values = {part.name: getattr(line, part.name) for part in fields(line)}
+        return cls(**{**values, "timed": nullcontext, "difference": line.step})
+
+    def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
+        """Return what `Line.quadratic` does."""
+        self.seen.append((outputs.detach(), tangent.detach()))
+        return super().quadratic(outputs, tangent, batch)
+
+
+class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Finds the rounding unit of the coarsest type that operations inside compute in."""
+
+    rounding = torch.finfo(torch.float64).eps
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation and look at the types of its results."""
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor) and result.is_floating_point():
+                self.rounding = max(self.rounding, torch.finfo(result.dtype).eps)
+                if result.is_cuda and result.dtype == torch.float32 and _rounds_to_tf32(str(func)):
+                    self.rounding = max(self.rounding, TF32)
+        return results
+
+
+def _rounds_to_tf32(operation: str) -> bool:
+    """Return whether a GPU may take an operation's float32 inputs for TF32."""
+    if "conv" in operation:
+        return torch.backends.cudnn.allow_tf32
+    return torch.backends.cuda.matmul.allow_tf32 and any(name in operation for name in ("mm", "matmul"))
+
+
+@contextmanager
+@torch.no_grad()
+def moved(parameters: Sequence[Tensor], vector: Sequence[Tensor], factor: float) -> Iterator[None]:
+    """Move the parameters themselves by factor · v for the duration; they come back bit for bit."""
+    origin = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p, v in zip(parameters, vector, strict=True):
+                p.add_(v, alpha=factor)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, values in zip(parameters, origin, strict=True):
+                p.copy_(values)
+
+
+def _take_gradient(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return each parameter's gradient, zeros where it has none, and leave none."""
+    found = []
+    for p in parameters:
+        gradient = torch.zeros_like(p) if p.grad is None else p.grad
+        found.append(gradient.to_dense() if gradient.is_sparse else gradient)
+        p.grad = None
+    return found
+
+
+def _size(parameter: Tensor) -> float:
+    """Return the root mean square of a parameter, or a tenth of a usual one's where it is near zero."""
+    if not parameter.numel():
+        return 0.0
+    fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+    return max(float(parameter.detach().double().square().mean().sqrt()), 0.1 / math.sqrt(fan_in))
+
+
+def _signs(parameter: Tensor, seed: int, *names: int) -> Tensor:
+    """Return random signs of a parameter's shape; no generator but their own is drawn from."""
+    generator = torch.Generator(parameter.device).manual_seed(derive(seed, "guard", *names))
+    draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
+    return (2 * draw - 1).to(parameter.dtype)
+
+
+def _aside(parameter: Tensor, seed: int, index: int) -> Tensor:
+    """Return random numbers of a parameter's shape, between 0.5 and 1.5 and of either sign: no two tie."""
+    generator = torch.Generator(parameter.device).manual_seed(derive(seed, "aside", index))
+    draw = torch.rand(parameter.shape, generator=generator, device=parameter.device)
+    return _signs(parameter, seed, 0, index) * (0.5 + draw).to(parameter.dtype)
+
+
+def _mean(values: list[Tensor], parts: list[Batch]) -> float:
+    """Return the mean of a loss' values over chunks, by their weights."""
+    weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
+    total = sum(float(weigh(of, w).double().sum()) for of, w in zip(values, weights, strict=True))
+    weight = sum(float(w.double().sum()) for w in weights)
+    return total / weight if weight else 0.0
+
+
+def _distance(value: float, expected: float, size: float) -> float:
+    """Return |value − expected| relative to a size; 0 where they are equal."""
+    if value == expected:
+        return 0.0
+    return abs(value - expected) / size if size else math.inf
+
+
+def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
+    """Return the median over examples of the relative distance of Jv; 0 where a route has none.
+
+    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv.
+    """
+    if not seen:
+        return 0.0
+    found = []
+    for (outputs, tangent), difference in zip(seen, differences, strict=True):
+        lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
+        size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
+        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size))
+    return float(torch.cat(found).median())
+
+
+def _rows(outputs: Tensor) -> Tensor:
+    """Return one row per example, in float64."""
+    return outputs.double().reshape(len(outputs), -1) if outputs.dim() else outputs.double().view(1, 1)
+
+
+def _explain(off: set[str], findings: Findings, route: str) -> str:
+    """Return in words what is off, and what usually causes it."""
+    if "loss" in off:
+        return (
+            "passes with the same parameters, inputs and random numbers have different losses. Does the "
+            "model draw from a generator that is no attribute of a module, or keep a state that is no buffer?"
+        )
+    if "slope" not in off:
+        return (
+            f"the outputs do not move with the parameters as route {route} says: the model hides a "
+            "dependence from differentiation, as detach(), .data, .item(), NumPy, a straight-through "
+            "estimator, or an autograd.Function with a wrong derivative do"
+        )
+    by_route, expected, by_differences = findings.slopes
+    said = (
+        f"along a test direction route {route} finds the slope {by_route:.3g}, backpropagation "
+        f"{expected:.3g} (apart by {findings.relative:.2g} of the mean size of an example's term). "
+    )
+    if abs(by_differences - expected) <= abs(by_differences - by_route):
+        return said + (
+            "Differences of the outputs agree with backpropagation, so the route misses a part: usually a "
+            "parameter that is also read through a list, dict or closure instead of the module's attribute, "
+            "or an autograd.Function with a wrong jvp"
+        )
+    return said + (
+        "Differences of the outputs do not agree with backpropagation: the gradient is not the loss' "
+        "derivative, as with detach(), torch.no_grad() or .data in forward, a straight-through estimator, or "
+        "an autograd.Function with a wrong backward"
+    )
