@@ -170,12 +170,14 @@ def submit(
     from .jobs.cells import MOST_RUNS
     from .jobs.grid import expand
     from .jobs.plan import choose_profile
+    from .jobs.reserved import check_names
     from .jobs.spec import read_spec
     from .jobs.submission import submit as send
 
     experiment = expand(read_spec(spec, set_options or []), max_runs or MOST_RUNS)
     chosen = choose_profile(experiment, profile)
     if dry_run:
+        check_names(_root(root), experiment)
         _print_plan(experiment, chosen, canary, as_json)
         return
     if prune and not yes and not sys.stdin.isatty():

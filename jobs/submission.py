@@ -22,7 +22,7 @@ from ..store import submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, locks, preconditions, slurm
+from . import code, continuity, debug, environment, local, locks, preconditions, reserved, slurm
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment, Run
@@ -73,8 +73,8 @@ def submit(
     Returns when they are handed over; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
-            changed (unless that is allowed), or an import that fails.
+        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, a reserved
+            name, code that has changed (unless that is allowed), or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -87,6 +87,7 @@ def submit(
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
+        reserved.check_baselines(experiment.baselines, past, experiment.document)
         wanted = {run.id: _entry(run) for run in experiment.runs}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)
