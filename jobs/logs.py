@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import UserError
 from ..store.layout import ExperimentFiles
+from ..store.messages import shortened
 from . import attempts
 from .states import UNSURE, State
 
@@ -18,6 +19,8 @@ PERIOD = 0.5
 SLURM_PERIOD = 5.0
 """Seconds between two questions to Slurm about the run, which other people ask too."""
 CHUNK = 1 << 16
+LONGEST_LINE = 400
+"""Characters of a line that is shown with a failure."""
 
 
 class Job(Protocol):
@@ -126,7 +129,7 @@ def tail(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = (), lines: i
         return []
     start = max(0, paths[-1].stat().st_size - CHUNK)
     said = b"".join(_chunks(paths[-1], start)).decode(errors="replace").splitlines()
-    return [line for line in said if line.strip()][-lines:]
+    return [shortened(line, LONGEST_LINE) for line in said if line.strip()][-lines:]
 
 
 class _Reader:
