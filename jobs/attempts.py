@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..store import journal
+from ..errors import SystemRefused
+from ..store import journal, records
 from ..store.layout import RunFiles
 from ..store.messages import shortened
 
@@ -142,8 +143,11 @@ def fruitless(
 
 def has_new_checkpoint(attempt: Attempt) -> bool:
     """Tell whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
-    records = journal.read(attempt.journal).records
-    return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in records)
+    try:
+        written = journal.read(attempt.journal).records
+    except OSError:  # it has not arrived yet, or is no file
+        return False
+    return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in written)
 
 
 def failures(attempts: Sequence[Attempt]) -> int:
@@ -167,10 +171,16 @@ def _job_id(attempt: Attempt) -> str | None:
 
 
 def _read_one(number: int, path: Path) -> Attempt:
-    first = journal.read_first(path)
-    ending = _ending(journal.read_end(path, TAIL_BYTES))
+    try:
+        first = journal.read_first(path)
+        ending = _ending(journal.read_end(path, TAIL_BYTES))
+    except OSError as error:
+        if path.is_file():
+            hint = "the runs of other experiments are not concerned"
+            raise SystemRefused(f"cannot read {path}: {error.strerror or error}", hint) from error
+        return Attempt(number, path)  # no file: `store check` says so
     began_at = None if first is None else first["time"]
-    if first is None or first["kind"] != "start":
+    if first is None or first["kind"] != "start" or not records.is_start(first):
         return Attempt(number, path, began_at=began_at, **ending)
     return Attempt(
         number=number,
@@ -186,17 +196,17 @@ def _read_one(number: int, path: Path) -> Attempt:
     )
 
 
-def _ending(records: Sequence[Any]) -> dict[str, Any]:
+def _ending(written: Sequence[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for record in records:
+    for record in written:
         done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
         found.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
-        if record["kind"] == "end":
+        if record["kind"] == "end" and record.get("status") in records.ENDS:
             found.update(end=record["status"], reason=_reason(record))
-        elif record["kind"] == "event" and record["event"] in ("interrupted", "crash"):
+        elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
             found.update(event=record["event"], reason=_reason(record))
             found["timed_out"] = record.get("cause") == "time limit"
-        elif record["kind"] == "event" and record["event"] == "stop_requested":
+        elif record["kind"] == "event" and record.get("event") == "stop_requested":
             found["asked_to_stop"] = True
     return found
 

@@ -88,7 +88,10 @@ def driver(file: Path = DRIVER) -> str | None:
 
 def start_record(path: Path) -> dict[str, Any] | None:
     """Return what an attempt's journal begins with, None if it died before."""
-    first = journal.read_first(path)
+    try:
+        first = journal.read_first(path)
+    except OSError:  # no file lies there; `store check` says so
+        return None
     return first if first is not None and first["kind"] == "start" else None
 
 

@@ -45,6 +45,8 @@ Ending = Literal[
 
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
+MANIFEST_PATIENCE = 30.0
+"""Seconds within which the file of a submission has to arrive on the machine that runs it."""
 MOST_OF_A_TRACEBACK = 20_000
 """Characters of a traceback in the journal; the run's log has all of it."""
 STOPPED_BY_SLURM: dict[requeue.Cause, str] = {
@@ -89,7 +91,7 @@ def attempt_run(
         SystemRefused: it could not begin, because the disk is full or cannot be written.
     """
     stop = StopRequest() if stop is None else stop
-    manifest = submissions.read(files.submissions / f"{submission}.json")
+    manifest = _manifest(files, submission)
     entry = next(entry for entry in manifest.runs if entry.id == run_id)
     task = _Task(files.run(run_id), manifest, entry)
     with signals.requesting(stop), ExitStack() as held:
@@ -100,6 +102,19 @@ def attempt_run(
         held.enter_context(canary.releasing(files, manifest, run_id))
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
+
+
+def _manifest(files: ExperimentFiles, submission: str) -> Submission:
+    """Return what this worker was sent with; another machine may have written it a moment ago.
+
+    Raises:
+        SystemRefused: it is not there.
+    """
+    path = files.submissions / f"{submission}.json"
+    try:
+        return submissions.wait_for(path, MANIFEST_PATIENCE)
+    except OSError as error:
+        raise SystemRefused(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:

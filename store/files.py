@@ -10,7 +10,9 @@ import os
 import stat
 import uuid
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from . import numbers
 
 NOT_ARRIVED = frozenset({errno.ENOENT, errno.ESTALE})
 """What a network file system answers for a moment about a file that it lists already, or still."""
@@ -19,6 +21,11 @@ NOT_ARRIVED = frozenset({errno.ENOENT, errno.ESTALE})
 def has_not_arrived(error: OSError) -> bool:
     """Return whether a file that a folder lists is not there yet, or not any more."""
     return error.errno in NOT_ARRIVED
+
+
+def is_late(path: Path, error: OSError) -> bool:
+    """Return whether a file that is listed may still arrive; where a link leads nowhere, none will."""
+    return has_not_arrived(error) and not os.path.islink(path)  # noqa: PTH114 (a stale one raises with Path)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -42,6 +49,19 @@ def read_file(path: Path) -> bytes:
     """
     with open_file(path) as file:
         return file.read()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it holds something else, or is nested too deeply.
+    """
+    value = numbers.decode(read_file(path).decode())
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    return value
 
 
 def write_atomically(path: Path, content: bytes) -> None:
