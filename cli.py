@@ -153,6 +153,15 @@ def submit(
         typer.Option("--prune", help="Then cancel what still waits or runs and is no longer in SPEC."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --prune cancels.")] = False,
+    max_runs: Annotated[
+        int | None,
+        typer.Option(
+            "--max-runs",
+            metavar="N",
+            min=1,
+            help="Refuse a specification of more runs than this (100000 by default).",
+        ),
+    ] = None,
     allow_code_change: AllowCodeChangeOption = False,
     allow_data_change: AllowDataChangeOption = False,
     as_json: JsonOption = False,
@@ -163,14 +172,17 @@ def submit(
     Exit code 3 says that not all were sent, for example because of a limit on the jobs of a user.
     """
     from . import terminal
+    from .jobs.cells import MOST_RUNS
     from .jobs.grid import expand
     from .jobs.plan import choose_profile
+    from .jobs.reserved import check_names
     from .jobs.spec import read_spec
     from .jobs.submission import submit as send
 
-    experiment = expand(read_spec(spec, set_options or []))
+    experiment = expand(read_spec(spec, set_options or []), max_runs or MOST_RUNS)
     chosen = choose_profile(experiment, profile)
     if dry_run:
+        check_names(_root(root), experiment)
         _print_plan(experiment, chosen, canary, as_json)
         return
     if prune and not yes and not sys.stdin.isatty():

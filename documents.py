@@ -6,6 +6,7 @@ keys, tags, merge keys (`<<`) and further documents are refused.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from .problems import KeyPath, Place, dotted, nearest, shown
 
 LARGEST_FILE = 16 * 2**20
 MOST_VALUES = 1_000_000
+MOST_LEVELS = 100
+"""Lists and mappings within each other, aliases followed."""
+LONGEST_NUMBER = 400
+"""Characters of a number."""
 
 
 @dataclass(frozen=True)
@@ -120,19 +125,42 @@ _CORE: dict[str, re.Pattern[str]] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader without implicit types, tags or merge keys: it composes marked nodes, nothing else."""
+    """A SafeLoader without implicit types, tags or merge keys: it composes marked nodes, nothing else.
+
+    It stops at the first node that is too many or too deep, before the rest takes up memory.
+    """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = 0
+        self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
-            raise _TagRefused(problem=f"the tag '{event.tag}' is not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+            raise _Refused(f"the tag '{event.tag}' is not allowed", "write a plain value", event.start_mark)
+        self._nodes += 1
+        if self._nodes > MOST_VALUES:
+            raise _Refused(f"holds more than {MOST_VALUES:,} values", "split the file", event.start_mark)
+        self._depth += 1
+        if self._depth > MOST_LEVELS:
+            raise _Refused(TOO_DEEP, "flatten it", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
-class _TagRefused(yaml.MarkedYAMLError):
-    pass
+TOO_DEEP = f"is nested too deeply (more than {MOST_LEVELS} levels)"
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """Valid YAML that is not read here."""
+
+    def __init__(self, problem: str, hint: str, mark: Any) -> None:
+        super().__init__(problem=problem, problem_mark=mark)
+        self.hint = hint
 
 
 def _composed(text: str, source: str) -> yaml.Node | None:
@@ -145,13 +173,11 @@ def _composed(text: str, source: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         place = Place(source, text[: error.position].count("\n") + 1)
         raise UserError(f"{place}: holds a character that is not allowed in YAML", "remove it") from error
-    except RecursionError as error:
-        raise UserError(f"{source}: is nested too deeply", "flatten it") from error
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> tuple[str, str]:
-    if isinstance(error, _TagRefused):
-        return str(error.problem), "write a plain value"
+    if isinstance(error, _Refused):
+        return str(error.problem), error.hint
     if error.problem == "but found another document":
         return "a second document begins here, only one is allowed", "remove the line '---' and what follows"
     said = ", ".join(part for part in (error.context, error.problem) if part)
@@ -168,21 +194,30 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 def _check_aliases(root: yaml.Node, source: str) -> None:
     """Refuse aliases that hold themselves or that blow up, at a cost linear in what was written."""
-    sizes: dict[int, int] = {}
-    _expanded_size(root, sizes, set(), source)
-    if sizes[id(root)] > MOST_VALUES:
+    sizes: dict[int, tuple[int, int]] = {}
+    values, levels = _expanded_size(root, sizes, set(), source)
+    if values > MOST_VALUES:
         raise UserError(
             f"{source}: its aliases expand to more than {MOST_VALUES:,} values", "use fewer aliases"
         )
+    if levels > MOST_LEVELS:
+        raise UserError(f"{source}: with its aliases it {TOO_DEEP}", "use fewer aliases")
 
 
-def _expanded_size(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int], source: str) -> int:
+def _expanded_size(
+    node: yaml.Node, sizes: dict[int, tuple[int, int]], open_nodes: set[int], source: str
+) -> tuple[int, int]:
+    """Return how many values a node stands for, and how many levels of them."""
     if id(node) in open_nodes:
         place = Place(source, node.start_mark.line + 1)
         raise UserError(f"{place}: an alias stands inside what it names", "write the value out")
     if id(node) not in sizes:
         open_nodes.add(id(node))
-        sizes[id(node)] = 1 + sum(_expanded_size(each, sizes, open_nodes, source) for each in _children(node))
+        values, levels = 1, 0
+        for child in _children(node):
+            below = _expanded_size(child, sizes, open_nodes, source)
+            values, levels = values + below[0], max(levels, below[1])
+        sizes[id(node)] = values, levels + 1
         open_nodes.remove(id(node))
     return sizes[id(node)]
 
@@ -238,12 +273,13 @@ def _scalar(node: yaml.ScalarNode, source: str) -> Any:
     if node.style is not None:  # quoted, literal or folded
         return text
     kind = next((kind for kind, pattern in _CORE.items() if pattern.fullmatch(text)), None)
-    try:
-        return _READ[kind](text) if kind else text
-    except ValueError as error:  # Python refuses to read integers of thousands of digits
-        raise UserError(
-            f"{Place(source, node.start_mark.line + 1)}: the number is too long", "shorten it"
-        ) from error
+    place = Place(source, node.start_mark.line + 1)
+    if kind in ("int", "float") and len(text) > LONGEST_NUMBER:
+        raise UserError(f"{place}: the number is too long", "shorten it")
+    value: Any = _READ[kind](text) if kind else text
+    if kind == "float" and math.isinf(value) and not text.lower().endswith(".inf"):
+        raise UserError(f"{place}: the number {text} is too large", "write a smaller one")
+    return value
 
 
 def _int(text: str) -> int:

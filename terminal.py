@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import UserError
+from .store.messages import in_one_line
 
 if TYPE_CHECKING:
     from .analysis.tables import Table as ReportTable
@@ -41,6 +42,10 @@ MOST_NAMED = 5
 LINES_AROUND = 5
 """Lines of a status view beside its runs: title, header, what is hidden, counts, the cursor's."""
 MOST_PLANNED = 20
+GAP = 2
+"""Blanks between two columns."""
+NARROWEST = 20
+"""Characters of a reason beside its run; where there were more, its middle is left out."""
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 STYLES = {
@@ -334,7 +339,9 @@ STATUS_COLUMNS = (
     _Column("ETA", lambda run, now: "" if run.eta_seconds is None else _duration(run.eta_seconds)),
     _Column("tries", lambda run, now: str(run.attempts), from_width=90),
     _Column("checkpoint", lambda run, now: _checkpoint(run), from_width=110),
-    _Column("why", lambda run, now: Text(run.reason or "", style="dim"), right=False, is_cut=True),
+    _Column(
+        "why", lambda run, now: Text(in_one_line(run.reason or ""), style="dim"), right=False, is_cut=True
+    ),
 )
 
 
@@ -358,10 +365,22 @@ class _Runs:
         table = _table(self.experiment, [column.title for column, _ in shown], right)
         for column, cells in shown:
             if column.is_cut and console.is_terminal:
-                cells[:] = [Text.assemble(cell, no_wrap=True, overflow="ellipsis") for cell in cells]
+                others = sum(_width(*other) for other in shown if other[0] is not column)
+                cells[:] = [_cut(cell, max(options.max_width - others, NARROWEST)) for cell in cells]
         for row in zip(*(cells for _, cells in shown), strict=True):
             table.add_row(*row)
         yield table
+
+
+def _width(column: _Column, cells: Sequence[Text | str]) -> int:
+    """Return the width of a column and of the gap beside it."""
+    return max([*map(len, column.title.split()), *(Text.assemble(cell).cell_len for cell in cells)]) + GAP
+
+
+def _cut(cell: Text | str, room: int) -> Text:
+    """Return a cell of one line without its middle, where it is wider than the room for it."""
+    text = cell if isinstance(cell, Text) else Text(cell)
+    return Text(in_one_line(text.plain, room), style=text.style, no_wrap=True, overflow="ellipsis")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -13,7 +13,7 @@ from .budget import Kind, position
 from .data import ExperimentData, RunData
 from .statistics import median
 
-HINT = "a budget is a number, a share like 50%, all, until:BASELINE or 4.5*until:BASELINE"
+HINT = "a budget is a number above 0, a share like 50%, all, until:BASELINE or 4.5*until:BASELINE"
 UNTIL = re.compile(r"(?:(?P<factor>[^*]+)\*)?until:(?P<baseline>.+)")
 
 
@@ -42,9 +42,9 @@ def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
     if text == "all":
         return _common(data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None))
     if match := UNTIL.fullmatch(text):
-        factor = 1.0 if match["factor"] is None else _number(match["factor"], text, above_zero=True)
+        factor = 1.0 if match["factor"] is None else _number(match["factor"], text)
         reached = _until(data, match["baseline"], kind)
-        return _common(data, text, kind, None if reached is None else factor * reached)
+        return _common(data, text, kind, None if reached is None else _product(factor, reached, text))
     return _common(data, text, kind, _number(text, text))
 
 
@@ -78,7 +78,7 @@ def _common(data: ExperimentData, label: str, kind: Kind, value: float | None) -
 def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
     """Resolve a share of each run's own stop."""
     share = _number(label[:-1], label) / 100
-    limits = {run.row.key: share * _stop(run, label, kind) for run in data.runs}
+    limits = {run.row.key: _product(share, _stop(run, label, kind), label) for run in data.runs}
     values = set(limits.values())
     return Budget(kind, label, values.pop() if len(values) == 1 else None, limits)
 
@@ -133,12 +133,21 @@ def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
     return UserError(f"budget until:{name}: experiment {data.experiment} has no baseline '{name}'", hint)
 
 
-def _number(text: str, label: str, *, above_zero: bool = False) -> float:
-    """Read a finite number that is not negative; Python's own extras (1_000) are refused."""
+def _number(text: str, label: str) -> float:
+    """Read a finite number above zero; Python's own extras (1_000) are refused."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+    return _checked(value, label)
+
+
+def _product(factor: float, amount: float, label: str) -> float:
+    """Multiply two finite numbers whose product may be too large, or so small that it is zero."""
+    return _checked(factor * amount, label) if amount else amount
+
+
+def _checked(value: float, label: str) -> float:
+    if not (math.isfinite(value) and value > 0):
         raise UserError(f"budget '{label}' makes no sense", HINT)
     return value

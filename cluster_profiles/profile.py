@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,13 @@ def _gres(text: str) -> str:
 
 
 def _number_as_text(value: Any) -> Any:
+    _check_finite(value)
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _check_finite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"should be a finite number, not {value}")
 
 
 def _variable_name(name: str) -> str:
@@ -83,6 +90,7 @@ def _sbatch_key(key: str) -> str:
 def _sbatch_value(value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ValueError("should be a text, a number, or true for an option without a value")
+    _check_finite(value)
     return _printable(value) if isinstance(value, str) else value
 
 

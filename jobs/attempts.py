@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..store import journal
+from ..errors import SystemRefused
+from ..store import journal, records
 from ..store.layout import RunFiles
+from ..store.messages import shortened
 
 TAIL_BYTES = 1 << 16
 """How much of a journal's end is read to learn how the attempt ended."""
@@ -44,6 +46,11 @@ class Attempt:
     step: int = 0
     """Steps done when it wrote its last record."""
     train_seconds: float = 0.0
+    began_at: float | None = None
+    last_at: float | None = None
+    """Unix times of its first and its last record."""
+    superseded: bool = False
+    """Whether it was still alive when a newer attempt began: how it ended is not how the run fared."""
 
     @property
     def settled(self) -> bool:
@@ -53,7 +60,14 @@ class Attempt:
 
 def read(run: RunFiles) -> list[Attempt]:
     """Return the attempts of a run, oldest first."""
-    return [_read_one(number, path) for number, path in run.journals()]
+    found = [_read_one(number, path) for number, path in run.journals()]
+    said_so = run.superseded() if len(found) > 1 else set()
+    for index, attempt in enumerate(found[:-1]):
+        newer = [other.began_at for other in found[index + 1 :] if other.began_at is not None]
+        outlived = attempt.last_at is not None and bool(newer) and attempt.last_at > min(newer)
+        if outlived or attempt.number in said_so:
+            found[index] = replace(attempt, superseded=True)
+    return found
 
 
 def latest(run: RunFiles) -> Attempt | None:
@@ -107,11 +121,15 @@ def fruitless(
     not count, nor one that vanished without a word and whose job (`next_job` for the newest) came back.
     One that died before its first record does not say whose it was: as many of the newest as Slurm has
     restarted `next_job` were that job's. A time limit that was too short for a new checkpoint counts.
+    Superseded attempts do not count.
     """
     made = made_checkpoint or has_new_checkpoint
     found: list[Attempt] = []
     follower = next_job
     for age, attempt in enumerate(reversed(attempts)):
+        if attempt.superseded:
+            follower = _job_id(attempt)
+            continue
         if attempt.submission not in (submission, None) or attempt.settled:
             break
         came_back = age < restarts and not attempt.began
@@ -125,15 +143,19 @@ def fruitless(
 
 def has_new_checkpoint(attempt: Attempt) -> bool:
     """Tell whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
-    records = journal.read(attempt.journal).records
-    return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in records)
+    try:
+        written = journal.read(attempt.journal).records
+    except OSError:  # it has not arrived yet, or is no file
+        return False
+    return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in written)
 
 
 def failures(attempts: Sequence[Attempt]) -> int:
-    """Return how often the run failed since it last completed."""
+    """Return how often the run failed since it last completed; superseded attempts do not count."""
     count = 0
     for attempt in attempts:
-        count = 0 if attempt.end == "completed" else count + (attempt.end == "failed")
+        has_failed = attempt.end == "failed" and not attempt.superseded
+        count = 0 if attempt.end == "completed" else count + has_failed
     return count
 
 
@@ -149,40 +171,46 @@ def _job_id(attempt: Attempt) -> str | None:
 
 
 def _read_one(number: int, path: Path) -> Attempt:
-    start = _first_record(path)
-    size = path.stat().st_size
-    ending = _ending(journal.read(path, max(0, size - TAIL_BYTES)).records)
-    if start is None:
-        return Attempt(number, path, **ending)
+    try:
+        first = journal.read_first(path)
+        ending = _ending(journal.read_end(path, TAIL_BYTES))
+    except OSError as error:
+        if path.is_file():
+            hint = "the runs of other experiments are not concerned"
+            raise SystemRefused(f"cannot read {path}: {error.strerror or error}", hint) from error
+        return Attempt(number, path)  # no file: `store check` says so
+    began_at = None if first is None else first["time"]
+    if first is None or first["kind"] != "start" or not records.is_start(first):
+        return Attempt(number, path, began_at=began_at, **ending)
     return Attempt(
         number=number,
         journal=path,
-        submission=start.get("submission"),
-        fresh=bool(start.get("fresh")),
+        submission=first.get("submission"),
+        fresh=bool(first.get("fresh")),
         began=True,
-        resume_step=start["resume_step"],
-        job=start.get("job"),
-        stop=start.get("stop"),
+        resume_step=first["resume_step"],
+        job=first.get("job"),
+        stop=first.get("stop"),
+        began_at=began_at,
         **ending,
     )
 
 
-def _first_record(path: Path) -> dict[str, Any] | None:
-    with path.open("rb") as file:
-        records = journal.parse(file.readline()).records  # none while nothing whole has been written
-    return records[0] if records and records[0]["kind"] == "start" else None
-
-
-def _ending(records: Sequence[Any]) -> dict[str, Any]:
+def _ending(written: Sequence[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for record in records:
+    for record in written:
         done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
-        found.update(step=done, train_seconds=record["train_seconds"])
-        if record["kind"] == "end":
-            found.update(end=record["status"], reason=record.get("reason"))
-        elif record["kind"] == "event" and record["event"] in ("interrupted", "crash"):
-            found.update(event=record["event"], reason=record.get("reason"))
+        found.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
+        if record["kind"] == "end" and record.get("status") in records.ENDS:
+            found.update(end=record["status"], reason=_reason(record))
+        elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
+            found.update(event=record["event"], reason=_reason(record))
             found["timed_out"] = record.get("cause") == "time limit"
-        elif record["kind"] == "event" and record["event"] == "stop_requested":
+        elif record["kind"] == "event" and record.get("event") == "stop_requested":
             found["asked_to_stop"] = True
     return found
+
+
+def _reason(record: Mapping[str, Any]) -> str | None:
+    reason = record.get("reason")
+    return None if reason is None else shortened(str(reason))

@@ -5,12 +5,16 @@ A supervisor may therefore be killed at any moment; the next one finds the same 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from ..errors import UserError
 from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
 from . import attempts, canary, markers, slots, states
+
+log = logging.getLogger("alphagrid.supervisor")
 
 _Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -55,22 +59,33 @@ class Backlog:
         """Submissions whose canary has not reached an evaluation, by their ids."""
         self._hopeless: set[str] = set()
         """Those of them whose canary never will."""
+        self._said: set[tuple[str, str]] = set()
+        """What could not be read, and why."""
 
     def __len__(self) -> int:
         """Return how many runs are waiting, or running under another supervisor's worker."""
         return len(self._waiting) + len(self._elsewhere)
 
     def refresh(self) -> None:
-        """Take in what was submitted since the last look, and what runs elsewhere no longer."""
+        """Take in what was submitted since the last look, and what runs elsewhere no longer.
+
+        What cannot be read is left out, and said once; it may only not have arrived yet.
+        """
         for files in self._root.experiments():
-            signature = _signature(files)
-            if self._seen.get(files.name) != signature:
-                self._seen[files.name] = signature
-                self._take_in(files)
+            try:
+                self._look_at(files)
+            except OSError as error:
+                self._say(files.name, str(error))
         self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
             if not locks.is_held(job.run.lock):
                 self._waiting[key] = self._elsewhere.pop(key)
+
+    def _look_at(self, files: ExperimentFiles) -> None:
+        signature = _signature(files)
+        if self._seen.get(files.name) != signature:
+            self._seen[files.name] = signature
+            self._take_in(files)
 
     def next(self) -> Job | None:
         """Return the first job that has to run now; what turns out to be settled is dropped."""
@@ -80,11 +95,25 @@ class Backlog:
                 continue
             if locks.is_held(job.run.lock):
                 self._elsewhere[key] = self._waiting.pop(key)
-            elif waits or account_of(job.run, job.submission).settled:
+            elif waits or self.is_settled(job.run, job.submission):
                 del self._waiting[key]
             else:
                 return job
         return None
+
+    def is_settled(self, run: RunFiles, submission: str) -> bool:
+        """Return whether nothing more is to come of a run; one whose files cannot be read is not started."""
+        try:
+            return account_of(run, submission).settled
+        except (OSError, UserError) as error:
+            self._say(f"{run.path.parent.name}/{run.id}", str(error))
+            return True
+
+    def _say(self, name: str, problem: str) -> None:
+        """Write to the supervisor's log what is left out, once."""
+        if (name, problem) not in self._said:
+            self._said.add((name, problem))
+            log.error("%s: left out: %s", name, problem)
 
     def _waits(self, job: Job) -> bool:
         """Tell whether a job has to wait for its canary."""
@@ -96,7 +125,7 @@ class Backlog:
         self._hopeless.clear()
         for name, (files, submission) in list(self._unproven.items()):
             leader = files.name, str(submission.canary)
-            settled = account_of(files.run(leader[1]), self._newest[leader]).settled
+            settled = self.is_settled(files.run(leader[1]), self._newest.get(leader, submission.id))
             if canary.is_proven(files, submission):  # looked at last: it may have ended just now
                 del self._unproven[name]
             elif settled:
@@ -112,9 +141,12 @@ class Backlog:
             self._waiting = {job.key: job, **self._waiting}
 
     def _take_in(self, files: ExperimentFiles) -> None:
-        sent = {
-            entry.id: submission for submission in submissions.read_all(files) for entry in submission.runs
-        }
+        good, problems = submissions.read_good(files)
+        for problem in problems:
+            self._say(files.name, problem)
+        if problems:
+            del self._seen[files.name]  # look again
+        sent = {entry.id: submission for submission in good for entry in submission.runs}
         for submission in sent.values():
             self._unproven.pop(submission.id, None)
             if submission.canary is not None and submission.profile["cluster"] == "local":
@@ -140,5 +172,11 @@ class Backlog:
 
 def _signature(files: ExperimentFiles) -> _Signature:
     """Return what changes with every file that is new or written anew, however coarse the disk's times."""
-    found = [(path.name, path.stat()) for path in submissions.submission_files(files)]
-    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+    found = []
+    for path in submissions.submission_files(files):
+        try:
+            stat = path.stat()
+        except OSError:  # listed, and not there yet
+            continue
+        found.append((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import SystemRefused
 from ..store import journal, submissions
+from ..store.files import open_file
 from ..store.layout import ExperimentFiles, RunFiles
 from ..store.submissions import Submission
 from . import slurm
@@ -101,8 +102,11 @@ def _release_others(files: ExperimentFiles, submission: Submission) -> bool:
 
 
 def _evaluated(path: Path, submission: str) -> bool:
-    with path.open("rb") as file:
-        start = journal.parse(file.readline()).records
-        if not start or start[0].get("submission") != submission:
-            return False
-        return any(line.startswith(EVALUATION) and line.endswith(b"\n") for line in file)
+    try:
+        with open_file(path) as file:
+            start = journal.parse(file.readline()).records
+            if not start or start[0].get("submission") != submission:
+                return False
+            return any(line.startswith(EVALUATION) and line.endswith(b"\n") for line in file)
+    except OSError:  # it has not arrived yet, or is no file: nothing is proven
+        return False

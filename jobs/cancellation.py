@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import SystemRefused
+from ..errors import SystemRefused, UserError
 from ..slurm import scontrol
 from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import Submission
-from . import markers, slurm
+from . import attempts, markers, slurm
 from .standing import Sent, Standing, accounts, newest, standings
-from .states import Account
+from .states import Account, account
 
 LOCK_SECONDS = 600.0
+
+log = logging.getLogger("alphagrid")
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,29 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
     now = time.time() if now is None else now
     files = root.experiment(experiment)
     with locks.held(files.path / "submit.lock", LOCK_SECONDS, f"a submit of '{experiment}' does not end"):
-        past = submissions.read_all(files)
+        past, problems = submissions.read_good(files)
+        for problem in problems:
+            log.warning("%s; runs that it alone sends are left alone", problem)
         sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
-        known = accounts(files, sent)
+        known = _accounts(files, sent)
         found = standings(root, files, sent, known, tolerant=True)
         ended = tuple(run_id for run_id in sent if _has_ended(found[run_id], known[run_id]))
         doomed = {run_id: one for run_id, one in sent.items() if run_id not in ended}
         _mark(files, past, doomed, now)
         _tell(files, past, doomed)
     return Cancelled(tuple(doomed), ended)
+
+
+def _accounts(files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Account]:
+    """Return what each run has left on disk; a damaged marker is none, and is written anew."""
+    found = {}
+    for run_id, one in sent.items():
+        try:
+            found.update(accounts(files, {run_id: one}))
+        except UserError as error:
+            log.warning("%s", error.message)
+            found[run_id] = account(attempts.latest(files.run(run_id)), one.submission.id, cancelled=False)
+    return found
 
 
 def _has_ended(standing: Standing, account: Account) -> bool:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from ..store.messages import in_one_line
 from .states import State
 
 FAILURES: tuple[State, ...] = ("failed", "unknown", "interrupted")
 WITH_LOG = frozenset({"failed", "unknown"})
 MOST_LOGS = 10
 """Causes, the commonest first, for which a log is looked up."""
+MOST_COMPARED = 600
+"""Characters of a reason that have to agree: where a long one was cut depends on what differs."""
 VARIABLE = (
     (re.compile(r"(?<![\w.])(~|\.{1,2})?(/[\w.+@%=-]+){2,}/?"), "PATH"),
     (re.compile(r"\b(0x[0-9a-f]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,})\b", re.IGNORECASE), "ID"),
@@ -84,7 +87,7 @@ def pattern(reason: str) -> str:
     """Return a reason without the numbers, ids and paths in which runs of one cause differ."""
     for variable, name in VARIABLE:
         reason = variable.sub(name, reason)
-    return " ".join(reason.split())
+    return in_one_line(reason, MOST_COMPARED)
 
 
 def illustrate(

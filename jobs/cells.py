@@ -10,12 +10,15 @@ from itertools import product
 from typing import Any
 
 from ..documents import Document
+from ..errors import UserError
 from ..problems import KeyPath, Problem, dotted, nearest, refuse
 from .overrides import Config, Override, apply, key_path, overrides_in, sections_first
 from .settings import has_section
 from .spec import GridPart, Spec
 
 OUTSIDE_IDENTITY = ("stop", "checkpoint")
+MOST_RUNS = 100_000
+"""Runs of a specification, unless more are allowed: a slip in an axis is not to fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,33 @@ class _Grid:
         return [key for axis in self.axes for key in axis[0].params]
 
 
-def cells(spec: Spec) -> tuple[list[Cell], list[str]]:
+def cells(spec: Spec, max_runs: int = MOST_RUNS) -> tuple[list[Cell], list[str]]:
     """Return the cells of grids and baselines, without excluded ones, and warnings.
 
     Raises:
-        UserError: an axis is refused, lists have other lengths, or nothing is left.
+        UserError: an axis is refused, lists have other lengths, nothing is left, or there are more than
+            `max_runs` before any is excluded.
     """
     grids = _grids(spec)
+    _check_number(spec, grids, max_runs)
     _check_settings(spec)
     in_grids, warnings = _pruned([cell for grid in grids for cell in _product(spec, grid)], spec)
     if not in_grids:
         refuse([Problem(spec.document.place("exclude"), "exclude", "leaves nothing of the grid")])
     return _with_settings([*in_grids, *_baselines(spec)], spec), warnings
+
+
+def _check_number(spec: Spec, grids: Sequence[_Grid], max_runs: int) -> None:
+    """Refuse a specification of too many runs, by the lengths of its axes: no cell is made yet."""
+    seeds = max(1, len(spec.file.seeds))
+    in_grids = sum(math.prod(len(axis) for axis in grid.axes) for grid in grids)
+    total = seeds * (in_grids + len(spec.file.baselines))
+    if total > max_runs:
+        place = spec.document.place("grids" if spec.file.grids else "grid")
+        raise UserError(
+            f"{place}: the specification has {total:,} runs (before exclude), more than {max_runs:,}",
+            f"shorten an axis or seeds; or, if all are meant, add --max-runs {total}",
+        )
 
 
 # Grids

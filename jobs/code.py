@@ -88,7 +88,7 @@ def source_of(sent: Submission) -> str | None:
 def user_modules(entries: Iterable[RunEntry]) -> list[str]:
     """Return the modules of the workloads that are import paths, sorted; alphagrid's own left out."""
     own = str(__package__).partition(".")[0]
-    names = {str(entry.config["workload"]["name"]) for entry in entries}
+    names = {str((entry.config.get("workload") or {}).get("name")) for entry in entries}
     modules = {name.partition(":")[0] for name in names if ":" in name}
     return sorted(module for module in modules if module.partition(".")[0] != own)
 

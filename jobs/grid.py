@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from ..documents import Document
 from ..errors import UserError
 from ..problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
 from ..trainer.config import TrainingConfig
-from .cells import Cell, cells
+from .cells import MOST_RUNS, Cell, cells
 from .collector import collector_paused
 from .names import readable_names
 from .overrides import place_of
 from .sections import known_keys
 from .spec import Spec
 from .variables import malformed_variables, variables_in
+
+LARGEST_INTEGER = 2**63
+"""What integers lie below: SQLite and torch hold no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +57,30 @@ class Experiment:
     variables: list[str]
     """The environment variables that the configs use."""
 
+    @property
+    def baselines(self) -> list[str]:
+        """The names of its baselines."""
+        return list(dict.fromkeys(run.baseline for run in self.runs if run.baseline is not None))
+
 
 @collector_paused()
-def expand(spec: Spec) -> Experiment:
+def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
     """Return the experiment that a specification stands for: grid runs first, then baselines.
 
     While configs are validated the folder of the spec comes first on `sys.path`, so that import-path
     workloads are found there.
 
     Raises:
-        UserError: a run is invalid (the message lists all problems, at the lines where they were written), or
-            two runs are the same.
+        UserError: a run is invalid (the message lists all problems, at the lines where they were written),
+            two runs are the same, or there are more than `max_runs`.
     """
     if problems := malformed_variables(spec.document, spec.settings):
         refuse(problems)
-    found, warnings = cells(spec)
+    found, warnings = cells(spec, max_runs)
     with importable(spec.folder):
         configs = _validated(found, spec.document)
+    if problems := _unfit_numbers(spec):  # what no options model has refused
+        refuse(problems)
     ids = [config.run_id() for config in configs]
     names = readable_names(found, ids, bool(spec.file.seeds))
     _check_distinct(names, ids, spec.document)
@@ -147,6 +158,33 @@ def _told(problem: Problem, baseline: str | None) -> Problem:
         if baseline is None
         else Problem(problem.place, problem.key, f"{problem.message} (baseline '{baseline}')")
     )
+
+
+def _unfit_numbers(spec: Spec) -> list[Problem]:
+    """Return the numbers of a specification that are not finite, or too large to be stored."""
+    numbers = [(spec.document.place(*path), dotted(path), v) for path, v in _numbers(spec.document.value, ())]
+    for setting in spec.settings:
+        numbers += [(setting.place(spec.document), "", value) for _, value in _numbers(setting.value, ())]
+    problems = []
+    for place, key, value in numbers:
+        if isinstance(value, int):
+            if abs(value) >= LARGEST_INTEGER:
+                problems.append(Problem(place, key, f"should be less than 2^63, not {value}"))
+        elif not math.isfinite(value):
+            problems.append(Problem(place, key, f"should be a finite number, not {value}"))
+    return problems
+
+
+def _numbers(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
+    """Yield every number in a value, and where it stands."""
+    if isinstance(value, int | float):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _numbers(item, (*path, index))
 
 
 def _variables(found: Sequence[Cell]) -> list[str]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from sqlite3 import Connection
 
 from ..store.layout import ExperimentFiles
+from ..store.messages import shortened
 from ..store.rows import RunRow, SenderRow
 from .handed import Handed
 from .standing import Party
@@ -67,12 +68,13 @@ def _handed(row: RunRow, sender: SenderRow) -> Handed:
 
 
 def _account(row: RunRow) -> Account:
+    reason = row.end_reason if row.end_status is not None else row.last_event_reason
     sent_since = row.last_submission is not None and row.attempt_submission not in (row.last_submission, None)
     return Account(
         attempts=row.attempts,
         end=row.end_status,
         event=row.last_event,
-        reason=row.end_reason if row.end_status is not None else row.last_event_reason,
+        reason=None if reason is None else shortened(reason),
         sent_since=sent_since or row.attempts == 0,
         cancelled=row.cancelled,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UserError
+from ..store.files import has_not_arrived, open_file
 from ..store.layout import ExperimentFiles
+from ..store.messages import shortened
 from . import attempts
 from .states import UNSURE, State
 
@@ -18,6 +22,10 @@ PERIOD = 0.5
 SLURM_PERIOD = 5.0
 """Seconds between two questions to Slurm about the run, which other people ask too."""
 CHUNK = 1 << 16
+log = logging.getLogger("alphagrid")
+
+LONGEST_LINE = 400
+"""Characters of a line that is shown with a failure."""
 
 
 class Job(Protocol):
@@ -57,9 +65,9 @@ def log_files(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = ()) -> 
 
     `jobs` are those that it was given to, for those that have not begun.
     """
-    local = sorted((files.submitit / run_id).glob("*_log.*"), key=lambda path: path.stat().st_mtime)
+    local = sorted((files.submitit / run_id).glob("*_log.*"), key=_modified)
     began = [attempt.job for attempt in attempts.read(files.run(run_id)) if attempt.job is not None]
-    known = [(job["cluster"], str(job["job_id"])) for job in began]
+    known = [(str(job["cluster"]), str(job["job_id"])) for job in began]
     known += [(job.cluster, job.job_id) for job in jobs]
     found = [path for job in known for path in _of_job(files, run_id, *job)]
     return list(dict.fromkeys([*found, *local]))
@@ -124,9 +132,8 @@ def tail(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = (), lines: i
     paths = log_files(files, run_id, jobs)
     if not paths:
         return []
-    start = max(0, paths[-1].stat().st_size - CHUNK)
-    said = b"".join(_chunks(paths[-1], start)).decode(errors="replace").splitlines()
-    return [line for line in said if line.strip()][-lines:]
+    said = b"".join(_chunks(paths[-1], -CHUNK)).decode(errors="replace").splitlines()
+    return [shortened(line, LONGEST_LINE) for line in said if line.strip()][-lines:]
 
 
 class _Reader:
@@ -178,7 +185,22 @@ def _title(path: Path) -> str:
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while chunk := file.read(CHUNK):
-            yield chunk
+    """Yield what a log holds from `offset` on (if negative, from the end); nothing if it has vanished."""
+    try:
+        with open_file(path) as file:
+            if offset < 0:
+                offset = max(0, file.seek(0, os.SEEK_END) + offset)
+            file.seek(offset)
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        if not has_not_arrived(error):
+            log.warning("cannot read %s: %s", path, error.strerror)
+
+
+def _modified(path: Path) -> float:
+    """Return when a file was last changed, the present time for one that is listed and not there yet."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

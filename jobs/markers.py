@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from ..errors import UserError
-from ..store.files import write_atomically
+from ..store.files import has_not_arrived, read_object, write_atomically
 from ..store.layout import RunFiles
 
 
@@ -21,10 +21,10 @@ def is_cancelled(run: RunFiles, submission: str) -> bool:
         UserError: the marker cannot be read.
     """
     try:
-        return submission in json.loads(run.cancel_marker.read_text())["submissions"]
-    except FileNotFoundError:
-        return False
-    except (ValueError, KeyError, TypeError) as error:
+        return submission in list(read_object(run.cancel_marker)["submissions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and has_not_arrived(error):
+            return False
         raise UserError(
             f"{run.cancel_marker} is damaged", "remove it; then cancel the run once more"
         ) from error

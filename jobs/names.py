@@ -9,6 +9,7 @@ from typing import Any
 
 from .cells import Cell
 from .overrides import key_path
+from .reserved import meaning
 
 LONGEST = 120
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -18,7 +19,8 @@ def readable_names(cells: Sequence[Cell], ids: Sequence[str], seeds: bool) -> li
     """Return a unique name, safe for files, for every cell.
 
     A name holds the keys whose values differ between the cells of the grid (all keys, if none does), and the
-    seed if the file gives `seeds`. Names that would coincide get the number of their grid, then the run's id.
+    seed if the file gives `seeds`. Names that would coincide get the number of their grid, then the run's id,
+    as does the name of a cell that would mean something else on the command line.
     """
     keys = _varying([cell for cell in cells if cell.baseline is None], seeds)
     short = _short_keys(keys)
@@ -26,8 +28,7 @@ def readable_names(cells: Sequence[Cell], ids: Sequence[str], seeds: bool) -> li
     names = [cell.baseline or _name(cell, keys, short, texts) for cell in cells]
     if seeds:
         names = [f"{name}-seed{cell.params['seed']}" for name, cell in zip(names, cells, strict=True)]
-        names = [name.removeprefix("-") for name in names]
-    return _unique([name or "base" for name in names], cells, ids)
+    return _unique([name.lstrip("-") or "base" for name in names], cells, ids)
 
 
 def _varying(cells: Sequence[Cell], seeds: bool) -> list[str]:
@@ -97,6 +98,11 @@ def _unique(names: Sequence[str], cells: Sequence[Cell], ids: Sequence[str]) -> 
     ]
     times = Counter(names)
     return [
-        name if times[name] == 1 and len(name) <= LONGEST else f"{name[:LONGEST].rstrip('-._')}-{run_id}"
-        for name, run_id in zip(names, ids, strict=True)
+        name if times[name] == 1 and _is_free(name, cell) else f"{name[:LONGEST].rstrip('-._')}-{run_id}"
+        for name, cell, run_id in zip(names, cells, ids, strict=True)
     ]
+
+
+def _is_free(name: str, cell: Cell) -> bool:
+    """Return whether a name may stand as it is; the name of a baseline is checked where it is submitted."""
+    return len(name) <= LONGEST and (cell.baseline is not None or meaning(name) is None)

@@ -88,9 +88,11 @@ def driver(file: Path = DRIVER) -> str | None:
 
 def start_record(path: Path) -> dict[str, Any] | None:
     """Return what an attempt's journal begins with, None if it died before."""
-    with path.open("rb") as file:
-        records = journal.parse(file.readline()).records
-    return records[0] if records and records[0]["kind"] == "start" else None
+    try:
+        first = journal.read_first(path)
+    except OSError:  # no file lies there; `store check` says so
+        return None
+    return first if first is not None and first["kind"] == "start" else None
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

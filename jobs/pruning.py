@@ -52,4 +52,12 @@ def prune(found: Iterable[Prunable]) -> None:
 def _of_run(name: str, run: RunFiles, last: bool) -> Prunable:
     checkpoints = run.checkpoints()
     paths = (*run.torn_checkpoints(), *(checkpoints if last else checkpoints[:-1]))
-    return Prunable(name, paths, sum(path.stat().st_size for path in paths))
+    return Prunable(name, paths, sum(map(_size, paths)))
+
+
+def _size(path: Path) -> int:
+    """Return the bytes that deleting a file frees; none for one that is gone already."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

@@ -45,7 +45,8 @@ def select(
 ) -> list[Run]:
     """Return the runs that are meant, in their order.
 
-    Names, ids (or the beginning of one id), and states add up; every `key=value` then narrows them down.
+    Names, ids (or the beginning of one id), and states add up; every `key=value` then narrows them down. A
+    word that could mean several things is a state first, then a whole id, a name, the beginning of an id.
 
     Raises:
         UserError: nothing was said, a selector means nothing, or nothing matches.
@@ -59,14 +60,18 @@ def select(
         chosen |= {run.id for run in _named(runs, name)}
     found = [run for run in runs if run.id in chosen and all(_matches(run, one) for one in filters)]
     if not found:
-        raise UserError(f"no run matches {' '.join([*names, *filters]) or 'here'}", _hint(runs, filters))
+        raise UserError(
+            f"no run matches {' '.join([*names, *filters]) or 'here'}", _hint(runs, names, filters)
+        )
     return found
 
 
 def _named(runs: Sequence[Run], name: str) -> list[Run]:
-    exact = [run for run in runs if name in (run.name, run.id)]
-    if exact or name in STATES:
-        return exact or [run for run in runs if run.state == name]
+    if name in STATES:
+        return [run for run in runs if run.state == name]
+    exact = [run for run in runs if run.id == name] or [run for run in runs if run.name == name]
+    if exact:
+        return exact
     beginning = [run for run in runs if run.id.startswith(name)]
     if len(beginning) == 1:
         return beginning
@@ -95,7 +100,10 @@ def _lookup(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _hint(runs: Sequence[Selectable], filters: Iterable[str]) -> str:
+def _hint(runs: Sequence[Selectable], names: Iterable[str], filters: Iterable[str]) -> str:
+    called = [run for run in runs if run.name in STATES and run.name in names]
+    if called:
+        return f"'{called[0].name}' means a state; the run of that name is chosen by its id, {called[0].id}"
     keys = {key for run in runs for key in run.params}
     for condition in filters:
         key, _, _ = condition.partition("=")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SystemRefused, UserError
-from ..store.files import sync_folder, write_atomically
+from ..store.files import read_object, sync_folder, write_atomically
 from ..store.layout import ExperimentFiles
 from .project import LARGEST_FILE, Project, shown
 
@@ -223,11 +223,13 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
 
 
 def _manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
+    """Return what a snapshot holds; None where that is not told, or no longer."""
     try:
-        found: Manifest = json.loads(_manifest_path(files, code_hash).read_bytes())["files"]
-    except FileNotFoundError:
+        found: Manifest = read_object(_manifest_path(files, code_hash))["files"]
+    except (OSError, ValueError, KeyError):
         return None
-    return found
+    is_whole = isinstance(found, dict) and all(isinstance(e, list) and len(e) >= 4 for e in found.values())
+    return found if is_whole else None
 
 
 def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:

@@ -24,7 +24,18 @@ from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, data_paths, debug, environment, local, preconditions, resumable, slurm
+from . import (
+    code,
+    continuity,
+    data_paths,
+    debug,
+    environment,
+    local,
+    preconditions,
+    reserved,
+    resumable,
+    slurm,
+)
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment
@@ -75,8 +86,9 @@ def submit(
     Returns when they are handed over; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
-            changed (unless that is allowed), checkpoints of another format, or an import that fails.
+        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, a reserved
+            name, code that has changed (unless that is allowed), checkpoints of another format, or an import
+            that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -89,6 +101,7 @@ def submit(
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
+        reserved.check_baselines(experiment.baselines, past, experiment.document)
         wanted = {entry.id: entry for entry in data_paths.entries(experiment)}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)

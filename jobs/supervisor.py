@@ -82,7 +82,10 @@ class Supervisor:
 
     def _refresh(self, period: float) -> None:
         if time.monotonic() - self._refreshed >= period:
-            self._backlog.refresh()
+            try:
+                self._backlog.refresh()
+            except OSError as error:  # a network file system that does not answer now may do so next time
+                log.error("cannot look for runs: %s", error)
             self._refreshed = time.monotonic()
 
     def _start_what_fits(self) -> None:
@@ -90,7 +93,10 @@ class Supervisor:
 
         while (job := self._backlog.next()) is not None and slots.free(job.parallel) > self._starting():
             self._backlog.remove(job)
-            self._start(job)
+            try:
+                self._start(job)
+            except OSError as error:
+                log.error("%s/%s: cannot be started: %s", job.files.name, job.run_id, error)
 
     def _starting(self) -> int:
         """Return how many processes have been started that do not hold their run, and so a slot, yet."""
@@ -117,12 +123,11 @@ class Supervisor:
 
     def _given_up(self, child: _Child) -> bool:
         """Count processes that ended without a trace; conclude a run that has nothing but those."""
-        from .backlog import account_of
         from .worker import conclude_silent_run
 
         job = child.job
         began = len(job.run.journals()) > child.attempts_before or locks.is_held(job.run.lock)
-        if began or account_of(job.run, job.submission).settled:
+        if began or self._backlog.is_settled(job.run, job.submission):
             self._silent_starts.pop(job.key, None)
             return False
         count = self._silent_starts[job.key] = self._silent_starts.get(job.key, 0) + 1

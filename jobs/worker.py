@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import traceback
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,7 @@ from ..store import journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
 from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.messages import shortened
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
@@ -44,6 +45,10 @@ Ending = Literal[
 
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
+MANIFEST_PATIENCE = 30.0
+"""Seconds within which the file of a submission has to arrive on the machine that runs it."""
+MOST_OF_A_TRACEBACK = 20_000
+"""Characters of a traceback in the journal; the run's log has all of it."""
 STOPPED_BY_SLURM: dict[requeue.Cause, str] = {
     "preempted": "preempted",
     "time limit": "its time limit was near",
@@ -86,7 +91,7 @@ def attempt_run(
         SystemRefused: it could not begin, because the disk is full or cannot be written.
     """
     stop = StopRequest() if stop is None else stop
-    manifest = submissions.read(files.submissions / f"{submission}.json")
+    manifest = _manifest(files, submission)
     entry = next(entry for entry in manifest.runs if entry.id == run_id)
     task = _Task(files.run(run_id), manifest, entry)
     with signals.requesting(stop), ExitStack() as held:
@@ -97,6 +102,19 @@ def attempt_run(
         held.enter_context(canary.releasing(files, manifest, run_id))
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
+
+
+def _manifest(files: ExperimentFiles, submission: str) -> Submission:
+    """Return what this worker was sent with; another machine may have written it a moment ago.
+
+    Raises:
+        SystemRefused: it is not there.
+    """
+    path = files.submissions / f"{submission}.json"
+    try:
+        return submissions.wait_for(path, MANIFEST_PATIENCE)
+    except OSError as error:
+        raise SystemRefused(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
@@ -302,9 +320,10 @@ def _explain(task: _Task, error: BaseException, number: int, writer: Journal) ->
         return "failed", f"{error} ({hint})" if hint else str(error)
     text = "".join(traceback.format_exception(error))
     log.error("%s", text)
-    reason = f"{type(error).__name__}: {error}"
-    if not journal.overtaken(task.run, number):
-        _append(task, writer, "event", event="crash", reason=reason, traceback=text)
+    reason = shortened(f"{type(error).__name__}: {_message(error)}")
+    if not _is_superseded(task, number):
+        told = shortened(text, MOST_OF_A_TRACEBACK, MOST_OF_A_TRACEBACK)
+        _append(task, writer, "event", event="crash", reason=reason, traceback=told)
     lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
     if len(lost) >= attempts.MAX_FRUITLESS:
         return "failed", _gave_up(lost)
@@ -331,8 +350,9 @@ def _write_end(
     task: _Task, ending: Ending, reason: str | None, number: int, writer: Journal, **details: Any
 ) -> Ending:
     """Write how the attempt ended, unless a newer attempt of the run has begun meanwhile."""
-    if journal.overtaken(task.run, number):
+    if _is_superseded(task, number):
         return "elsewhere"
+    reason = None if reason is None else shortened(reason)
     writer.make_room()
     if ending in ("interrupted", "crash", "cancelled") and markers.is_cancelled(task.run, task.submission.id):
         ending, reason = "cancelled", "cancelled by the user"
@@ -345,6 +365,23 @@ def _write_end(
     elif ending != "crash":
         _append(task, writer, "end", status=ending, reason=reason)
     return ending
+
+
+def _is_superseded(task: _Task, number: int) -> bool:
+    """Return whether a newer attempt has begun, and mark this one: it did not die, and it does not count."""
+    superseded = journal.overtaken(task.run, number)
+    if superseded:
+        with suppress(OSError):
+            task.run.superseded_marker(number).touch()
+    return superseded
+
+
+def _message(error: BaseException) -> str:
+    """Return what an exception says of itself, if it can."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown)"
 
 
 def _append(task: _Task, writer: Journal, kind: str, **fields: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ingest, queries, schema
+from .check_files import damaged_files
 from .layout import Root, RunFiles
 from .rows import JournalRow
 
@@ -39,7 +39,8 @@ def problems(db: sqlite3.Connection, root: Root) -> list[Problem]:
     The index is compared, row by row, with one that is made from the files here and now (in a temporary
     database); runs whose journals have grown in between are left out.
     """
-    found = {*_noted(db), *_gaps(db), *_unfinished(db), *_markers(root), *_differences(db, root)}
+    found = {*_noted(db), *_gaps(db), *_unfinished(db), *_differences(db, root)}
+    found |= {Problem(*problem) for problem in damaged_files(root)}
     return sorted(
         found, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
     )
@@ -72,18 +73,6 @@ def _unfinished(db: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(
                 row.experiment, _file(row), f"the last {row.size - row.offset} bytes are torn", row.offset
             )
-
-
-def _markers(root: Root) -> Iterator[Problem]:
-    for files in root.experiments():
-        for run in files.runs():
-            try:
-                json.loads(run.cancel_marker.read_bytes())["submissions"]
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError):
-                name = f"{run.id}/{run.cancel_marker.name}"
-                yield Problem(files.name, name, "is no cancel marker: it cancels nothing")
 
 
 def _differences(db: sqlite3.Connection, root: Root) -> Iterator[Problem]:

@@ -1,10 +1,67 @@
-"""Writing a file so that a reader, or a crash, finds the old one or the new one and nothing between."""
+"""Writing a file so that a reader, or a crash, finds the old one or the new one and nothing between.
+
+Reading one that may be missing although its folder lists it, or that may be something else than a file.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import numbers
+
+NOT_ARRIVED = frozenset({errno.ENOENT, errno.ESTALE})
+"""What a network file system answers for a moment about a file that it lists already, or still."""
+
+
+def has_not_arrived(error: OSError) -> bool:
+    """Return whether a file that a folder lists is not there yet, or not any more."""
+    return error.errno in NOT_ARRIVED
+
+
+def is_late(path: Path, error: OSError) -> bool:
+    """Return whether a file that is listed may still arrive; where a link leads nowhere, none will."""
+    return has_not_arrived(error) and not os.path.islink(path)  # noqa: PTH114 (a stale one raises with Path)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; a pipe, a device or a folder in its place is refused, not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it holds something else, or is nested too deeply.
+    """
+    value = numbers.decode(read_file(path).decode())
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    return value
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .files import read_object
 from .layout import ExperimentFiles, Root
 from .manifests import assign, sync_submissions
 from .marks import news
@@ -122,8 +123,6 @@ def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, found: Experim
 
 def _cancelled_submissions(files: ExperimentFiles, run: str) -> str | None:
     try:
-        return json.dumps(
-            [str(name) for name in json.loads(files.run(run).cancel_marker.read_bytes())["submissions"]]
-        )
+        return json.dumps([str(name) for name in read_object(files.run(run).cancel_marker)["submissions"]])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # `store check` says so

@@ -14,11 +14,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from ..errors import SystemRefused
 from . import numbers
-from .files import sync_folder
+from .files import has_not_arrived, open_file, sync_folder
 from .layout import RunFiles
 from .reserve import Reserve
 
@@ -192,9 +192,56 @@ def read(path: Path, offset: int = 0) -> Reading:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(offset)
         return parse(file.read(), offset)
+
+
+def read_first(path: Path) -> Record | None:
+    """Return the first record of a journal, None while nothing whole has been written or has arrived.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            records = parse(file.readline()).records
+    except OSError as error:
+        if has_not_arrived(error):
+            return None
+        raise
+    return records[0] if records else None
+
+
+def read_end(path: Path, most: int) -> list[Record]:
+    """Return the records of about the last `most` bytes of a journal; a longer last record is read whole.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            return _read_end(file, most)
+    except OSError as error:
+        if has_not_arrived(error):
+            return []
+        raise
+
+
+def _read_end(file: BinaryIO, most: int) -> list[Record]:
+    def read_from(start: int) -> Reading:
+        file.seek(start)
+        return parse(file.read(), start)
+
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - most)
+    reading = read_from(start)
+    while not reading.records and start > 0:
+        start = max(0, size - 2 * (size - start))
+        reading = read_from(start)
+    if reading.records and start > 0 and size - reading.offsets[-1] > most // 2:
+        reading = read_from(max(0, reading.offsets[-1] - most))  # what came before a long last record
+    return reading.records
 
 
 def parse(content: bytes, offset: int = 0) -> Reading:

@@ -20,6 +20,7 @@ RUN_ID = re.compile(r"[0-9a-f]{10}")
 SUBMISSION = re.compile(r"[^.].*\.json")
 JOURNAL = re.compile(r"journal-(\d{4,})\.jsonl")
 CHECKPOINT = re.compile(r"checkpoint-(\d{10,})-(\d{4,})-[0-9a-f]{8}\.pt")
+SUPERSEDED = re.compile(r"\.superseded-(\d{4,})")
 TORN_CHECKPOINT = re.compile(r"\.checkpoint-\d{10,}-\d{4,}\.tmp")
 
 
@@ -62,6 +63,15 @@ class RunFiles:
         """Return (attempt, path) of every journal, by ascending attempt."""
         found = ((JOURNAL.fullmatch(name), self.path / name) for name in _names(self.path))
         return sorted((int(match[1]), path) for match, path in found if match)
+
+    def superseded_marker(self, attempt: int) -> Path:
+        """Return the empty file with which an attempt says that it stopped because a newer one had begun."""
+        return self.path / f".superseded-{attempt:04d}"
+
+    def superseded(self) -> set[int]:
+        """Return the attempts that said so."""
+        found = map(SUPERSEDED.fullmatch, _names(self.path))
+        return {int(match[1]) for match in found if match}
 
     def torn_checkpoints(self) -> list[Path]:
         """Return what was left of checkpoints whose writer died."""

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UserError
+from .files import is_late, read_object
 from .layout import ExperimentFiles
+from .messages import shortened
 from .scan import ExperimentScan, Stamp
 
 
@@ -55,7 +57,9 @@ def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stam
     try:
         submission = read(files.submissions / name)
     except (UserError, OSError) as error:
-        row = (files.name, f"submissions/{name}", 0, str(error))
+        if isinstance(error, OSError) and is_late(files.submissions / name, error):
+            return  # it is looked for again
+        row = (files.name, f"submissions/{name}", 0, problem_text(error))
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
         return
     texts = (json.dumps(submission.profile), submission.code_path, _titles_json(submission))
@@ -64,6 +68,13 @@ def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stam
     db.execute(f"INSERT INTO submission VALUES ({', '.join('?' * len(head))})", head)
     entries = [(files.name, name, *_entry(run, submission.jobs.get(run.id))) for run in submission.runs]
     db.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
+
+
+def problem_text(error: Exception) -> str:
+    """Return why a file cannot be read, in few words that any encoding can write."""
+    return shortened(
+        f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    )
 
 
 def _entry(run: Any, job: Any) -> tuple[Any, ...]:
@@ -97,8 +108,8 @@ def _entitled(row: tuple[Any, ...], titles: dict[str, tuple[Any, ...]]) -> tuple
 
 def _unsent(files: ExperimentFiles, run: str) -> tuple[Any, ...]:
     try:
-        config = json.dumps(json.loads(files.run(run).config.read_bytes()))
-    except (OSError, ValueError):
+        config = json.dumps(read_object(files.run(run).config))
+    except (OSError, ValueError):  # `store check` says so
         config = "{}"
     return (run, run, None, "{}", config, None, None, None, None, None)
 

@@ -9,8 +9,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from . import journal
+from .files import open_file
 from .journal import BadLine, Reading
-from .records import Digest, Summary
+from .records import MISFITS, Digest, Summary
 from .scan import Stamp, stamp
 from .schema import TABLES
 
@@ -20,7 +21,6 @@ SEAM_BYTES = 64
 _SUMMARY = tuple(field.name for field in fields(Summary))
 _OWN = ("attempt", "inode", "size", "mtime_ns", "offset", "seam", "bad")
 _UNREAD = Stamp("", 0, 0)
-_MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Replaced(Exception):
@@ -44,7 +44,7 @@ class Mark:
             Replaced: the file is not the one it was.
             OSError: it cannot be read.
         """
-        with path.open("rb") as file:
+        with open_file(path) as file:
             found = stamp(os.fstat(file.fileno()))
             if is_current(self.stamp, self.offset, found):
                 return None
@@ -77,7 +77,7 @@ class Mark:
         for offset, record in zip(reading.offsets, reading.records, strict=True):
             try:
                 self.digest.add(record)
-            except _MISFITS as error:
+            except MISFITS as error:
                 what = f"not what a record of the kind {record['kind']} says: {type(error).__name__}: {error}"
                 bad.append(BadLine(offset, what))
         return bad

@@ -13,6 +13,9 @@ from typing import Any
 TEXT = frozenset({"kind", "event", "reason", "message", "traceback", "file", "host", "status", "submission"})
 """Keys whose values are never numbers, whatever they look like."""
 
+MOST_LEVELS = 100
+TOO_DEEP = f"nested too deeply (more than {MOST_LEVELS} levels)"
+
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # building one per call costs 40 %
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -33,10 +36,22 @@ def decode(text: str) -> Any:
     """Return what `encode` was given.
 
     Raises:
-        ValueError: `text` is no JSON.
+        ValueError: `text` is no JSON, or is nested too deeply.
     """
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if text.count("[") + text.count("{") > MOST_LEVELS and _is_deep(value, MOST_LEVELS):
+        raise ValueError(TOO_DEEP)
     return _from_words("", value) if 'nan"' in text or 'inf"' in text else value
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    """Return whether there are more than so many lists and objects within each other."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (levels == 0 or any(_is_deep(item, levels - 1) for item in value))
 
 
 def _to_words(value: Any) -> Any:

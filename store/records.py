@@ -19,6 +19,12 @@ Rows = dict[str, list[Row]]
 REPLACEABLE_EVENTS = ("learning_rate", "rejected")
 """Events that training repeats when it goes on from an earlier step; the others are history and stay."""
 
+ENDS = frozenset({"completed", "diverged", "failed", "cancelled"})
+"""What an `end` record may say of its attempt."""
+
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading a record raises that is not what its kind says."""
+
 LAST_WORDS = ("interrupted", "crash")
 
 
@@ -108,9 +114,19 @@ def _nothing(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     return [], {}
 
 
+def is_start(record: Record) -> bool:
+    """Return whether a record has what the `start` of an attempt says, and nothing else in its place."""
+    try:
+        _start(record)
+    except MISFITS:
+        return False
+    return True
+
+
 def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     texts = {key: _text(record.get(key)) for key in ("submission", "host", "device", "gpu")}
     structures = {key: _json(record.get(key)) for key in ("versions", "stop", "job")}
+    _check_start(record)
     whole = {key: None if record.get(key) is None else _integer(record[key]) for key in ("pid", "threads")}
     return [], {
         "resume_step": _integer(record["resume_step"]),
@@ -120,6 +136,24 @@ def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
         **structures,
         **whole,
     }
+
+
+def _check_start(record: Record) -> None:
+    """Refuse what readers of the index could not use.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    if not isinstance(record.get("submission"), str | None):
+        raise ValueError("submission is no id")
+    for key in ("versions", "stop", "job"):
+        if not isinstance(record.get(key), dict | None):
+            raise ValueError(f"{key} is no mapping")
+    job, stop = record.get("job"), record.get("stop") or {}
+    if job is not None and not (isinstance(job.get("cluster"), str) and isinstance(job.get("job_id"), str)):
+        raise ValueError("job has no cluster and job_id")
+    if not all(isinstance(stop.get(key), int | float | None) for key in ("steps", "train_seconds")):
+        raise ValueError("stop is no number")
 
 
 def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
@@ -193,6 +227,8 @@ def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    if record["status"] not in ENDS:
+        raise ValueError(f"the status {record['status']} is none")
     return [], {
         "end_status": _text(record["status"]),
         "end_reason": _text(record.get("reason")),

@@ -12,7 +12,9 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from .files import is_late
 from .layout import RunFiles
+from .manifests import problem_text
 from .marks import Mark, Replaced, read_marks, write_mark
 from .queries import metric_keys
 from .records import REPLACEABLE_EVENTS, Digest, Row, Summary
@@ -70,7 +72,8 @@ def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, fil
     try:
         bad = mark.advance(files.path.parent / name)
     except OSError as error:
-        rows = [(experiment, name, UNREADABLE, f"cannot be read: {error.strerror or error}")]
+        late = is_late(files.path.parent / name, error)  # it is looked for again
+        rows = [] if late else [(experiment, name, UNREADABLE, problem_text(error))]
     else:
         db.execute(
             "DELETE FROM problem WHERE experiment = ? AND file = ? AND offset = ?",

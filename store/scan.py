@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import is_late
 from .layout import CANCEL_MARKER, JOURNAL, RUN_ID, SUBMISSION, ExperimentFiles
 
 
@@ -18,6 +19,10 @@ class Stamp(NamedTuple):
     """Text, because it may exceed SQLite's integers."""
     size: int
     mtime_ns: int
+
+
+MISSING = Stamp("", -1, 0)
+"""Stands for a file that cannot be looked at, such as one to which a link leads and that is not there."""
 
 
 @dataclass
@@ -42,9 +47,8 @@ def scan(files: ExperimentFiles) -> ExperimentScan:
     Raises:
         OSError: a folder that exists cannot be listed.
     """
-    submissions = {
-        e.name: stamp(e.stat()) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)
-    }
+    found = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
+    submissions = {name: known for name, known in found.items() if known is not None}
     runs = {e.name: _scan_run(e.path) for e in _entries(files.path) if RUN_ID.fullmatch(e.name)}
     return ExperimentScan(submissions, runs)
 
@@ -54,11 +58,20 @@ def stamp(stat: os.stat_result) -> Stamp:
     return Stamp(str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
 
 
+def _stamp_of(entry: os.DirEntry[str]) -> Stamp | None:
+    """Return the stamp of a file that is listed; None while it is not there yet."""
+    try:
+        return stamp(entry.stat())
+    except OSError as error:
+        return None if is_late(Path(entry.path), error) else MISSING
+
+
 def _scan_run(folder: str) -> RunScan:
     found = RunScan()
     for entry in _entries(folder):
         if match := JOURNAL.fullmatch(entry.name):
-            found.journals[int(match[1])] = stamp(entry.stat())
+            if (known := _stamp_of(entry)) is not None:
+                found.journals[int(match[1])] = known
         elif entry.name == CANCEL_MARKER:
             found.cancelled = True
     return found

@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import SystemRefused, UserError
-from .files import write_atomically
+from .files import has_not_arrived, read_file, write_atomically
 from .layout import SUBMISSION, ExperimentFiles
+
+CLUSTERS = ("slurm", "local", "debug")
+PATIENCE_SECONDS = 5.0
+"""How long a file is waited for that its folder lists, and that is not there yet."""
+POLL_SECONDS = 0.1
+
+
+def _record_of_profile(profile: dict[str, Any]) -> dict[str, Any]:
+    if profile and profile.get("cluster") not in CLUSTERS:
+        raise ValueError(f"has no cluster that is one of {', '.join(CLUSTERS)}")
+    if not isinstance(profile.get("env") or {}, dict):
+        raise ValueError("env is no mapping")
+    return profile
+
+
+def _record_of_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Check what is read of a config without its options models; what is not given is not looked for."""
+    workload, stop = config.get("workload", {"name": ""}), config.get("stop") or {}
+    if not (isinstance(workload, dict) and isinstance(workload.get("name"), str)):
+        raise ValueError("workload has no name")
+    if not (isinstance(stop, dict) and all(is_bound(stop.get(key)) for key in ("steps", "train_seconds"))):
+        raise ValueError("stop is none")
+    if not (isinstance(config.get("threads", 1), int) and config.get("threads", 1) >= 1):
+        raise ValueError("threads is no number of threads")
+    return config
+
+
+def is_bound(value: Any) -> bool:
+    """Return whether a value of `stop` can be compared with how far a run has come."""
+    return value is None or (isinstance(value, int | float) and 0 <= value < 2**63)
 
 
 class _Manifest(BaseModel):
     """Files of a newer version may say more than this one knows; what it knows is frozen."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""An id that becomes part of a path."""
+Moment = Annotated[float, Field(ge=0, lt=253402300800)]
+"""Unix time, before the year 10000."""
 
 
 class Title(_Manifest):
@@ -32,8 +70,8 @@ class Title(_Manifest):
 class RunEntry(Title):
     """One run that a submission sends."""
 
-    id: str
-    config: dict[str, Any]
+    id: Name
+    config: Annotated[dict[str, Any], AfterValidator(_record_of_config)]
     """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
     fresh: bool = False
     """Begin anew instead of going on from the last checkpoint."""
@@ -48,18 +86,18 @@ class JobRef(_Manifest):
 
     cluster: Literal["slurm", "local", "debug"]
     job_id: str
-    submitted: float
+    submitted: Moment
     """Unix time."""
 
 
 class Submission(_Manifest):
     """One call of `submit` or `retry`."""
 
-    id: str
-    created: float
+    id: Name
+    created: Moment
     """Unix time."""
     experiment: str
-    profile: dict[str, Any]
+    profile: Annotated[dict[str, Any], AfterValidator(_record_of_profile)]
     """The resolved profile, its name and cluster included."""
     site: str | None = None
     """The name of the Slurm cluster that its jobs went to; ids mean nothing to another one."""
@@ -134,20 +172,92 @@ def read(path: Path) -> Submission:
 
     Raises:
         UserError: the file is no submission.
+        OSError: it cannot be read.
     """
     try:
-        return Submission.model_validate_json(path.read_bytes())
+        submission = Submission.model_validate_json(read_file(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"{path} is no submission: {where}: {first['msg']}", "restore it or remove it"
-        ) from error
+        raise _no_submission(path, f"{where}: {first['msg']}") from error
+    if submission.id != path.stem:
+        raise _no_submission(path, f"id: it is the file of '{submission.id}'")
+    return submission
+
+
+def _read_to_act(path: Path) -> Submission:
+    """Read a submission whose runs are to be sent, started or cancelled: it has to say where they went."""
+    submission = read(path)
+    if not submission.profile:
+        raise _no_submission(path, "profile: is empty")
+    return submission
+
+
+def _no_submission(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is no submission: {why}", "restore it or remove it")
 
 
 def read_all(files: ExperimentFiles) -> list[Submission]:
-    """Read an experiment's submissions, oldest first."""
-    found = [read(path) for path in submission_files(files)]
+    """Read an experiment's submissions, oldest first; one that is listed and not there yet is waited for.
+
+    Raises:
+        UserError: a file is no submission.
+        SystemRefused: a file cannot be read, or does not arrive.
+    """
+    found = [_read_when_there(path) for path in submission_files(files)]
+    return _sorted(one for one in found if one is not None)
+
+
+def read_good(files: ExperimentFiles) -> tuple[list[Submission], list[str]]:
+    """Read the submissions that can be read now, oldest first; return what is wrong with the others, too."""
+    found, problems = [], []
+    for path in submission_files(files):
+        try:
+            found.append(_read_to_act(path))
+        except UserError as error:
+            problems.append(error.message)
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror or error}")
+    return _sorted(found), problems
+
+
+def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
+    """Read one submission's file, which another machine may have written a moment ago.
+
+    Raises:
+        UserError: the file is no submission.
+        OSError: it cannot be read, or does not arrive.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _read_to_act(path)
+        except OSError as error:
+            if not has_not_arrived(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _read_when_there(path: Path) -> Submission | None:
+    """Return the submission in a file that was listed; None if it has been removed meanwhile."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return _read_to_act(path)
+        except OSError as error:
+            if not has_not_arrived(error):
+                raise SystemRefused(f"cannot read {path}: {error.strerror}", HINT) from error
+            if path not in path.parent.iterdir():
+                return None
+            if time.monotonic() >= deadline:
+                raise SystemRefused(f"{path} is listed, but cannot be opened", HINT) from error
+        time.sleep(POLL_SECONDS)
+
+
+HINT = "`alphagrid store check` names the files that are damaged; restore or remove them"
+
+
+def _sorted(found: Iterable[Submission]) -> list[Submission]:
     return sorted(found, key=lambda submission: (submission.created, submission.id))
 
 

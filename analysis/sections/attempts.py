@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ...store.queries import EventRow
 from ..comparison import ReportData
 from ..data import RunData
 from ..figures import Figure
@@ -45,7 +46,7 @@ def _troubled(run: RunData) -> bool:
 
 
 def _row(run: RunData) -> tuple[Cell, ...]:
-    counts = Counter(event.event for event in run.events)
+    counts = Counter(event.event for event in run.events if not _is_superseded(run, event))
     nodes = dict.fromkeys(str(attempt.host) for attempt in run.attempts if attempt.host is not None)
     return (
         run.row.name,
@@ -55,3 +56,9 @@ def _row(run: RunData) -> tuple[Cell, ...]:
         ", ".join(nodes),
         run.row.last_event_reason or "",
     )
+
+
+def _is_superseded(run: RunData, event: EventRow) -> bool:
+    """Return whether a newer attempt had begun before an event: a crash after that is not the run's."""
+    newer = (attempt.time for attempt in run.attempts if attempt.attempt > event.attempt)
+    return event.event == "crash" and any(time is not None and time < event.time for time in newer)

@@ -1,0 +1,70 @@
+"""What is wrong with the files of runs that the index does not hold: markers, configs, checkpoints."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .files import is_late, open_file, read_object
+from .layout import Root, RunFiles
+
+SUMMED_BYTES = 64 << 20
+"""Up to this size a checkpoint is read whole and compared with the checksum in its name."""
+CHUNK = 1 << 20
+
+
+def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
+    """Yield experiment, file and what is wrong with it; files that vanish meanwhile are left out."""
+    for files in root.experiments():
+        for run in files.runs():
+            for path, look in _files(run):
+                if (reason := _reason(path, look)) is not None:
+                    yield files.name, f"{run.id}/{path.name}", reason
+
+
+def _files(run: RunFiles) -> Iterator[tuple[Path, Callable[[Path], str | None]]]:
+    yield run.cancel_marker, _marker
+    yield run.config, _config
+    for path in run.checkpoints():
+        yield path, _checkpoint
+
+
+def _reason(path: Path, look: Callable[[Path], str | None]) -> str | None:
+    try:
+        return look(path)
+    except OSError as error:
+        return None if is_late(path, error) else f"cannot be read: {error.strerror or error}"
+
+
+def _marker(path: Path) -> str | None:
+    try:
+        list(read_object(path)["submissions"])
+    except (ValueError, KeyError, TypeError):
+        return "is no cancel marker: it cancels nothing"
+    return None
+
+
+def _config(path: Path) -> str | None:
+    try:
+        read_object(path)
+    except ValueError as error:
+        return f"is no copy of a config ({error}): the next attempt writes it again"
+    return None
+
+
+def _checkpoint(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint; of a large one, only whether it has a beginning and an end."""
+    with open_file(path) as file:
+        if not zipfile.is_zipfile(file):
+            return "is no checkpoint: the run goes on from an earlier one"
+        if file.seek(0, 2) > SUMMED_BYTES:
+            return None
+        file.seek(0)
+        value = 0
+        while chunk := file.read(CHUNK):
+            value = zlib.crc32(chunk, value)
+    if f"{value:08x}" != path.stem.rpartition("-")[2]:
+        return "its checksum does not match: the run goes on from an earlier one"
+    return None
