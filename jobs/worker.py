@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from ..cluster_profiles import env_values
 from ..errors import SystemRefused, UserError
+from ..printable import visible_lines
 from ..store import journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
-from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
 from ..store.messages import shortened
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
@@ -217,6 +219,8 @@ def _is_settled(task: _Task) -> bool:
         return False
     if latest.submission == task.submission.id:
         return latest.end is not None
+    if not SUBMISSION_ID.fullmatch(str(latest.submission)):
+        return False
     try:
         newer = submissions.read(task.files.submissions / f"{latest.submission}.json")
     except (OSError, UserError):
@@ -401,7 +405,7 @@ def _gave_up(lost: list[Attempt]) -> str:
 
 def _configuration(task: _Task) -> TrainingConfig:
     """Return the run's config, variables expanded as this node knows them; keep a copy beside the journal."""
-    os.environ.update(task.submission.profile.get("env") or {})
+    _set_variables(task)
     copy = {key: value for key, value in task.entry.config.items() if key != "stop"}
     content = json.dumps(copy, indent=1).encode()
     if not task.run.config.exists() or task.run.config.read_bytes() != content:
@@ -414,6 +418,19 @@ def _configuration(task: _Task) -> TrainingConfig:
     ):  # which runs what was imported to check it
         code.check_origin(task.files, task.submission.code_hash, code.user_modules([task.entry]))
     return config
+
+
+def _set_variables(task: _Task) -> None:
+    """Set the profile's variables in this process; on Slurm the job's script has done so, before `setup`.
+
+    Raises:
+        UserError: a value uses a variable that is not set.
+    """
+    if task.cluster == "slurm":
+        return
+    profile = task.submission.profile
+    os.environ.update(profile.get("variables") or {})
+    os.environ.update(env_values.expand(profile.get("env") or {}, os.environ))
 
 
 def _other_versions(earlier: list[Attempt], start: dict[str, Any]) -> str | None:
@@ -447,10 +464,17 @@ def _start_record(task: _Task, earlier: list[Attempt], number: int) -> dict[str,
     }
 
 
+class _Visible(logging.Formatter):
+    """Writes what a terminal would act on as escapes: names and reasons come from others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Send alphagrid's messages to the run's log; submitit's own logger has its own handler."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
