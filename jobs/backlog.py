@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, canary, markers, slots, states
+from . import attempts, canary, local, markers, slots, states
 
 _Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -63,6 +63,8 @@ class Backlog:
     def refresh(self) -> None:
         """Take in what was submitted since the last look, and what runs elsewhere no longer."""
         for files in self._root.experiments():
+            if not local.runs(self._root.supervisor, files):
+                continue  # another user's: the code that it names would run under this user's account
             signature = _signature(files)
             if self._seen.get(files.name) != signature:
                 self._seen[files.name] = signature

@@ -19,12 +19,12 @@ from typing import Any
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
 from ..slurm import scontrol
-from ..store import locks, submissions
+from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, preconditions, slurm
+from . import code, continuity, debug, environment, local, preconditions, slots, slurm
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment, Run
@@ -74,8 +74,9 @@ def submit(
     Returns when they are handed over; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, code that has
-            changed (unless that is allowed), or an import that fails.
+        UserError: an unset variable, a root that cannot be written, another user's experiment, a umask that
+            would hide it from the root's group, no Slurm, an edited base, code that has changed (unless that
+            is allowed), or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -83,8 +84,12 @@ def submit(
     preconditions.check_variables(experiment.variables, known, experiment.document)
     if profile.cluster == "slurm":
         slurm.require()
-    preconditions.check_writable(root)
+    elif profile.cluster == "local":
+        slots.prepare()
     files = root.experiment(experiment.name)
+    ownership.check(files, "submit")
+    preconditions.check_umask(root)
+    preconditions.check_writable(root)
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
@@ -120,7 +125,7 @@ def submit(
         canary=None if submission.canary is None else chosen[0].name,
         kept=_kept(verdicts),
         no_longer_named=left,
-        warnings=(*preconditions.warnings(profile, environ), *told),
+        warnings=(*preconditions.warnings(profile, environ, root), *told),
     )
 
 
@@ -140,14 +145,17 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed), or
-            nodes are to be excluded where there is no Slurm.
+        UserError: the experiment is another user's, a run was never submitted, an import fails, code has
+            changed (unless that is allowed), the umask would hide the runs from the root's group, or nodes
+            are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
     files = root.experiment(experiment)
     verdicts: dict[str, Verdict] = {}
     groups: list[tuple[Profile, Submission]] = []
+    ownership.check(files, "retry")
+    preconditions.check_umask(root)
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
@@ -194,6 +202,8 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
     if not submission.code_change_allowed:
         code.check_unchanged(files, submission.runs, given)
     if profile.cluster != "slurm":
+        if profile.cluster == "local":
+            slots.prepare()
         return ()
     slurm.require()
     return environment.check(files, profile, given, code.user_modules(submission.runs))
