@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .jobs.status import RunStatus
     from .jobs.submission import Submitted
     from .store.database import Store
-    from .store.layout import Root
+    from .store.layout import ExperimentFiles, Root
 
 RUN_FAILED = 1
 CHECK_FAILED = 1
@@ -311,7 +311,7 @@ def report(
         tables = reporting.report_tables(data) if everything else reporting.budget_tables(data)
         terminal.show(*map(terminal.report_table, tables))
     if out is not None or (format_ is Format.table and not as_json):
-        _write_report(data, out, under.experiment(experiment).path / "report")
+        _write_report(data, out, under.experiment(experiment))
 
 
 @app.command(epilog="Example: alphagrid logs quickstart interval100-count5 -f")
@@ -774,14 +774,18 @@ def _wait(root: Root, experiment: str) -> None:
         raise typer.Exit(RUN_FAILED)
 
 
-def _write_report(data: Any, out: Path | None, default: Path) -> None:
-    """Write the report's files; where nobody asked for them and the root is read-only, only say so."""
+def _write_report(data: Any, out: Path | None, files: ExperimentFiles) -> None:
+    """Write the report's files; where nobody asked for them and the experiment cannot be written, say so."""
     from .analysis.report import write_report
     from .errors import SystemRefused
+    from .store import ownership
     from .terminal import say
 
+    if out is None and (owner := ownership.other_owner(files)):
+        say(f"no files written: the experiment belongs to {owner}; name a folder of yours: --out DIR")
+        return
     try:
-        paths = write_report(data, out or default)
+        paths = write_report(data, out or files.path / "report")
     except SystemRefused as error:
         if out is not None:
             raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..printable import file_name, visible
+from ..store.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,11 +67,14 @@ class Figure:
 
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.file}.svg", folder / f"{self.file}.png"]
+        svg, png = BytesIO(), BytesIO()
         with rc_context(cast(Any, LOOK)):
             canvas = self.draw()
             take_literally(canvas)
-            canvas.savefig(paths[0], metadata={"Date": None, "Creator": "alphagrid"})
-            canvas.savefig(paths[1], dpi=160, metadata={"Software": "alphagrid"})
+            canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": "alphagrid"})
+            canvas.savefig(png, format="png", dpi=160, metadata={"Software": "alphagrid"})
+        for path, image in zip(paths, (svg, png), strict=True):
+            write_atomically(path, image.getvalue())
         return paths
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import SystemRefused
 from ..printable import file_name, markdown_prose
+from ..store.files import write_atomically
 from .budget import Outcome
 from .comparison import Comparison, ReportData
 from .data import RunData
@@ -115,7 +116,7 @@ def _parts(data: ReportData) -> list[_Part]:
 def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.md"]
-    paths[0].write_text(_markdown(data, parts), encoding="utf-8")
+    write_atomically(paths[0], _markdown(data, parts).encode())
     for table in (*(table for part in parts for table in part.tables), runs_table(data)):
         paths.append(_write_csv(table, folder / "tables"))
     for figure in (figure for part in parts for figure in part.figures):
@@ -126,7 +127,7 @@ def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]
 def _write_csv(table: Table, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"{file_name(table.name)}.csv"
-    path.write_text(as_csv(table), encoding="utf-8")
+    write_atomically(path, as_csv(table).encode())
     return path
 
 

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..store import locks, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, canary, markers, slots, states
+from . import attempts, canary, local, markers, slots, states
 
 log = logging.getLogger("alphagrid.supervisor")
 
@@ -72,6 +72,8 @@ class Backlog:
         What cannot be read is left out, and said once; it may only not have arrived yet.
         """
         for files in self._root.experiments():
+            if not local.runs(self._root.supervisor, files):
+                continue  # another user's: the code that it names would run under this user's account
             try:
                 self._look_at(files)
             except OSError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import SystemRefused, UserError
 from ..slurm import scontrol
-from ..store import locks, submissions
+from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import Submission
 from . import attempts, markers, slurm
@@ -37,10 +37,12 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
     """Cancel the given runs, whether they wait, run or were interrupted.
 
     Raises:
+        UserError: the experiment is another user's.
         SystemRefused: a marker cannot be written, or Slurm refused; the markers written hold nevertheless.
     """
     now = time.time() if now is None else now
     files = root.experiment(experiment)
+    ownership.check(files, "cancel")
     with locks.held(files.path / "submit.lock", LOCK_SECONDS, f"a submit of '{experiment}' does not end"):
         past, problems = submissions.read_good(files)
         for problem in problems:

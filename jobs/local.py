@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO
 
 from ..errors import SystemRefused
-from ..store import locks
-from ..store.layout import Root, RunFiles
+from ..store import locks, ownership
+from ..store.files import open_regular
+from ..store.layout import ExperimentFiles, Root, RunFiles
 from .states import Account, Word
 
 START_SECONDS = 120.0
 
 
 def is_supervised(root: Root) -> bool:
-    """Tell whether a supervisor is at work on this root, on this machine."""
+    """Tell whether a supervisor of this user is at work on this root, on this machine."""
     return locks.is_held(root.supervisor / "lock")
+
+
+def will_run(root: Root, files: ExperimentFiles) -> bool:
+    """Return whether a supervisor is at work that runs this experiment: one of its owner's."""
+    folders = {root.path / ".supervisor", root.supervisor, root.supervisor_of(ownership.uid(files.path))}
+    return any(locks.is_held(folder / "lock") for folder in folders if runs(folder, files))
+
+
+def runs(supervisor: Path, files: ExperimentFiles) -> bool:
+    """Return whether the supervisor in this folder runs an experiment: both have to be the same user's."""
+    return ownership.uid(supervisor) == ownership.uid(files.path)
 
 
 def ensure_supervisor(root: Root) -> None:
@@ -32,7 +46,7 @@ def ensure_supervisor(root: Root) -> None:
     if is_supervised(root):
         return
     root.supervisor.mkdir(parents=True, exist_ok=True)
-    with (root.supervisor / "log").open("ab") as log:
+    with open(open_regular(root.supervisor / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:  # noqa: PTH123
         process = _spawn(root, log)
     deadline = time.monotonic() + START_SECONDS
     while not is_supervised(root) and process.poll() is None and time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,15 +26,19 @@ PROFILE_KEYS = {
 """The profile's key for a variable of sbatch (sbatch(1), "INPUT ENVIRONMENT VARIABLES")."""
 
 
-def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what is odd about the submitter's environment, though no reason to refuse."""
+def warnings(profile: Profile, environ: Mapping[str, str], root: Root) -> tuple[str, ...]:
+    """Return what is odd about the submitter's environment or the root, though no reason to refuse."""
+    return (*_ignored(environ), *_open_to_all(root)) if profile.cluster == "slurm" else _open_to_all(root)
+
+
+def _ignored(environ: Mapping[str, str]) -> tuple[str, ...]:
     ignored = sorted(name for name in environ if name.startswith("SBATCH_"))
-    if profile.cluster != "slurm" or not ignored:
+    if not ignored:
         return ()
     keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
     others = [name for name in ignored if name not in PROFILE_KEYS]
-    told = (f"{', '.join([*keys, *others])} would override the profile and are ignored",)
-    return told if others == ignored else (f"{told[0]}; write the values into the profile",)
+    told = f"{', '.join([*keys, *others])} would override the profile and are ignored"
+    return (told if others == ignored else f"{told}; write the values into the profile",)
 
 
 def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:
@@ -62,6 +67,47 @@ def check_writable(root: Root) -> None:
         raise _unwritable(root.path, error.strerror or str(error)) from error
     if not os.access(root.path, os.W_OK | os.X_OK):
         raise _unwritable(root.path, "no permission")
+
+
+def check_umask(root: Root) -> None:
+    """Refuse a umask that would hide this user's files from the group that shares the root.
+
+    A root is shared with a group where its setgid bit is set, as it is below a folder that has it, or where
+    the group may write into it.
+
+    Raises:
+        UserError: the umask, and what to do.
+    """
+    umask = _umask()
+    if not umask & 0o050:
+        return
+    existing = next(path for path in (root.path, *root.path.parents) if os.path.exists(path))  # noqa: PTH110
+    mode = existing.stat().st_mode
+    if mode & stat.S_ISGID or (existing == root.path and mode & stat.S_IWGRP):
+        raise UserError(
+            f"the root {root.path} is shared with a group (mode {stat.S_IMODE(mode):04o}), and your umask "
+            f"{umask:04o} would hide your runs from it",
+            f"umask 027, then submit again; or keep it to yourself: chmod g-ws {existing}",
+        )
+
+
+def _open_to_all(root: Root) -> tuple[str, ...]:
+    """Return warnings where every user of the machine may write: what lies there is run as this user."""
+    means = "who may write there can have programs run under your account (docs/security.md)"
+    found = []
+    if root.path.stat().st_mode & stat.S_IWOTH:
+        found.append(f"the root {root.path} can be written by every user: {means}; chmod o-w {root.path}")
+    umask = _umask()
+    if not umask & stat.S_IWOTH:
+        found.append(f"your umask {umask:04o} lets every user write what is submitted: {means}; umask 022")
+    return tuple(found)
+
+
+def _umask() -> int:
+    """Return this process' umask, which can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _unwritable(path: Path, why: str) -> UserError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SystemRefused
+from ..store import ownership
 from ..store.layout import Root, RunFiles
 from .states import State
 from .status import RunStatus
@@ -29,8 +30,12 @@ def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool 
     """Return what can go of the runs that have ended: all checkpoints but the last, and torn ones.
 
     From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too.
+
+    Raises:
+        UserError: the experiment is another user's.
     """
     files = root.experiment(experiment)
+    ownership.check(files, "prune")
     found = [_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
     return [one for one in found if one.paths]
 

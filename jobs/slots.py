@@ -1,20 +1,21 @@
 """Slots of this machine: how many local runs may train at a time, and on which GPU each.
 
 Slots belong to the machine, not to a root: all supervisors and workers of a user share them. A worker
-holds its slot's lock while it trains, so a killed worker frees it.
+holds its slot's lock while it trains, so a killed worker frees it. Where they lie: `store.location`.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..store import locks
+from ..store import folders, locks
+from ..store.location import slots_folder
 
 GPUS_VARIABLE = "ALPHAGRID_GPUS"
 """How the supervisor tells its workers the GPUs; submitit empties CUDA_VISIBLE_DEVICES for local jobs."""
@@ -32,9 +33,23 @@ class Slot:
         return gpus[self.number % len(gpus)] if gpus else None
 
 
-def folder() -> Path:
-    """Return the folder of this user's slots on this machine."""
-    return Path(tempfile.gettempdir()) / f"alphagrid-{os.getuid()}"
+def prepare() -> Path:
+    """Make the folder of this user's slots, which nobody else can enter, and return it.
+
+    Raises:
+        SystemRefused: somebody else made it before, or it cannot be made.
+    """
+    folder = slots_folder(os.environ)
+    folders.make_private(folder.parent)
+    folders.make_private(folder)
+    return folder
+
+
+def keep() -> None:
+    """Mark all slots as just used, so that a cleaner of old files in /var/tmp leaves held ones alone."""
+    for path in slots_folder(os.environ).glob("slot-*.lock"):
+        with suppress(OSError):
+            os.utime(path, follow_symlinks=False)
 
 
 def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
@@ -48,15 +63,20 @@ def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
 
 def free(count: int) -> int:
     """Return how many of the first `count` slots nobody holds at this moment."""
-    return sum(not locks.is_held(_path(number)) for number in range(count))
+    folder = slots_folder(os.environ)
+    return sum(not locks.is_held(_path(folder, number)) for number in range(count))
 
 
 def take(count: int, stopped: Callable[[], bool]) -> Slot | None:
-    """Wait for one of the first `count` slots and hold it; return None once `stopped()` says so."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Wait for one of the first `count` slots and hold it; return None once `stopped()` says so.
+
+    Raises:
+        SystemRefused: the folder of the slots is not this user's alone.
+    """
+    folder = prepare()
     while not stopped():
         for number in range(count):
-            lock = locks.FileLock(_path(number))
+            lock = locks.FileLock(_path(folder, number))
             if lock.acquire():
                 return Slot(number, lock)
         time.sleep(0.1)
@@ -81,8 +101,8 @@ def _usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _path(number: int) -> Path:
-    return folder() / f"slot-{number:03d}.lock"
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"slot-{number:03d}.lock"
 
 
 def _count_gpus() -> int:

@@ -181,7 +181,8 @@ def _copy_one(source: _Source, name: str, folder: Path) -> list[Any]:
     if entry[0] == "link":
         copy.symlink_to(str(source.link(name)))
     else:
-        copy.chmod(0o555 if entry[0] == "program" else 0o444)
+        readable = copy.stat().st_mode & 0o444  # by the umask
+        copy.chmod(readable | readable >> 2 if entry[0] == "program" else readable)
     return entry
 
 

@@ -267,7 +267,7 @@ def _party(files: ExperimentFiles, sent: Mapping[str, Sent], known: Mapping[str,
 
 
 def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
-    supervised = local.is_supervised(root)
+    supervised = local.will_run(root, party.files)
     found = {}
     for one in party.open:
         if one.cluster == "local":

@@ -22,7 +22,7 @@ from ..cluster_profiles import sbatch_options, secret_values
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
 from ..slurm import scontrol
-from ..store import locks, submissions
+from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
@@ -37,6 +37,7 @@ from . import (
     preconditions,
     reserved,
     resumable,
+    slots,
     slurm,
     slurm_root,
 )
@@ -90,9 +91,9 @@ def submit(
     Returns when they are handed over; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, no Slurm, an edited base, a reserved
-            name, code that has changed (unless that is allowed), checkpoints of another format, or an import
-            that fails.
+        UserError: an unset variable, a root that cannot be written, another user's experiment, a umask that
+            would hide it from the root's group, no Slurm, an edited base, a reserved name, code that has
+            changed (unless that is allowed), checkpoints of another format, or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
     environ, now = os.environ if environ is None else environ, time.time() if now is None else now
@@ -101,8 +102,12 @@ def submit(
     if profile.cluster == "slurm":
         slurm.require(environ)
         slurm_root.check_path(root)
-    preconditions.check_writable(root)
+    elif profile.cluster == "local":
+        slots.prepare()
     files = root.experiment(experiment.name)
+    ownership.check(files, "submit")
+    preconditions.check_umask(root)
+    preconditions.check_writable(root)
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
@@ -143,7 +148,7 @@ def submit(
         kept=_kept(verdicts),
         no_longer_named=left,
         warnings=(
-            *preconditions.warnings(profile, environ),
+            *preconditions.warnings(profile, environ, root),
             *_profile_warnings(profile, root, experiment.variables),
             *told,
         ),
@@ -167,14 +172,17 @@ def retry(
     They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
 
     Raises:
-        UserError: a run was never submitted, an import fails, code has changed (unless that is allowed),
-            checkpoints are of another format, or nodes are to be excluded where there is no Slurm.
+        UserError: the experiment is another user's, a run was never submitted, an import fails, code has
+            changed (unless that is allowed), checkpoints are of another format, the umask would hide the runs
+            from the root's group, or nodes are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
     now = time.time() if now is None else now
     files = root.experiment(experiment)
     verdicts: dict[str, Verdict] = {}
     groups: list[tuple[Profile, Submission]] = []
+    ownership.check(files, "retry")
+    preconditions.check_umask(root)
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
@@ -239,6 +247,8 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
     if not submission.code_change_allowed:
         code.check_unchanged(files, submission.runs, given)
     if profile.cluster != "slurm":
+        if profile.cluster == "local":
+            slots.prepare()
         return ()
     slurm.require()
     slurm_root.check_path(Root(files.path.parent))

@@ -21,6 +21,7 @@ PATIENCE = 2.0
 """Seconds for which a lock is asked for again, because others touch it for an instant to see who has it."""
 PERIOD = 0.25
 REFRESH_PERIOD = 1.0
+KEEP_PERIOD = 3600.0
 MAX_SILENT_STARTS = 3
 """Processes of one run that may end without writing anything before the run is given up."""
 MINUTES_WITHOUT_END = 60 * 24 * 3650
@@ -64,6 +65,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._silent_starts: dict[tuple[str, str], int] = {}
         self._refreshed = float("-inf")
+        self._kept = float("-inf")
 
     def has_work(self) -> bool:
         """Look once more; tell whether anything is left to do."""
@@ -74,6 +76,7 @@ class Supervisor:
         """Start, watch and restart runs until none is left."""
         while True:
             self._refresh(REFRESH_PERIOD)
+            self._keep_slots()
             self._reap()
             self._start_what_fits()
             if not self._children and not self.has_work():
@@ -87,6 +90,13 @@ class Supervisor:
             except OSError as error:  # a network file system that does not answer now may do so next time
                 log.error("cannot look for runs: %s", error)
             self._refreshed = time.monotonic()
+
+    def _keep_slots(self) -> None:
+        from . import slots
+
+        if time.monotonic() - self._kept >= KEEP_PERIOD:
+            slots.keep()
+            self._kept = time.monotonic()
 
     def _start_what_fits(self) -> None:
         from . import slots

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import SystemRefused, UserError
-from . import check, ingest, locks, schema
+from . import check, folders, ingest, locks, schema
 from .check import Problem
 from .ingest import Synced, transaction
 from .layout import Root
@@ -126,7 +126,9 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         if self._in_memory:
             return sqlite3.connect(":memory:", isolation_level=None)
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.path.parent != self.root.path:
+            folders.make_private(self.path.parent.parent)
+            folders.make_private(self.path.parent)
         db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         db.execute("PRAGMA synchronous = NORMAL")
         return db

@@ -1,6 +1,7 @@
-"""Writing a file so that a reader, or a crash, finds the old one or the new one and nothing between.
+"""Reading and writing files as others may have left them.
 
-Reading one that may be missing although its folder lists it, or that may be something else than a file.
+Writing: whole or not at all, and never through a link that another user may have put there. Reading: a file
+may be missing although its folder lists it, or be something else than a file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..errors import SystemRefused
 from . import numbers
 
 NOT_ARRIVED = frozenset({errno.ENOENT, errno.ESTALE})
@@ -81,6 +83,37 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a file whose name others know beforehand, and return its descriptor; a new one follows the umask.
+
+    A link under this name could lead to any file of the user's, so links are refused, and so is whatever is
+    no regular file.
+
+    Raises:
+        SystemRefused: there is a link, or no regular file.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise _not_regular(path, "is a link") from None
+        raise
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    kind = "has a second name (a hard link)" if stat.S_ISREG(status.st_mode) else "is not a regular file"
+    raise _not_regular(path, kind)
+
+
+def _not_regular(path: Path, problem: str) -> SystemRefused:
+    return SystemRefused(
+        f"{path} {problem}; alphagrid writes to regular files of its own only",
+        f"see who made it (ls -l {path}), then remove it",
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -139,8 +139,16 @@ class Root:
 
     @property
     def supervisor(self) -> Path:
-        """The local supervisor's folder: lock, log, queue."""
-        return self.path / ".supervisor"
+        """The folder of this user's local supervisor: lock, log."""
+        return self.supervisor_of(os.geteuid())
+
+    def supervisor_of(self, uid: int) -> Path:
+        """Return the folder of a user's local supervisor: each user who submits under the root has one."""
+        try:
+            is_owner = self.path.stat().st_uid == uid
+        except OSError:  # it is yet to be made
+            is_owner = True
+        return self.path / (".supervisor" if is_owner else f".supervisor-{uid}")
 
     def experiment(self, name: str) -> ExperimentFiles:
         """Return the files of an experiment, whether they exist or not.
@@ -153,9 +161,9 @@ class Root:
         return ExperimentFiles(self.path / name)
 
     def experiments(self) -> list[ExperimentFiles]:
-        """Return the experiments that were submitted to, by name."""
+        """Return the experiments that were submitted to and that this user can see, by name."""
         names = sorted(name for name in _names(self.path) if EXPERIMENT_NAME.fullmatch(name))
-        return [files for files in map(self.experiment, names) if files.submissions.is_dir()]
+        return [files for files in map(self.experiment, names) if os.path.isdir(files.submissions)]  # noqa: PTH112
 
 
 def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:

@@ -1,14 +1,21 @@
-"""Where the index of a root lies: on a local disk, because SQLite on a network file system loses data."""
+"""Where the index of a root and the locks of a user's slots lie: on a local disk.
+
+SQLite on a network file system loses data, and locks there reach only some machines. The home, then, where it
+is on a local disk (the cache for the index, the state folder for the locks, which no cleaner of caches
+removes); else /var/tmp, in a folder of this user alone (`folders`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import tempfile
+import socket
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from . import folders
 from .layout import DATABASE, Root
 
 FilesystemOf = Callable[[Path], str | None]
@@ -24,18 +31,30 @@ LOCAL = frozenset(
 
 
 def database_path(root: Root, environ: Mapping[str, str], filesystem_of: FilesystemOf | None = None) -> Path:
-    """Return where the index of `root` lies: `<root>/alphagrid.db`, or else in the user's cache.
+    """Return where the index of `root` lies: its owner's in `<root>/alphagrid.db`, else in the user's cache.
 
-    The cache it is where the root is on no local disk, or may not be written. Where the cache (a home
-    folder on NFS, say) is on no local disk either, the index goes to the machine's temporary folder.
+    The cache it is for everyone but the root's owner, and where the root is on no local disk, or may not be
+    written, or holds an index that is not the owner's. Where the cache (a home folder on NFS, say) is on no
+    local disk either, the index goes to /var/tmp.
     """
     kind_of = filesystem_of or filesystem_type
-    if _is_good(root.path, kind_of):
+    if _is_good(root.path, kind_of) and _is_owners(root):
         return root.path / DATABASE
     absolute = str(root.path.resolve())
-    name = Path(f"{hashlib.sha256(absolute.encode()).hexdigest()[:16]}-{root.path.name}") / DATABASE
-    caches = (_cache(environ), Path(tempfile.gettempdir()) / f"alphagrid-{os.getuid()}")
-    return next((cache for cache in caches if _is_good(cache, kind_of)), caches[0]) / name
+    name = f"{hashlib.sha256(absolute.encode()).hexdigest()[:16]}-{root.path.name}"
+    return _own_folder(environ, "XDG_CACHE_HOME", ".cache", kind_of) / name / DATABASE
+
+
+def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None = None) -> Path:
+    """Return the folder of this user's slots on this machine.
+
+    All supervisors and workers of the user have to come to the same one, so neither `TMPDIR` nor a session
+    decides (`XDG_RUNTIME_DIR` and /dev/shm are emptied when the user logs out). If neither the home nor
+    /var/tmp is on a local disk, the machine's name keeps its slots apart from those of others.
+    """
+    kind_of = filesystem_of or filesystem_type
+    folder = _own_folder(environ, "XDG_STATE_HOME", ".local/state", kind_of)
+    return folder / ("slots" if _is_local(folder, kind_of) else f"slots-{socket.gethostname()}")
 
 
 def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -52,20 +71,46 @@ def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
     return kind
 
 
+def _own_folder(environ: Mapping[str, str], variable: str, default: str, kind_of: FilesystemOf) -> Path:
+    """Return a folder of this user on a local disk, if there is one; `folders.make_private` makes it."""
+    chosen = environ.get(variable, "")
+    home = Path(environ.get("HOME") or "~").expanduser()
+    own = (Path(chosen) if Path(chosen).is_absolute() else home / default) / "alphagrid"
+    if not _is_good(own, kind_of) and _is_good(folders.SHARED, kind_of):
+        return folders.SHARED / f"alphagrid-{os.geteuid()}"
+    return own
+
+
 def _is_good(folder: Path, kind_of: FilesystemOf) -> bool:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    kind = kind_of(existing)
-    return (kind is None or kind in LOCAL) and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    existing = _existing(folder)
+    return _is_local(existing, kind_of) and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _cache(environ: Mapping[str, str]) -> Path:
-    chosen = environ.get("XDG_CACHE_HOME", "")
-    base = (
-        Path(chosen)
-        if Path(chosen).is_absolute()
-        else Path(environ.get("HOME") or "~").expanduser() / ".cache"
-    )
-    return base / "alphagrid"
+def _is_local(folder: Path, kind_of: FilesystemOf) -> bool:
+    kind = kind_of(_existing(folder))
+    return kind is None or kind in LOCAL
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists and that this user can see."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
+
+
+def _is_owners(root: Root) -> bool:
+    """Return whether this user owns the root, and the index that may already be in it."""
+    beside = [root.path / f"{DATABASE}{suffix}" for suffix in ("", "-journal", "-shm", "-wal", ".lock")]
+    return all(map(_is_ours, (root.path.resolve(), *beside)))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return status.st_uid == os.geteuid() and is_plain
 
 
 def _mount(line: str) -> tuple[Path, str]:

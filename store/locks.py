@@ -11,8 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SystemRefused
+from .files import open_regular
 
 SILENT_SECONDS = 2.0
+REPLACEMENTS = 10
+"""How often a lock file is opened again at once because it was deleted between opening and locking it."""
+SIGNATURE_BYTES = 100
+"""Who holds a lock is written in fewer."""
 
 log = logging.getLogger("alphagrid")
 
@@ -20,7 +25,8 @@ log = logging.getLogger("alphagrid")
 class FileLock:
     """An exclusive `flock` on a file, released at the latest when its process ends, however it ends.
 
-    The file stays behind when the lock is released; what counts is the lock, never the file.
+    The file stays behind when the lock is released; what counts is the lock, never the file. A lock on a file
+    that was deleted or replaced while this process waited for it does not count: the path is opened again.
     """
 
     def __init__(self, path: Path, signed: bool = True) -> None:
@@ -36,13 +42,16 @@ class FileLock:
         return self._descriptor
 
     def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock and write down who holds it; tell whether that worked within `patience` seconds."""
+        """Take the lock and write down who holds it; return whether that worked within `patience` seconds.
+
+        Raises:
+            SystemRefused: there is a link or no regular file at the path, or the file system has no locks.
+            OSError: the file cannot be opened or written.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + patience
-        while not _try_lock(descriptor, fcntl.LOCK_EX, self.path):
+        while (descriptor := _locked(self.path)) is None:
             if time.monotonic() >= deadline:
-                os.close(descriptor)
                 return False
             time.sleep(0.02)
         self._descriptor = descriptor
@@ -103,9 +112,13 @@ def attempted(path: Path, patience: float = float("inf")) -> Iterator[bool]:
 def is_held(path: Path) -> bool:
     """Tell whether some process holds the lock at `path`, without writing anything."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except PermissionError as error:
+        raise SystemRefused(
+            f"cannot read {path}: {error.strerror}", f"see whose it is: ls -l {path}"
+        ) from error
     try:
         return not _try_lock(descriptor, fcntl.LOCK_SH, path)
     finally:
@@ -120,11 +133,46 @@ def holder(path: Path) -> int | None:
     """
     if not is_held(path):
         return None
-    words = path.read_text().split()
+    words = _content(path).split()
     if len(words) != 2 or not words[0].isdigit():
         return None
     pid = int(words[0])
     return pid if _birth(pid) == words[1] else None
+
+
+def _locked(path: Path) -> int | None:
+    """Open and lock the file at `path`, which is made if need be; return None if another process holds it."""
+    for _ in range(REPLACEMENTS):
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+        try:
+            locked = _try_lock(descriptor, fcntl.LOCK_EX, path)
+            if locked and _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not locked:
+            return None
+    raise SystemRefused(
+        f"cannot lock {path}: it is another file each time it is opened", "choose another: --root DIR"
+    )
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether `path` still names the open file (device numbers differ on overlays of old kernels)."""
+    try:
+        return os.fstat(descriptor).st_ino == path.lstat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _content(path: Path) -> str:
+    try:
+        with open(open_regular(path, os.O_RDONLY), encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            return file.read(SIGNATURE_BYTES)
+    except FileNotFoundError:
+        return ""
 
 
 def _try_lock(descriptor: int, kind: int, path: Path) -> bool:

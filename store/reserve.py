@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from .files import open_regular
+
 RESERVED_BYTES = 8192
 """Enough for the records with which a worker ends an attempt."""
 
@@ -23,6 +25,7 @@ class Reserve:
 
         Raises:
             OSError: there is no such space; what there was is left.
+            SystemRefused: there is a link in its place.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -39,7 +42,7 @@ class Reserve:
 
 
 def _fill(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
     try:
         content = os.urandom(RESERVED_BYTES)  # zeros would take no space on a file system that compresses
         if os.pwrite(descriptor, content, 0) < RESERVED_BYTES:

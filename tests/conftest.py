@@ -216,10 +216,8 @@ def _plain_output() -> Iterator[None]:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    slots = tmp_path / "tmp"
-    slots.mkdir()
-    monkeypatch.setenv("TMPDIR", str(slots))  # slots of its own, so that tests side by side do not wait
-    monkeypatch.setattr("tempfile.tempdir", None)
+    # Slots of its own, so that tests side by side do not wait.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv(MARK, str(tmp_path))
     found = Lab(tmp_path)
     yield found

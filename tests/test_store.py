@@ -640,10 +640,10 @@ def test_on_a_shared_file_system_it_lies_in_the_cache(root: Root, tmp_path: Path
     assert list(root.path.iterdir()) == []
 
 
-def test_where_the_home_is_shared_too_it_lies_in_the_temporary_folder(
+def test_where_the_home_is_shared_too_it_lies_in_the_machines_own_folder(
     root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr("alphagrid.store.folders.SHARED", tmp_path / "scratch")
     (tmp_path / "scratch").mkdir()
     path = location.database_path(
         root, {"HOME": str(tmp_path)}, lambda path: "tmpfs" if "scratch" in path.parts else "nfs"

@@ -74,7 +74,8 @@ def write(
     """
     temporary = run.path / f".checkpoint-{step:010d}-{attempt:04d}.tmp"
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # a new file: others know this name, and may have put a link there
             summed = _Checksum(file)
             _save({"format": FORMAT, **state}, summed)
             file.flush()

@@ -180,7 +180,7 @@ def _hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
 def _written(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
     """Write a day's file, and yield its rows as they are written."""
     path = folder / f".day_{day}.tmp"
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         for chunk in chunks_of(day, rows, seed):
             file.write(lines_of(chunk))
             yield chunk

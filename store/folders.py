@@ -1,0 +1,74 @@
+"""Folders of one user alone, in his home or in a place where every user may write."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import SystemRefused
+
+SHARED = Path("/var/tmp")
+"""Where such a folder lies if no local disk holds the home. Unlike /tmp it is the same for all of a user's
+processes, whatever `TMPDIR` or a job's private /tmp, and its files outlive a restart."""
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that its user alone can enter, or check the one that is there.
+
+    In a place where others may write they may have made it before us: it could then be read or replaced, or
+    hold links to files of ours. In the home a folder of an older version may only be too open; it is closed.
+
+    Raises:
+        SystemRefused: it belongs to another user, is a link or no folder, or cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        above = folder.parent.stat().st_mode
+        in_public = bool(above & stat.S_IWOTH)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat() if in_public else folder.stat()
+        if not in_public and status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            folder.chmod(0o700)
+            status = folder.stat()
+    except OSError as error:
+        raise SystemRefused(f"cannot make the folder {folder}: {error.strerror}", _hint(folder)) from error
+    if in_public and not above & stat.S_ISVTX:
+        mode = f"mode {stat.S_IMODE(above):04o} of {folder.parent}"
+        raise SystemRefused(
+            f"the folder {folder} can be replaced by every user ({mode})",
+            f"chmod o-w {folder.parent}; or {_elsewhere()}",
+        )
+    if problem := _problem(status):
+        raise SystemRefused(f"the folder {folder} {problem}", _hint(folder))
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number where there is no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
+
+
+def _problem(status: os.stat_result) -> str | None:
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link, perhaps to another user's files"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is no folder"
+    if status.st_uid != os.geteuid():
+        return f"belongs to {user_name(status.st_uid)}, and holds locks and indexes of your own alone"
+    if status.st_mode & 0o077:
+        return f"can be entered by others (mode {stat.S_IMODE(status.st_mode):04o} instead of 0700)"
+    return None
+
+
+def _hint(folder: Path) -> str:
+    return f"remove it (see ls -ld {folder}), or ask its owner to; or {_elsewhere()}"
+
+
+def _elsewhere() -> str:
+    return "name a folder of your own on a local disk: export XDG_CACHE_HOME=DIR XDG_STATE_HOME=DIR"
