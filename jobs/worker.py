@@ -28,7 +28,7 @@ from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, gpus, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from ..trainer.resume import Resume
 
 Ending = Literal[
-    "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "crash", "elsewhere"
+    "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "no gpu", "crash", "elsewhere"
 ]
 """How an attempt ended. `requeue`: interrupted, and its job has to go back into the queue by itself;
-`elsewhere`: the run was not this worker's to run."""
+`no gpu`: likewise, but not to the same node; `elsewhere`: the run was not this worker's to run."""
 
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
@@ -67,6 +67,8 @@ def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> Non
             log.error("cannot begin: %s", error.message)
             sys.exit(error.exit_code)
         log.info("%s", ending)
+        if ending == "no gpu":
+            _go_to_another_node(Root(Path(root)).experiment(experiment), run_id, submission)
         if ending in ("requeue", "crash"):
             returns = requeue.come_back()
             if ending == "crash" and not returns and requeue.why_stopped(before_limit=False) != "cancelled":
@@ -97,6 +99,16 @@ def attempt_run(
         held.enter_context(canary.releasing(files, manifest, run_id))
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
+
+
+def _go_to_another_node(files: ExperimentFiles, run_id: str, submission: str) -> None:
+    """Requeue this job without the nodes that showed no GPU; where Slurm does not, the run has failed."""
+    nodes = attempts.nodes_without_gpu(attempts.read(files.run(run_id)), submission)
+    if not requeue.come_back_elsewhere(nodes) and requeue.why_stopped(before_limit=False) != "cancelled":
+        reason = gpus.failure_reason(
+            nodes, "Slurm does not put its job back into the queue", files.name, run_id
+        )
+        conclude_silent_run(files, run_id, submission, reason)
 
 
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
@@ -212,7 +224,10 @@ def _attempt(task: _Task, stop: StopRequest) -> Ending:
     number, writer = journal.open_next(task.run)
     with closing(writer):
         try:
-            ending, reason = _outcome(task, stop, earlier, number, writer)
+            try:
+                ending, reason = _outcome(task, stop, earlier, number, writer)
+            except gpus.NoGpu as error:
+                return _leave_node(task, error, number, writer)
             if ending == "interrupted" and stop and requeue.own_job():
                 return _stopped_by_slurm(task, stop, number, writer)
             return _write_end(task, ending, reason, number, writer)
@@ -225,6 +240,8 @@ def _outcome(
 ) -> tuple[Ending, str | None]:
     try:
         return _train(task, stop, earlier, number, writer)
+    except gpus.NoGpu:
+        raise
     except (Exception, SystemExit) as error:
         return _explain(task, error, number, writer)
 
@@ -239,6 +256,7 @@ def _train(
             raise UserError(_gave_up(lost))
         code.check_same(task.files, task.submission, task.entry, () if start["fresh"] else earlier)
         config = _configuration(task)
+        gpus.check(config.device, task.submission.profile)
         resume = _prepare(task.run, earlier, number, start["fresh"])
         start.update(provenance.hardware(config), resume_step=resume.step)
     except BaseException as error:
@@ -324,6 +342,19 @@ def _stopped_by_slurm(task: _Task, stop: StopRequest, number: int, writer: Journ
     if len(lost) >= attempts.MAX_FRUITLESS:
         return _write_end(task, "failed", _gave_up(lost), number, writer)
     return "requeue"
+
+
+def _leave_node(task: _Task, error: gpus.NoGpu, number: int, writer: Journal) -> Ending:
+    """Record that this node shows no GPU, and return whether the job goes to another one or the run fails."""
+    log.error("%s", error)
+    tried = attempts.nodes_without_gpu(attempts.read(task.run), task.submission.id)
+    why = gpus.why_not_elsewhere(task.submission.profile, [*tried, error.node])
+    if why is not None:
+        reason = gpus.failure_reason([*tried, error.node], f"{error}; {why}", task.files.name, task.run.id)
+        return _write_end(task, "failed", reason, number, writer)
+    details = {"cause": attempts.NO_GPU, "node": error.node}
+    ending = _write_end(task, "interrupted", str(error), number, writer, **details)
+    return "no gpu" if ending == "interrupted" else ending
 
 
 def _write_end(

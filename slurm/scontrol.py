@@ -72,6 +72,18 @@ def requeue(job_id: str) -> None:
     run(["scontrol", "requeue", "incomplete", job_id])
 
 
+def exclude(job_id: str, nodes: Iterable[str]) -> None:
+    """Keep a pending job off nodes, besides those that it keeps off already.
+
+    Raises:
+        SystemRefused: scontrol is not there, or refused, for example because the job runs.
+    """
+    excluded = [field.get("ExcNodeList") for field in notation.records(show_job(job_id))]
+    before = [name for name in excluded if name and name not in notation.NOTHING]
+    listed = ",".join(dict.fromkeys([*before, *nodes]))
+    run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={listed}"])
+
+
 def answers() -> bool:
     """Return whether the controller answers."""
     try:
