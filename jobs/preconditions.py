@@ -12,13 +12,28 @@ from ..errors import UserError
 from ..store.layout import Root
 from .variables import where_used
 
+PROFILE_KEYS = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_GRES": "gres",
+    "SBATCH_MEM_PER_NODE": "memory",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "sbatch: {reservation: …}",
+    "SBATCH_TIMELIMIT": "hours",
+}
+"""The profile's key for a variable of sbatch (sbatch(1), "INPUT ENVIRONMENT VARIABLES")."""
+
 
 def warnings(profile: Profile, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return what is odd about the submitter's environment, though no reason to refuse."""
-    hidden = sorted(name for name in environ if name.startswith("SBATCH_"))
-    if profile.cluster != "slurm" or not hidden:
+    ignored = sorted(name for name in environ if name.startswith("SBATCH_"))
+    if profile.cluster != "slurm" or not ignored:
         return ()
-    return (f"{', '.join(hidden)} would override the profile and are ignored",)
+    keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
+    others = [name for name in ignored if name not in PROFILE_KEYS]
+    told = (f"{', '.join([*keys, *others])} would override the profile and are ignored",)
+    return told if others == ignored else (f"{told[0]}; write the values into the profile",)
 
 
 def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:

@@ -340,6 +340,22 @@ def _use_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture
+def instead_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Put a shell script before one of Slurm's commands on the PATH; `{real}` in it is Slurm's own."""
+    folder = tmp_path / "instead"
+    folder.mkdir()
+    before = os.environ["PATH"]
+
+    def replace(command: str, script: str) -> None:
+        path = folder / command
+        path.write_text("#!/bin/sh\n" + script.format(real=shutil.which(command, path=before), folder=folder))
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{before}")
+
+    return replace
+
+
 FAULT_ROWS = pytest.StashKey[list[fault_table.Row]]()
 FAULT_TABLE = "ALPHAGRID_FAULT_TABLE"
 """Names the file that gets the rows of the fault table; without it, they go nowhere."""
