@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..store import locks, submissions
+from ..store import claims, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
 from . import attempts, canary, markers, slots, states
@@ -69,7 +69,7 @@ class Backlog:
                 self._take_in(files)
         self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
-            if not locks.is_held(job.run.lock):
+            if not claims.is_at_work(job.run):
                 self._waiting[key] = self._elsewhere.pop(key)
 
     def next(self) -> Job | None:
@@ -78,7 +78,7 @@ class Backlog:
             waits = self._waits(job)
             if waits and job.submission not in self._hopeless:
                 continue
-            if locks.is_held(job.run.lock):
+            if claims.is_at_work(job.run):
                 self._elsewhere[key] = self._waiting.pop(key)
             elif waits or account_of(job.run, job.submission).settled:
                 del self._waiting[key]

@@ -9,7 +9,7 @@ import time
 from typing import IO
 
 from ..errors import SystemRefused
-from ..store import locks
+from ..store import claims, locks
 from ..store.layout import Root, RunFiles
 from .states import Account, Word
 
@@ -44,7 +44,7 @@ def ensure_supervisor(root: Root) -> None:
 
 def word(supervised: bool, run: RunFiles, account: Account) -> Word | None:
     """Return what this machine says of a run: its lock, and whether a supervisor will come to it."""
-    if locks.is_held(run.lock):
+    if claims.is_at_work(run):
         return Word("running")
     return Word("pending") if supervised and not account.settled else None
 

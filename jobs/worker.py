@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from ..errors import SystemRefused, UserError
-from ..store import journal, locks, submissions
+from ..store import claims, journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
 from ..store.layout import ExperimentFiles, Root, RunFiles
@@ -124,10 +124,12 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
 
 def _conclude(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = locks.FileLock(run.lock)
+    lock, claim = locks.FileLock(run.lock), claims.Claim(run.path)
     if not lock.acquire(LOCK_PATIENCE):
         return
     try:
+        if not claim.acquire():  # another host has the run
+            return
         earlier = attempts.read(run)
         number, writer = journal.open_next(run)
         with closing(writer):
@@ -137,6 +139,7 @@ def _conclude(run: RunFiles, submission: str, reason: str) -> None:
             last = attempts.reached(earlier) or Attempt(0, Path())
             writer.append("end", last.step, last.train_seconds, status="failed", reason=reason)
     finally:
+        claim.release()
         lock.release()
 
 
@@ -186,9 +189,10 @@ def _hold(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
         return True
     if task.cluster == "local" and not _take_slot(task, stop, held):
         return False
-    lock = locks.FileLock(task.run.lock)
+    lock, claim = locks.FileLock(task.run.lock), claims.Claim(task.run.path)
     held.callback(lock.release)
-    return lock.acquire(LOCK_PATIENCE)
+    held.callback(claim.release)
+    return lock.acquire(LOCK_PATIENCE) and claim.acquire()
 
 
 def _take_slot(task: _Task, stop: StopRequest, held: ExitStack) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import SystemRefused, UserError
+from .claims import Owner
 from .files import write_atomically
 from .layout import SUBMISSION, ExperimentFiles
 
@@ -79,6 +80,8 @@ class Submission(_Manifest):
     """All runs that the specification names, also those not sent, by id and in its order."""
     jobs: dict[str, JobRef] = {}
     """By run id; filled in once the cluster has accepted the jobs."""
+    submitter: Owner | None = None
+    """The process that puts its jobs into Slurm's queue; None once that is done."""
     refusal: str | None = None
     """Why the cluster did not accept the jobs of those runs that have none."""
     canary: str | None = None
