@@ -15,6 +15,8 @@ from ..store.messages import shortened
 TAIL_BYTES = 1 << 16
 """How much of a journal's end is read to learn how the attempt ended."""
 
+NO_GPU = "no gpu"
+"""The `cause` of an interruption because the node showed no GPU; the event names the `node`."""
 MAX_FRUITLESS = 2
 """Attempts in a row that may crash without a new checkpoint before the run counts as failed."""
 
@@ -41,6 +43,8 @@ class Attempt:
     asked_to_stop: bool = False
     timed_out: bool = False
     """Whether it was interrupted because its job's time limit was near."""
+    node_without_gpu: str | None = None
+    """The Slurm node that it left because the node showed no GPU."""
     began: bool = False
     """Whether it wrote its first record, and so whether `resume_step` says anything."""
     step: int = 0
@@ -150,6 +154,12 @@ def has_new_checkpoint(attempt: Attempt) -> bool:
     return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in written)
 
 
+def nodes_without_gpu(attempts: Sequence[Attempt], submission: str) -> list[str]:
+    """Return the nodes, one an attempt, that showed no GPU to attempts of a submission."""
+    own = (attempt.node_without_gpu for attempt in attempts if attempt.submission == submission)
+    return [node for node in own if node is not None]
+
+
 def failures(attempts: Sequence[Attempt]) -> int:
     """Return how often the run failed since it last completed; superseded attempts do not count."""
     count = 0
@@ -206,6 +216,8 @@ def _ending(written: Sequence[Any]) -> dict[str, Any]:
         elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
             found.update(event=record["event"], reason=_reason(record))
             found["timed_out"] = record.get("cause") == "time limit"
+            if record.get("cause") == NO_GPU:
+                found["node_without_gpu"] = str(record.get("node"))
         elif record["kind"] == "event" and record.get("event") == "stop_requested":
             found["asked_to_stop"] = True
     return found

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..store import locks, submissions
+from ..store import claims, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
 from . import attempts, canary, local, markers, slots, states
@@ -80,7 +80,7 @@ class Backlog:
                 self._say(files.name, str(error))
         self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
-            if not locks.is_held(job.run.lock):
+            if not claims.is_at_work(job.run):
                 self._waiting[key] = self._elsewhere.pop(key)
 
     def _look_at(self, files: ExperimentFiles) -> None:
@@ -95,7 +95,7 @@ class Backlog:
             waits = self._waits(job)
             if waits and job.submission not in self._hopeless:
                 continue
-            if locks.is_held(job.run.lock):
+            if claims.is_at_work(job.run):
                 self._elsewhere[key] = self._waiting.pop(key)
             elif waits or self.is_settled(job.run, job.submission):
                 del self._waiting[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from ..slurm import scontrol, squeue
 from ..slurm.sbatch import Silent, TooMany, sbatch
 from ..store.layout import ExperimentFiles
 from ..store.submissions import JobRef, Submission
-from . import environment, handed, slurm
+from . import duplicates, environment, handed, slurm
+from .duplicates import Rival
 from .slurm_states import is_of_submission
 
 PYTHON = "env --ignore-signal=TERM --ignore-signal=USR2 -- "
@@ -28,12 +29,16 @@ class Delivery:
     files: ExperimentFiles
     submission: Submission
     profile: Profile
-    record: Callable[[dict[str, JobRef]], None]
-    """Writes down the jobs, by run, before they are released."""
+    record: Callable[[dict[str, JobRef], Collection[str]], None]
+    """Writes down the jobs, by run, before they are released, and which runs other jobs have."""
+    past: Sequence[Submission] = ()
+    """The earlier submissions that were read before the runs were chosen."""
     keep_open: Sequence[int] = ()
     """Descriptors that stay open while an sbatch lives, be it longer than this process."""
     jobs: dict[str, JobRef] = field(default_factory=dict)
     """Those that the cluster took."""
+    lost: dict[str, Rival | None] = field(default_factory=dict)
+    """The runs that another submitter's jobs have, with those jobs (`duplicates`)."""
 
     def run(self) -> None:
         """Send everything; behind a canary, leave the rest held.
@@ -53,12 +58,20 @@ class Delivery:
                 self._record_and_release()
 
     def _record_and_release(self) -> None:
-        """Write the jobs down, then let them go; jobs that cannot be written down are cancelled."""
+        """Write the jobs down that no older job forestalls, cancel the others, and release those.
+
+        Where they cannot be written down, all are cancelled.
+        """
+        sent = [job.job_id for job in self.jobs.values()]
         try:
-            self.record(self.jobs)
+            self.lost = duplicates.lost_runs(self.files, self.submission, self.jobs, self.past)
+            superfluous = [self.jobs.pop(run_id).job_id for run_id in self.lost]
+            self.record(self.jobs, self.lost)
         except BaseException:
-            scontrol.cancel({handed.array(job.job_id) for job in self.jobs.values()})
+            self.jobs.clear()
+            scontrol.cancel({handed.array(job_id) for job_id in sent})
             raise
+        scontrol.cancel(superfluous)
         slurm.release(self._first_to_go())
 
     def _send_what_fits(self) -> None:
@@ -82,7 +95,7 @@ class Delivery:
 
     def _first_to_go(self) -> list[str]:
         """Return the jobs that need not wait for a canary."""
-        canary = self.submission.canary
+        canary = None if self.submission.canary in self.lost else self.submission.canary
         return [job.job_id for run_id, job in self.jobs.items() if canary in (None, run_id)]
 
     def _jobs(self, runs: Sequence[str]) -> list[str]:

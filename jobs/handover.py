@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cluster_profiles.loader import Profile
@@ -11,9 +11,11 @@ from ..errors import SystemRefused
 from ..slurm import scontrol
 from ..slurm.sbatch import TooMany
 from ..store import submissions
+from ..store.claims import Owner
 from ..store.layout import ExperimentFiles
 from ..store.locks import FileLock
 from ..store.submissions import JobRef, Submission
+from . import duplicates
 from .delivery import Delivery
 from .standing import newest
 
@@ -52,15 +54,19 @@ def hand_over(
     ids = tuple(entry.id for entry in submission.runs)
     goes_to_slurm = profile.cluster == "slurm" and bool(ids)
     if goes_to_slurm:
-        submission = submission.model_copy(update={"site": scontrol.cluster_name()})
+        site = scontrol.cluster_name()
+        submission = submission.model_copy(update={"site": site, "submitter": Owner.current()})
     submissions.write(files, submission)
     if not goes_to_slurm:
         return HandedOver(ids)
 
-    def record(jobs: Mapping[str, JobRef]) -> None:
-        submissions.amend(files, submission, jobs=jobs)
+    def record(jobs: Mapping[str, JobRef], lost: Collection[str]) -> None:
+        nonlocal submission
+        runs = [entry for entry in submission.runs if entry.id not in lost]
+        canary = None if submission.canary in lost else submission.canary
+        submission = submissions.amend(files, submission, jobs=dict(jobs), runs=runs, canary=canary)
 
-    delivery = Delivery(files, submission, profile, record, (lock.descriptor,))
+    delivery = Delivery(files, submission, profile, record, past, (lock.descriptor,))
     try:
         delivery.run()
     except KeyboardInterrupt:
@@ -69,14 +75,22 @@ def hand_over(
         )
         raise
     except SystemRefused as error:
-        refused = submissions.amend(files, submission, jobs=delivery.jobs, refusal=error.message)
-        unsent = tuple(run_id for run_id in ids if run_id not in delivery.jobs)
+        refused = submissions.amend(
+            files, submission, jobs=delivery.jobs, refusal=error.message, submitter=None
+        )
+        unsent = tuple(
+            run_id for run_id in ids if run_id not in delivery.jobs and run_id not in delivery.lost
+        )
         if isinstance(error, TooMany):
             _shorten(files, refused, past)
             return HandedOver(tuple(delivery.jobs), unsent, error.message)
         sent = f"sent {len(delivery.jobs)} of {len(ids)} runs"
         raise SystemRefused(f"{error.message} ({sent})", error.hint) from error
-    return HandedOver(ids)
+    finally:
+        if delivery.lost:
+            log.warning("%s", duplicates.description(delivery.lost))
+    submissions.amend(files, submission, submitter=None)
+    return HandedOver(tuple(delivery.jobs))
 
 
 def _shorten(files: ExperimentFiles, refused: Submission, past: Sequence[Submission]) -> None:

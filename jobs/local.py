@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import SystemRefused
-from ..store import locks, ownership
+from ..store import claims, locks, ownership
 from ..store.files import open_regular
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from .states import Account, Word
@@ -58,7 +58,7 @@ def ensure_supervisor(root: Root) -> None:
 
 def word(supervised: bool, run: RunFiles, account: Account) -> Word | None:
     """Return what this machine says of a run: its lock, and whether a supervisor will come to it."""
-    if locks.is_held(run.lock):
+    if claims.is_at_work(run):
         return Word("running")
     return Word("pending") if supervised and not account.settled else None
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 from ..errors import SystemRefused
@@ -23,6 +24,7 @@ DYING = frozenset({"COMPLETING", "CANCELLED"})
 ANSWER_SECONDS = 10.0
 """How long Slurm may take to say why it stops a job: its end is to be told within the grace."""
 PATIENCE = 30.0
+EXCLUSION_TRIES = 10
 FORGOTTEN_SECONDS = 300.0
 """How long a job that is to stop, but not preempted as far as Slurm knows, waits to be killed."""
 
@@ -89,6 +91,25 @@ def come_back() -> bool:
         answers = scontrol.answers()
         if not answers:
             time.sleep(PATIENCE)
+    return True
+
+
+def come_back_elsewhere(nodes: Sequence[str]) -> bool:
+    """Put this process' own job back into the queue, and keep it off `nodes`.
+
+    Slurm changes the nodes of pending jobs only, and a requeued job stays pending for about two minutes. The
+    process has the seconds until Slurm kills it for the change. Where they do not suffice, the job may
+    come back to one of the nodes, and looks for a GPU there once more. Returns what `come_back` does.
+    """
+    if not come_back():
+        return False
+    for _ in range(EXCLUSION_TRIES):  # the signal that ends this process may end scontrol, too
+        try:
+            scontrol.exclude(own_job() or "", nodes)
+            return True
+        except SystemRefused as error:
+            log.warning("%s", error.message)
+            time.sleep(0.2)
     return True
 
 

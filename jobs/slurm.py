@@ -61,8 +61,10 @@ def settle(
     """Clear up after a submitter that was killed half-way.
 
     Its arrays are found by their comment: one that was written down is released, one that was not (its
-    tasks may lack their pickles) is cancelled, and its runs go out again. What waits for its canary in a
-    submission of `waiting` stays held; so do runs that are not among `only`, if that is given.
+    tasks may lack their pickles) is cancelled, and its runs go out again. So are tasks that were not written
+    down because an older job has their run. What is not held was let go by a submitter that had written it
+    down, in a file that is not seen from here yet. What waits for its canary in a submission of `waiting`
+    stays held; so do runs that are not among `only`, if that is given.
 
     Raises:
         SystemRefused: squeue failed, or scancel.
@@ -78,15 +80,22 @@ def settle(
             held.add(job.job_id)
     known = {job.job_id for job in own.values()}
     unrecorded = {
-        handed.array(job.job_id) for job in queued if job.job_id not in known and _is_of(by_id, job)
+        job.job_id for job in queued if job.job_id not in known and is_held(job.reason) and _is_of(by_id, job)
     }
-    scontrol.cancel(sorted(unrecorded))
+    arrays = {handed.array(job_id) for job_id in known}
+    scontrol.cancel(sorted({_array_unless(job_id, arrays) for job_id in unrecorded}))
     if held:
         log.warning("released %d jobs that were held", len(held))
     try:
         scontrol.release(_together(held, [submission.jobs for submission in submissions]))
     except SystemRefused as error:  # an administrator may have reasons to hold them
         log.warning("%s", error.message)
+
+
+def _array_unless(job_id: str, arrays: Collection[str]) -> str:
+    """Return the array that a job belongs to, or the job itself if the array is among `arrays`."""
+    number = handed.array(job_id)
+    return job_id if number in arrays else number
 
 
 def _handed(submission: Submission) -> list[Handed]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import SystemRefused
 from ..slurm import scontrol
-from ..store import locks
+from ..store import claims
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
 from . import canary, handed, local, slurm_states, states
@@ -273,7 +273,7 @@ def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
         if one.cluster == "local":
             word = local.word(supervised, party.files.run(one.run_id), party.accounts[one.run_id])
         elif one.cluster == "debug":
-            word = Word("running") if locks.is_held(party.files.run(one.run_id).lock) else None
+            word = Word("running") if claims.is_at_work(party.files.run(one.run_id)) else None
         elif one.refusal is not None and one.job_id is None:
             word = Word("unsent", one.refusal)
         else:

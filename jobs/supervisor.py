@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store import locks
+from ..store import claims, locks
 from ..store.layout import Root
 
 PATIENCE = 2.0
@@ -136,7 +136,7 @@ class Supervisor:
         from .worker import conclude_silent_run
 
         job = child.job
-        began = len(job.run.journals()) > child.attempts_before or locks.is_held(job.run.lock)
+        began = len(job.run.journals()) > child.attempts_before or claims.is_at_work(job.run)
         if began or self._backlog.is_settled(job.run, job.submission):
             self._silent_starts.pop(job.key, None)
             return False

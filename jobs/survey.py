@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from ..cluster_profiles.loader import Profile
 from ..slurm import scontrol
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
-from . import attempts, canary, slurm
+from . import attempts, canary, duplicates, slurm
 from .reconciliation import Situation, Verdict, verdict
 from .standing import Sent, Standing, certain_standings, newest
 from .states import ACTIVE
@@ -70,8 +71,11 @@ def settle(
 ) -> list[Submission]:
     """Clear up after a submitter that was killed; return the submissions whose canary has proven nothing.
 
-    Jobs that are held are released; if it is given, those of the runs in `only`.
+    Jobs that are held are released; if it is given, those of the runs in `only`. What a submitter has in the
+    queue that may be at work on another host is left alone.
     """
+    now = time.time()
+    past = [one for one in past if not duplicates.may_be_at_work(one, now)]
     unproven = [one for one in past if not canary.is_proven(files, one)]
     if any(one.profile["cluster"] == "slurm" for one in past) and slurm.is_here():
         slurm.settle(past, {one.id for one in unproven}, only)

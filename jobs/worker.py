@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from ..cluster_profiles import env_values
 from ..errors import SystemRefused, UserError
 from ..printable import visible_lines
-from ..store import journal, locks, submissions
+from ..store import claims, journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
 from ..store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
@@ -31,7 +31,7 @@ from ..store.messages import shortened
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, data_paths, markers, provenance, requeue, signals, slots
+from . import attempts, canary, code, data_paths, gpus, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from ..trainer.resume import Resume
 
 Ending = Literal[
-    "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "crash", "elsewhere"
+    "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "no gpu", "crash", "elsewhere"
 ]
 """How an attempt ended. `requeue`: interrupted, and its job has to go back into the queue by itself;
-`elsewhere`: the run was not this worker's to run."""
+`no gpu`: likewise, but not to the same node; `elsewhere`: the run was not this worker's to run."""
 
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
@@ -74,6 +74,8 @@ def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> Non
             log.error("cannot begin: %s", error.message)
             sys.exit(error.exit_code)
         log.info("%s", ending)
+        if ending == "no gpu":
+            _go_to_another_node(Root(Path(root)).experiment(experiment), run_id, submission)
         if ending in ("requeue", "crash"):
             returns = requeue.come_back()
             if ending == "crash" and not returns and requeue.why_stopped(before_limit=False) != "cancelled":
@@ -119,6 +121,16 @@ def _manifest(files: ExperimentFiles, submission: str) -> Submission:
         raise SystemRefused(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def _go_to_another_node(files: ExperimentFiles, run_id: str, submission: str) -> None:
+    """Requeue this job without the nodes that showed no GPU; where Slurm does not, the run has failed."""
+    nodes = attempts.nodes_without_gpu(attempts.read(files.run(run_id)), submission)
+    if not requeue.come_back_elsewhere(nodes) and requeue.why_stopped(before_limit=False) != "cancelled":
+        reason = gpus.failure_reason(
+            nodes, "Slurm does not put its job back into the queue", files.name, run_id
+        )
+        conclude_silent_run(files, run_id, submission, reason)
+
+
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
     """Write down that a run failed whose processes die before they can write anything themselves.
 
@@ -132,10 +144,12 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
 
 def _conclude(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = locks.FileLock(run.lock)
+    lock, claim = locks.FileLock(run.lock), claims.Claim(run.path)
     if not lock.acquire(LOCK_PATIENCE):
         return
     try:
+        if not claim.acquire():  # another host has the run
+            return
         earlier = attempts.read(run)
         number, writer = journal.open_next(run)
         with closing(writer):
@@ -145,6 +159,7 @@ def _conclude(run: RunFiles, submission: str, reason: str) -> None:
             last = attempts.reached(earlier) or Attempt(0, Path())
             writer.append("end", last.step, last.train_seconds, status="failed", reason=reason)
     finally:
+        claim.release()
         lock.release()
 
 
@@ -194,9 +209,10 @@ def _hold(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
         return True
     if task.cluster == "local" and not _take_slot(task, stop, held):
         return False
-    lock = locks.FileLock(task.run.lock)
+    lock, claim = locks.FileLock(task.run.lock), claims.Claim(task.run.path)
     held.callback(lock.release)
-    return lock.acquire(LOCK_PATIENCE)
+    held.callback(claim.release)
+    return lock.acquire(LOCK_PATIENCE) and claim.acquire()
 
 
 def _take_slot(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
@@ -234,7 +250,10 @@ def _attempt(task: _Task, stop: StopRequest) -> Ending:
     number, writer = journal.open_next(task.run)
     with closing(writer):
         try:
-            ending, reason = _outcome(task, stop, earlier, number, writer)
+            try:
+                ending, reason = _outcome(task, stop, earlier, number, writer)
+            except gpus.NoGpu as error:
+                return _leave_node(task, error, number, writer)
             if ending == "interrupted" and stop and requeue.own_job():
                 return _stopped_by_slurm(task, stop, number, writer)
             return _write_end(task, ending, reason, number, writer)
@@ -247,6 +266,8 @@ def _outcome(
 ) -> tuple[Ending, str | None]:
     try:
         return _train(task, stop, earlier, number, writer)
+    except gpus.NoGpu:
+        raise
     except (Exception, SystemExit) as error:
         return _explain(task, error, number, writer)
 
@@ -261,6 +282,7 @@ def _train(
             raise UserError(_gave_up(lost))
         code.check_same(task.files, task.submission, task.entry, () if start["fresh"] else earlier)
         config = _configuration(task)
+        gpus.check(config.device, task.submission.profile)
         resume = _prepare(task.run, earlier, number, start["fresh"])
         start.update(provenance.hardware(config), resume_step=resume.step)
     except BaseException as error:
@@ -348,6 +370,19 @@ def _stopped_by_slurm(task: _Task, stop: StopRequest, number: int, writer: Journ
     if len(lost) >= attempts.MAX_FRUITLESS:
         return _write_end(task, "failed", _gave_up(lost), number, writer)
     return "requeue"
+
+
+def _leave_node(task: _Task, error: gpus.NoGpu, number: int, writer: Journal) -> Ending:
+    """Record that this node shows no GPU, and return whether the job goes to another one or the run fails."""
+    log.error("%s", error)
+    tried = attempts.nodes_without_gpu(attempts.read(task.run), task.submission.id)
+    why = gpus.why_not_elsewhere(task.submission.profile, [*tried, error.node])
+    if why is not None:
+        reason = gpus.failure_reason([*tried, error.node], f"{error}; {why}", task.files.name, task.run.id)
+        return _write_end(task, "failed", reason, number, writer)
+    details = {"cause": attempts.NO_GPU, "node": error.node}
+    ending = _write_end(task, "interrupted", str(error), number, writer, **details)
+    return "no gpu" if ending == "interrupted" else ending
 
 
 def _write_end(

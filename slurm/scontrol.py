@@ -47,6 +47,28 @@ def jobs(array: str) -> dict[str, QueuedJob]:
         if not error.job_is_gone:
             raise
         return {}
+    return _jobs(shown)
+
+
+def all_jobs() -> dict[str, QueuedJob]:
+    """Return all jobs of all users that the controller knows, by job id: a long answer on a large cluster.
+
+    Raises:
+        SystemRefused: scontrol is not there, or failed.
+    """
+    return _jobs(run(["scontrol", "--oneliner", "show", "job"]))
+
+
+def batch_script(job_id: str) -> str:
+    """Return the script of one of the user's own jobs.
+
+    Raises:
+        SystemRefused: scontrol is not there, failed, or does not know the job.
+    """
+    return run(["scontrol", "write", "batch_script", job_id, "-"])
+
+
+def _jobs(shown: str) -> dict[str, QueuedJob]:
     found: dict[str, QueuedJob] = {}
     for record in notation.records(shown):
         if "JobId" in record and "JobState" in record:
@@ -70,6 +92,18 @@ def requeue(job_id: str) -> None:
         SystemRefused: scontrol is not there, or refused.
     """
     run(["scontrol", "requeue", "incomplete", job_id])
+
+
+def exclude(job_id: str, nodes: Iterable[str]) -> None:
+    """Keep a pending job off nodes, besides those that it keeps off already.
+
+    Raises:
+        SystemRefused: scontrol is not there, or refused, for example because the job runs.
+    """
+    excluded = [field.get("ExcNodeList") for field in notation.records(show_job(job_id))]
+    before = [name for name in excluded if name and name not in notation.NOTHING]
+    listed = ",".join(dict.fromkeys([*before, *nodes]))
+    run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={listed}"])
 
 
 def answers() -> bool:

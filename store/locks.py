@@ -73,7 +73,7 @@ class FileLock:
     def _sign(self) -> None:
         assert self._descriptor is not None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()} {_birth(os.getpid())}\n".encode(), 0)
+        os.pwrite(self._descriptor, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def holder(path: Path) -> int | None:
     if len(words) != 2 or not words[0].isdigit():
         return None
     pid = int(words[0])
-    return pid if _birth(pid) == words[1] else None
+    return pid if birth(pid) == words[1] else None
 
 
 def _locked(path: Path) -> int | None:
@@ -188,7 +188,7 @@ def _try_lock(descriptor: int, kind: int, path: Path) -> bool:
     return True
 
 
-def _birth(pid: int) -> str:
+def birth(pid: int) -> str:
     """Return when a process started, in the kernel's ticks; '-' where /proc does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

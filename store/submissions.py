@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import SystemRefused, UserError
+from .claims import Owner
 from .files import has_not_arrived, read_file, write_atomically
 from .layout import (
     CODE_HASH,
@@ -148,6 +149,8 @@ class Submission(_Manifest):
     """All runs that the specification names, also those not sent, by id and in its order."""
     jobs: dict[RunId, JobRef] = {}
     """By run id; filled in once the cluster has accepted the jobs."""
+    submitter: Owner | None = None
+    """The process that puts its jobs into Slurm's queue; None once that is done."""
     refusal: str | None = None
     """Why the cluster did not accept the jobs of those runs that have none."""
     canary: RunId | None = None

@@ -1,0 +1,201 @@
+"""Two submitters that do not see each other: of two jobs for one run, the older one stays.
+
+A lock keeps submitters apart, but not on hosts whose locks do not reach each other, where they may not even
+see each other's files for a while. Slurm's controller sees all jobs, and decides:
+
+1. A submitter sends its jobs held, and records none of them.
+2. It lists its user's jobs, in an answer that is newer than its own jobs: one that holds them. For each
+   other job of the experiment it reads the run from the job's script, which the controller keeps, whatever
+   files are seen from here.
+3. Where another job with a lower id has one of its runs, its own job has lost. It writes down the winners
+   alone, cancels the losers, and releases the winners.
+
+**No run twice.** Of two jobs for one run, that with the higher id was created later. Its submitter lists the
+other one, as long as Slurm has it, and gives its own up. A job whose submitter was killed before step 3 is
+held and unrecorded: the next `submit` cancels it. One that was killed later has recorded winners alone, which
+the next `submit` releases. **No run lost.** The job with the lowest id never gives up. If its submitter dies,
+or is refused, the next `submit` sends its runs again. As the winners alone are recorded, the newest
+submission that sends a run is the winner's, and `status` and `cancel` find its job.
+
+A job that the submitter knew when it decided to send its run again (that of the newest submission which sent
+the run before) is no rival. It may be listed still, while it stops.
+
+For the time between its first and last step a submission names its `submitter`. Others leave what it has in
+the queue alone while that process lives, or for `SECONDS_TO_SUBMIT` where they cannot know.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..slurm import scontrol, squeue
+from ..slurm.command import Failed
+from ..slurm.squeue import QueuedJob
+from ..store import submissions
+from ..store.layout import ExperimentFiles
+from ..store.submissions import JobRef, Submission
+from . import handed
+from .handed import COMMENT
+from .slurm_states import OVER
+from .standing import newest
+
+SECONDS_TO_SUBMIT = 600.0
+"""How long a submitter of another host may take from its first step to its last."""
+LOOKS = 3
+"""How often squeue is asked for a list that holds our own jobs, before the controller is."""
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_APPEAR = 30.0
+"""How long a submission's file is waited for, to learn whether a job is of the same root."""
+SUBMISSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+RUNS = re.compile(r"^alphagrid_runs=\((.*)\)$", re.MULTILINE)
+FOLDER = re.compile(r"^alphagrid_run=(.*)/\$\{alphagrid_runs\[.*$", re.MULTILINE)
+"""Lines of a job's script (`last_words.before_setup`)."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A job of another submission that has a run."""
+
+    job_id: str
+    submission: str
+
+
+def lost_runs(
+    files: ExperimentFiles, submission: Submission, jobs: Mapping[str, JobRef], past: Sequence[Submission]
+) -> dict[str, Rival | None]:
+    """Return the runs that this submission's held `jobs` (by run) have lost, and to which job.
+
+    None stands for a job that is gone: somebody has cancelled it.
+
+    Raises:
+        SystemRefused: Slurm does not answer.
+    """
+    own = {job.job_id: run_id for run_id, job in jobs.items()}
+    listed = {job.job_id: job for job in _queue(own) if job.state not in OVER}
+    arrays = {handed.array(job_id) for job_id in own}
+    users = {job.user for job_id, job in listed.items() if job_id in own}
+    others = [job for job in listed.values() if handed.array(job.job_id) not in arrays and job.user in users]
+    best: dict[str, Rival] = {}
+    for run_id, rival in _rivals(files, others, jobs, past):
+        if _number(rival.job_id) < _number(jobs[run_id].job_id):
+            best[run_id] = min(rival, best.get(run_id, rival), key=lambda each: _number(each.job_id))
+    gone = {run_id: None for job_id, run_id in own.items() if job_id not in listed}
+    return {**gone, **best}
+
+
+def may_be_at_work(submission: Submission, now: float) -> bool:
+    """Return whether another process may be about to put the submission's jobs into the queue."""
+    submitter = submission.submitter
+    if submitter is None:
+        return False
+    lives = submitter.lives
+    if lives is None:
+        return now - submission.created < SECONDS_TO_SUBMIT
+    return lives and submitter.pid != os.getpid()
+
+
+def _queue(own: Collection[str]) -> list[QueuedJob]:
+    """Return this user's jobs, in an answer that is newer than all of `own`."""
+    for _ in range(LOOKS):
+        listed = squeue.jobs(["--me"])
+        if set(own) <= {job.job_id for job in listed}:
+            return listed
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return list(scontrol.all_jobs().values())
+
+
+def _rivals(
+    files: ExperimentFiles,
+    others: Sequence[QueuedJob],
+    wanted: Collection[str],
+    past: Sequence[Submission],
+) -> Iterator[tuple[str, Rival]]:
+    """Yield the wanted runs that other jobs have, with those jobs."""
+    considered = {
+        (one.submission.id, one.submission.jobs[run_id].job_id)
+        for run_id, one in newest(past).items()
+        if run_id in one.submission.jobs
+    }
+    runs_of: dict[str, list[str]] = {}
+    for job in others:
+        submission = _submission_of(files.name, job)
+        if submission is None or (submission, job.job_id) in considered:
+            continue
+        number, _, task = job.job_id.partition("_")
+        if number not in runs_of:
+            runs_of[number] = _runs_of_array(files, number, submission, wanted)
+        index = int(task or 0)
+        if index < len(runs_of[number]) and runs_of[number][index] in wanted:
+            yield runs_of[number][index], Rival(job.job_id, submission)
+
+
+def _submission_of(experiment: str, job: QueuedJob) -> str | None:
+    """Return the submission that a job is of; None if it is not of this experiment, as far as one can tell.
+
+    Where a site has rewritten the name, the job's script tells the experiment.
+    """
+    before, _, last = job.name.rpartition(".")
+    if job.comment.startswith(COMMENT):
+        submission = job.comment.removeprefix(COMMENT)
+        return None if last == submission and before != experiment else submission
+    return last if before == experiment and SUBMISSION.fullmatch(last) else None
+
+
+def _runs_of_array(
+    files: ExperimentFiles, number: str, submission: str, wanted: Collection[str]
+) -> list[str]:
+    """Return the runs of an array by task; none if it is of another root, or has none of the wanted runs."""
+    try:
+        script = scontrol.batch_script(number)
+    except Failed as error:
+        if error.job_is_gone:
+            return []
+        raise
+    runs, folder = RUNS.search(script), FOLDER.search(script)
+    if runs is None or folder is None:
+        return []
+    ids = runs[1].split()
+    if not set(ids) & set(wanted) or not _is_ours(files, shlex.split(folder[1])[0], submission):
+        return []
+    return ids
+
+
+def _is_ours(files: ExperimentFiles, folder: str, submission: str) -> bool:
+    """Return whether a job's folder is this experiment's; another host may know it under another path."""
+    here, there = files.path.absolute(), Path(folder)
+    if here == there:
+        return True
+    try:
+        if here.samefile(there):
+            return True
+    except OSError:
+        pass
+    deadline = time.monotonic() + SECONDS_TO_APPEAR
+    while f"{submission}.json" not in {path.name for path in submissions.submission_files(files)}:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(1)
+    return True
+
+
+def _number(job_id: str) -> int:
+    return int(handed.array(job_id))
+
+
+def description(lost: Mapping[str, Rival | None]) -> str:
+    """Return what to say of runs that were lost to other jobs."""
+    rivals = [rival for rival in lost.values() if rival is not None]
+    said = []
+    if rivals:
+        jobs = ", ".join(sorted({handed.array(rival.job_id) for rival in rivals}, key=int))
+        said.append(f"another submit sent {len(rivals)} of the runs at the same time (Slurm jobs {jobs})")
+    if len(lost) > len(rivals):
+        count = len(lost) - len(rivals)
+        said.append(f"{count} held jobs were cancelled by somebody else: submit again")
+    return "; ".join(said)

@@ -1,0 +1,135 @@
+"""GPUs that a run was promised: where torch sees none, the run does not train on the CPU instead.
+
+A node may have lost its GPU (a driver that failed, a device that fell off the bus). Every job that lands
+there would train at a fraction of the speed, and its measured times would be wrong. So the job goes back
+into the queue without that node, up to `MAX_NODES` nodes. A torch that was built without CUDA sees no GPU
+anywhere: that is the run's own error.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import SystemRefused, UserError
+from ..slurm import command, notation
+from ..slurm.cluster import Node
+from ..slurm.notation import Devices
+
+MAX_NODES = 3
+"""On how many nodes a run looks for a GPU before it has failed."""
+DEVICE_NAMES = ("gpu", "shard", "mps")
+COUNT_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
+DEVICE_OPTIONS = ("gres", "tres-per-job", "tres-per-node", "tres-per-task", "tres-per-socket")
+INSTALL = "install a torch with CUDA (https://pytorch.org/get-started/locally), or write `device: cpu`"
+ON_THE_CPU = "write `device: cpu` if the run is to train on the CPU"
+
+
+class NoGpu(Exception):
+    """The job asked for a GPU, and its node shows none to a torch that could use one."""
+
+    def __init__(self, node: str, why: str) -> None:
+        super().__init__(f"{node} shows no GPU ({why})")
+        self.node = node
+
+
+def check(device: str, profile: Mapping[str, Any]) -> None:
+    """Refuse to train on the CPU of a node on which the run was promised a GPU.
+
+    Raises:
+        NoGpu: this Slurm node shows none; another one may.
+        UserError: torch was built without CUDA, `device: cuda` has no GPU, or this machine's GPU is broken.
+    """
+    if device == "cpu" or (why := missing()) is None:
+        return
+    asked, node = is_asked_for(profile), _node()
+    if not _is_built_for_gpus():
+        if asked or device == "cuda":
+            import torch
+
+            promise = "the profile asks for a GPU" if asked else "the config says `device: cuda`"
+            raise UserError(f"{promise}, and torch {torch.__version__} was built without CUDA", INSTALL)
+    elif asked:
+        raise NoGpu(node, why)
+    elif profile["cluster"] == "local" and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        number = os.environ["CUDA_VISIBLE_DEVICES"]
+        raise UserError(f"torch does not see GPU {number} of {node} ({why})", f"mend it, or {ON_THE_CPU}")
+    elif device == "cuda":
+        raise UserError(
+            f"the config says `device: cuda`, and torch sees no GPU on {node} ({why})", ON_THE_CPU
+        )
+
+
+def missing() -> str | None:
+    """Return why torch sees no GPU here, None if it sees one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().split("\n")[0]
+    return "torch.cuda.is_available() is false"
+
+
+def is_asked_for(profile: Mapping[str, Any]) -> bool:
+    """Return whether a Slurm profile, as a submission records it, asks for a GPU or a share of one."""
+    return profile["cluster"] == "slurm" and bool(_devices(profile))
+
+
+def _devices(profile: Mapping[str, Any]) -> list[Devices]:
+    options = {key.replace("_", "-"): str(value) for key, value in (profile.get("sbatch") or {}).items()}
+    texts = [profile.get("gres"), *(options.get(key) for key in DEVICE_OPTIONS)]
+    texts += [f"gpu:{options[key]}" for key in COUNT_OPTIONS if key in options]
+    devices = [each for text in texts for each in notation.devices(text and text.replace("gres/", ""))]
+    return [each for each in devices if each.name in DEVICE_NAMES and each.count > 0]
+
+
+def why_not_elsewhere(profile: Mapping[str, Any], tried: Sequence[str]) -> str | None:
+    """Return why a job that found no GPU on the nodes `tried` is not sent to another one; None if it is."""
+    if len(tried) >= MAX_NODES:
+        return f"{MAX_NODES} nodes are tried at most"
+    if not profile["requeue"]:
+        return "the profile says `requeue: false`"
+    partition = os.environ.get("SLURM_JOB_PARTITION")
+    if partition and not _has_other_nodes(partition, profile, tried):
+        return f"the partition '{partition}' has no other node with GPUs"
+    return None
+
+
+def failure_reason(nodes: Sequence[str], why: str, experiment: str, run: str) -> str:
+    """Return the reason of a run that failed because these nodes showed no GPU, and what to do."""
+    names = list(dict.fromkeys(nodes))
+    command = f"alphagrid retry {experiment} {run} --exclude-node {','.join(names)}"
+    return f"no GPU on {', '.join(names)}: {why} (tell your site's administrators; then `{command}`)"
+
+
+def _has_other_nodes(partition: str, profile: Mapping[str, Any], tried: Sequence[str]) -> bool:
+    """Return whether a partition has another usable node with such GPUs; True where Slurm does not answer."""
+    try:
+        shown = command.run(["scontrol", "--oneliner", "show", "node"])
+    except SystemRefused:
+        return True
+    excluded = {*tried, *notation.hosts(profile.get("exclude"))}
+    nodes = [Node.read(record) for record in notation.records(shown) if "NodeName" in record]
+    return any(
+        partition in node.partitions
+        and node.usable
+        and node.name not in excluded
+        and all(node.count(wanted) >= wanted.count for wanted in _devices(profile))
+        for node in nodes
+    )
+
+
+def _is_built_for_gpus() -> bool:
+    import torch
+
+    return (torch.version.cuda or getattr(torch.version, "hip", None)) is not None
+
+
+def _node() -> str:
+    """Return this node's name, as Slurm writes it in a Slurm job."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

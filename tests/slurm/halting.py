@@ -1,0 +1,41 @@
+"""alphagrid's command, which halts in the middle of a submission: `halting.py POINT FOLDER ARGUMENTS...`.
+
+POINT: `read` (it knows what it will send), `written` (its submission is on the disk), `sent` (its jobs are in
+the queue, held) or `recorded` (the jobs are on the disk). It says so by the file `POINT` in FOLDER, and goes
+on when there is the file `go`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from alphagrid.cli import app
+from alphagrid.jobs import delivery, duplicates, slurm, submission
+
+OWNERS: dict[str, tuple[Any, str]] = {
+    "read": (submission, "hand_over"),
+    "written": (delivery.Delivery, "run"),
+    "sent": (duplicates, "lost_runs"),
+    "recorded": (slurm, "release"),
+}
+
+
+def main(point: str, folder: Path, arguments: list[str]) -> None:
+    owner, name = OWNERS[point]
+    go_on = getattr(owner, name)
+
+    def halt(*given: Any, **named: Any) -> Any:
+        (folder / point).touch()
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+        return go_on(*given, **named)
+
+    setattr(owner, name, halt)
+    app(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
