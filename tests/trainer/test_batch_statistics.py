@@ -11,7 +11,6 @@ from alphagrid.trainer import batch_statistics
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.evaluation import EvaluationAborted, evaluate
-from alphagrid.trainer.randomness import drawn_since, snapshot
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 from alphagrid.trainer.stopping import StopRequest
@@ -125,7 +124,7 @@ def test_only_so_many_batches_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_evaluation_leaves_no_trace(kind: str) -> None:
     made = session()
-    before = copy.deepcopy(made.state_dict())
+    before, generators = copy.deepcopy(made.state_dict()), made.generators.state()
     tensors = [id(buffer) for buffer in made.model.buffers()]
     loss(made)
     stopped = StopRequest()
@@ -135,7 +134,7 @@ def test_an_evaluation_leaves_no_trace(kind: str) -> None:
     after = made.state_dict()
     for part in ("model", "optimizer"):
         torch.testing.assert_close(after[part], before[part], rtol=0, atol=0)
-    assert not drawn_since(before["randomness"])
+    assert not made.generators.drawn_since(generators)
     assert [id(buffer) for buffer in made.model.buffers()] == tensors
     assert made.model.training
     assert getattr(layer(made, 1), "momentum", 0.05) == 0.05
@@ -174,11 +173,11 @@ def test_a_run_that_was_evaluated_otherwise_before_says_so(kind: str) -> None:
 def test_a_model_without_running_statistics_makes_no_pass_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LeastSquares, "model", lambda workload: network("none"))
     made = session()
-    generators, calls = snapshot(), []
+    generators, calls = made.generators.state(), []
     made.model.register_forward_pre_hook(lambda module, inputs: calls.append(module.training))
     loss(made)
     assert calls == [False]
     made.model.register_buffer("constant", torch.ones(1))
     loss(made)
     assert calls == [False, True, False]
-    assert not drawn_since(generators)
+    assert not made.generators.drawn_since(generators)
