@@ -7,7 +7,8 @@ Averaged over a batch, the latter two are dᵀg and dᵀGd with G the generalise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -87,8 +88,8 @@ class CrossEntropy:
         """
         _require_tensors(self.name, outputs, targets)
         shape, wanted = outputs.shape, targets.shape
-        has_scores_last = shape[:-1] == wanted
-        has_scores_second = len(shape) > 2 and (shape[0], *shape[2:]) == wanted
+        has_scores_last = _fit(shape[:-1], wanted)
+        has_scores_second = len(shape) > 2 and _fit((shape[0], *shape[2:]), wanted)
         if has_scores_second and not has_scores_last:
             raise _mismatch(self.name, outputs, targets, SCORES_SECOND)
         if has_scores_second and not self._classes_last:
@@ -99,9 +100,7 @@ class CrossEntropy:
                 "if they are last, say so in the workload: loss = CrossEntropy(classes_last=True), from "
                 "alphagrid.trainer.losses; else return outputs.movedim(1, -1) as well",
             )
-        if has_scores_last:
-            return outputs
-        if len(shape) != 2 or len(outputs) != targets.numel():
+        if not has_scores_last:
             raise _mismatch(self.name, outputs, targets, SCORES_LAST)
         return outputs.reshape(*wanted, shape[-1])
 
@@ -277,6 +276,13 @@ def _examples(targets: Any) -> int:
     if isinstance(targets, Tensor):
         return len(targets) if targets.dim() else 0
     return length(targets) if isinstance(targets, Mapping | tuple) else 0
+
+
+def _fit(sizes: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Return whether terms of shape `sizes` are those of targets: of the same shape, if none is flattened."""
+    if len(sizes) == len(wanted):
+        return tuple(sizes) == tuple(wanted)
+    return math.prod(sizes) == math.prod(wanted)
 
 
 def _aligned(name: str, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -259,6 +259,13 @@ def test_outputs_of_one_row_a_term_match_targets_of_any_shape() -> None:
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("targets", [(4, 3), (12,), (4, 3, 1), (2, 2, 3)])
+def test_targets_may_be_flat(targets: tuple[int, ...]) -> None:
+    outputs, classes = torch.randn(4, 3, 5), torch.randint(0, 5, targets)
+    expected = F.cross_entropy(outputs.flatten(0, 1), classes.flatten(), reduction="none")
+    torch.testing.assert_close(loss_of("cross_entropy").values(outputs, classes), expected.view(targets))
+
+
 @pytest.mark.parametrize(
     ("name", "outputs", "targets"),
     [
