@@ -26,9 +26,9 @@ OF_TORCH = frozenset(vars(nn.Module()))
 MOST_NAMED = 3
 
 UNSTABLE_DATA = (
-    "a training batch is another one when it is read again, so a resumed run trains on other data: the stream "
-    "is no function of its index (it counts, or draws from a generator of its own or, read ahead, from a "
-    "global one)"
+    "a training batch is another one when it is read again, so a resumed run trains on other data: the "
+    "stream is no function of its index (it counts, or draws from a generator of its own or, read ahead, "
+    "from a global one)"
 )
 
 
