@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -88,6 +88,8 @@ class ExperimentStatus:
     """Why runs failed, were interrupted or are lost, each cause once."""
     notes: tuple[str, ...] = ()
     """What the schedulers did not say, and why."""
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What runs warn of in their journals, each with the names of the runs."""
 
     @property
     def goes_on(self) -> bool:
@@ -115,6 +117,7 @@ class ExperimentStatus:
             "causes": [cause.as_dict() for cause in self.causes],
             "notes": list(self.notes),
             "damaged": list(self.damaged),
+            "warnings": [{"message": text, "runs": list(runs)} for text, runs in self.warnings.items()],
         }
 
 
@@ -173,7 +176,18 @@ def _joined(root: Root, db: Connection, known: Known, answers: Answers) -> Exper
         _run_status(row, standing[row.id], known.senders.get(row.last_submission or "")) for row in known.rows
     )
     found = _illustrated(db, known, causes.causes(runs))
-    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes)
+    warnings = _warnings(db, known)
+    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes, warnings)
+
+
+def _warnings(db: Connection, known: Known) -> dict[str, tuple[str, ...]]:
+    """Return what runs warn of that the specification names, with the runs' names."""
+    from ..store import queries
+
+    names = {row.id: row.name for row in known.rows if row.named}
+    found = queries.warnings(db, known.files.name)
+    named = {text: tuple(names[run] for run in runs if run in names) for text, runs in found.items()}
+    return {text: runs for text, runs in named.items() if runs}
 
 
 def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause]:

@@ -148,7 +148,7 @@ class Custom(Net):
     function: type[Function]
 
     def hidden(self, hidden: Tensor) -> Tensor:
-        changed: Tensor = self.function.apply(self.second(hidden))  # type: ignore[no-untyped-call]
+        changed: Tensor = self.function.apply(self.second(hidden))
         return changed
 
 
