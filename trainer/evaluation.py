@@ -11,7 +11,7 @@ from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
 from .randomness import Generators
 from .stopping import StopRequest
-from .streams import Batch, to_device
+from .streams import Batch, copied, to_device
 from .workloads.base import Workload
 
 Losses = dict[str, dict[str, float]]
@@ -55,7 +55,7 @@ def _mean_loss(
     for batch in batches:
         if stop_request:
             raise EvaluationAborted
-        batch = to_device(batch, device)
+        batch = copied(to_device(batch, device))  # a split may be one with the data
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()
         total += weigh(values, weights).sum()

@@ -8,6 +8,7 @@ Averaged over a batch, the latter two are dᵀg and dᵀGd with G the generalise
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from ..errors import UserError
+from .streams import copied
 
 PerExample = Callable[[Tensor, Tensor], Tensor]
 NO_CLASS = torch.iinfo(torch.int64).min
@@ -123,6 +125,16 @@ class CallableLoss:
                 "return one for each example, as torch's losses do with reduction='none'",
             )
         return values
+
+    def copy_targets(self) -> None:
+        """Give the function a copy of the targets from now on, because it changes them in place."""
+        function = self._function
+
+        @wraps(function)
+        def careful(outputs: Tensor, targets: Tensor) -> Tensor:
+            return function(outputs, copied(targets))
+
+        self._function = careful
 
     def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first and second derivatives of ℓ(z + t·Jd) at t = 0.

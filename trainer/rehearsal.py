@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .buffers import buffers_preserved
 from .gradient import forward_backward
+from .in_place import protect
 from .session import Session
+from .streams import copied
 
 
 def rehearse(session: Session) -> None:
@@ -24,7 +26,9 @@ def rehearse(session: Session) -> None:
     session.stepper.optimizer.zero_grad(set_to_none=True)
     with buffers_preserved(session.model):
         batch = session.train_batch(session.step)
-        loss = forward_backward(session.model, session.loss, batch)
+        passed = copied(batch)
+        loss = forward_backward(session.model, session.loss, passed)
+    protect(session.model, session.loss, batch, passed)
     generators.find(reset=True)
     generators.restore(start)
     if session.probe is not None:

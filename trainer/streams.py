@@ -91,6 +91,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return moved
 
 
+def copied(value: Any) -> Any:
+    """Return nested tensors (mappings, lists and tuples) as copies of their own."""
+    return _each_tensor(value, Tensor.clone)
+
+
 def examples(batch: Batch) -> int:
     """Return the number of examples in a batch: the length of its targets."""
     return len(batch["targets"])
