@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,7 @@ SLURM_PERIOD = 5.0
 MOST_RUNS = 40
 """Runs shown before the rest is only counted."""
 MOST_CAUSES = 6
+MOST_WARNINGS = 6
 MOST_NAMED = 5
 """Runs of one cause that are named, and nodes."""
 LINES_AROUND = 5
@@ -120,8 +122,20 @@ def status_view(
     files = ", ".join(found.damaged)
     damage = [_text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
     notes = [_text(f"note: {note}", style="yellow") for note in found.notes]
+    warned = found.warnings if everything else dict(islice(found.warnings.items(), MOST_WARNINGS))
+    warnings = [_text(f"warning: {_runs(names)}: {text}", style="yellow") for text, names in warned.items()]
+    unsaid = len(found.warnings) - len(warned)
+    if unsaid:
+        warnings.append(Text(f"and {unsaid} more warnings (--all shows them)", style="dim"))
     rejected = [_rejections(found.runs)] if any(run.rejected for run in found.runs) else []
-    return Group(table, *more, *(damage if files else []), *notes, *rejected, _counts(found.counts))
+    return Group(
+        table, *more, *(damage if files else []), *notes, *warnings, *rejected, _counts(found.counts)
+    )
+
+
+def _runs(names: Sequence[str]) -> str:
+    """Return the name of a run, or the first of several and their number."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def causes_views(found: ExperimentStatus, everything: bool = False) -> list[RenderableType]:

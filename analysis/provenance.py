@@ -1,4 +1,4 @@
-"""What runs were trained on, as their journals tell."""
+"""What runs were trained on and what they warned of, as their journals tell."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def data_parts(run: RunData) -> list[EventRow]:
         if event.event == "data" and event.details.get("verification") != "refused":
             parts = [*(part for part in parts if part.step < event.step), event]
     return parts
+
+
+def journal_warnings(data: ExperimentData) -> list[str]:
+    """Return what runs warn of in their journals, one sentence for all runs that warn of the same."""
+    runs: dict[str, set[str]] = {}
+    for run in data.runs:
+        for event in run.events:
+            if event.event == "warning" and "message" in event.details:
+                runs.setdefault(str(event.details["message"]), set()).add(run.row.name)
+    return [f"{_named(sorted(names))}: {message}." for message, names in runs.items()]
+
+
+def _named(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more runs"
 
 
 def missing_warnings(data: ExperimentData) -> list[str]:

@@ -17,7 +17,7 @@ from .data import RunData
 from .data_identity import data_warnings
 from .figures import Figure
 from .hardware import hardware_warnings
-from .provenance import missing_warnings, synthetic_warnings
+from .provenance import journal_warnings, missing_warnings, synthetic_warnings
 from .sections import applying, budget
 from .tables import Cell, Table, as_csv, as_markdown
 
@@ -53,8 +53,8 @@ def warnings(data: ReportData) -> list[str]:
     files = ", ".join(data.experiment.damaged)
     damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
     made_up = synthetic_warnings(data.experiment) + missing_warnings(data.experiment)
-    differing = _workload_warnings(data) + data_warnings(data.experiment)
-    return made_up + damaged + differing + hardware_warnings(data.experiment) + stale
+    compared = _workload_warnings(data) + data_warnings(data.experiment) + hardware_warnings(data.experiment)
+    return made_up + damaged + compared + journal_warnings(data.experiment) + stale
 
 
 def _workload_warnings(data: ReportData) -> list[str]:

@@ -90,6 +90,8 @@ class ExperimentStatus:
     """Why runs failed, were interrupted or are lost, each cause once."""
     notes: tuple[str, ...] = ()
     """What the schedulers did not say, and why."""
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What runs warn of in their journals, each with the names of the runs."""
 
     @property
     def goes_on(self) -> bool:
@@ -117,6 +119,7 @@ class ExperimentStatus:
             "causes": [cause.as_dict() for cause in self.causes],
             "notes": list(self.notes),
             "damaged": list(self.damaged),
+            "warnings": [{"message": text, "runs": list(runs)} for text, runs in self.warnings.items()],
         }
 
 
@@ -181,7 +184,18 @@ def _joined(root: Root, db: Connection, known: Known, answers: Answers) -> Exper
         for row in known.rows
     )
     found = _illustrated(db, known, causes.causes(runs))
-    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes)
+    warnings = _warnings(db, known)
+    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes, warnings)
+
+
+def _warnings(db: Connection, known: Known) -> dict[str, tuple[str, ...]]:
+    """Return what runs warn of that the specification names, with the runs' names."""
+    from ..store import queries
+
+    names = {row.id: row.name for row in known.rows if row.named}
+    found = queries.warnings(db, known.files.name)
+    named = {text: tuple(names[run] for run in runs if run in names) for text, runs in found.items()}
+    return {text: runs for text, runs in named.items() if runs}
 
 
 def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause]:

@@ -105,6 +105,19 @@ def rejections_of(db: sqlite3.Connection, experiment: str) -> dict[int, dict[str
     return dict(found)
 
 
+def warnings(db: sqlite3.Connection, experiment: str) -> dict[str, list[str]]:
+    """Return the warnings in the journals of an experiment, each with the ids of its runs."""
+    sql = """
+        SELECT DISTINCT json_extract(details, '$.message'), run.id FROM event JOIN run ON run.key = event.run
+        WHERE event.event = 'warning' AND run.experiment = ?
+        AND json_extract(details, '$.message') IS NOT NULL ORDER BY run.key, attempt, seq
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for message, run in db.execute(sql, (experiment,)):
+        found[str(message)].append(run)
+    return dict(found)
+
+
 def attempts(db: sqlite3.Connection, run: int) -> list[AttemptRow]:
     """Return a run's attempts, oldest first."""
     sql = f"SELECT {_ATTEMPT} FROM journal WHERE run = ? ORDER BY attempt"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 
-VERSION = 3
+VERSION = 4
 """Raise it with every change of a table or of what ingesting puts there."""
 APPLICATION_ID = 0x616C6867
 LEAST_SQLITE = (3, 37, 0)
@@ -180,6 +180,7 @@ def create(db: sqlite3.Connection) -> None:
         db.execute(sql)
     db.execute(METRIC_SQL)
     db.execute("CREATE UNIQUE INDEX run_by_id ON run (experiment, id)")
+    db.execute("CREATE INDEX event_warnings ON event (run) WHERE event = 'warning'")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")
 

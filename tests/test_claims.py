@@ -76,7 +76,11 @@ def test_a_process_of_this_machine_that_has_ended_has_no_claim_at_once(tmp_path:
     assert not claims.is_held(tmp_path)
 
 
-@pytest.mark.parametrize("content", [ABROAD.model_dump_json(), "", "[]", "\udcff", '{"pid": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [ABROAD.model_dump_json(), "", "[]", "\udcff", '{"pid": "x"}'],
+    ids=["another host", "empty", "list", "no text", "damaged"],
+)
 def test_where_the_process_cannot_be_seen_the_heartbeat_decides(tmp_path: Path, content: str) -> None:
     """Of another host; and of a claim that is damaged, or not written yet."""
     path = tmp_path / "claim-0001"

@@ -18,16 +18,24 @@ OWN_OPTIMIZERS = ("nadamw", "schedule_free_adamw")
 """Those that compute with a parameter and its gradient as dense real numbers."""
 
 
-def check_contract(session: Session, batch: Batch) -> None:
-    """Check the model's parameters, and a loss that is given as a function on one batch.
-
-    For such a loss it makes one forward pass. The generators and buffers are the caller's to put back.
+def check_parameters(session: Session) -> None:
+    """Check the kinds of the model's parameters.
 
     Raises:
-        UserError: they are of a kind that this config cannot train, or measure α* of.
+        UserError: α*, or the optimizer, cannot compute with them.
     """
     if (reader := _reader(session.config)) is not None:
         _check_parameters(session.model, reader)
+
+
+def check_loss(session: Session, batch: Batch) -> None:
+    """Check a loss that is given as a function, with one forward pass on a batch.
+
+    The generators and buffers are the caller's to put back.
+
+    Raises:
+        UserError: this config cannot train with it, or measure α* of it.
+    """
     if isinstance(session.loss, CallableLoss):
         with torch.no_grad():
             outputs = session.model(copied(batch)["inputs"])

@@ -12,7 +12,7 @@ from .losses import Loss, weigh
 from .optimizers.stepper import Stepper
 from .randomness import Generators
 from .stopping import StopRequest
-from .streams import Batch, to_device
+from .streams import Batch, copied, to_device
 from .workloads.base import Workload
 
 Losses = dict[str, dict[str, float]]
@@ -72,7 +72,7 @@ def _mean_loss(
     total = torch.zeros((), dtype=torch.float64, device=device)
     weight = torch.zeros((), dtype=torch.float64, device=device)
     for batch in _until(stop_request, batches):
-        batch = to_device(batch, device)
+        batch = copied(to_device(batch, device))  # a split may be one with the data
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()
         total += weigh(values, weights).sum()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from ..errors import UserError
-from .streams import length
+from .streams import copied, length
 
 PerExample = Callable[[Tensor, Tensor], Tensor]
 NO_CLASS = torch.iinfo(torch.int64).min
@@ -177,6 +178,16 @@ class CallableLoss:
                 PER_EXAMPLE,
             )
         return values
+
+    def copy_targets(self) -> None:
+        """Give the function a copy of the targets from now on, because it changes them in place."""
+        function = self._function
+
+        @wraps(function)
+        def careful(outputs: Tensor, targets: Tensor) -> Tensor:
+            return function(outputs, copied(targets))
+
+        self._function = careful
 
     def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first and second derivatives of ℓ(z + t·Jd) at t = 0.

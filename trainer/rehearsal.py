@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from .buffers import buffers_preserved
-from .contract import check_contract
+from .contract import check_loss, check_parameters
 from .gradient import forward_backward
+from .in_place import protect
 from .session import Session
+from .streams import copied
 
 
 def rehearse(session: Session) -> None:
@@ -23,14 +25,17 @@ def rehearse(session: Session) -> None:
     generators.find()
     start = generators.state()
     session.stepper.optimizer.zero_grad(set_to_none=True)
+    check_parameters(session)
     batch = session.train_batch(session.step)
     generators.restore(start)
-    with generators.preserved(), buffers_preserved(session.model):
-        check_contract(session, batch)
     with buffers_preserved(session.model):
-        loss = forward_backward(session.model, session.loss, batch)
+        passed = copied(batch)
+        loss = forward_backward(session.model, session.loss, passed)
+    protect(session.model, session.loss, batch, passed)
     generators.find(reset=True)
     generators.restore(start)
+    with generators.preserved(), buffers_preserved(session.model):
+        check_loss(session, batch)
     if session.probe is not None:
         with generators.preserved(), buffers_preserved(session.model):
             session.probe.check(batch, loss)

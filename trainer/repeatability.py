@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .buffers import buffers_preserved
 from .losses import Loss
 from .randomness import Generators, _held
-from .streams import Batch, Prefetched, Stream, cloned
+from .streams import Batch, Prefetched, Stream, copied
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
@@ -48,7 +48,7 @@ class Rereading:
         if self._done:
             return None
         if self.first is None:
-            self.first = position, cloned(batch)
+            self.first = position, copied(batch)
             return None
         kept, self.first, self._done = self.first, None, True
         return None if kept[0] != position or _same(kept[1], batch) else UNSTABLE_DATA
@@ -76,7 +76,7 @@ def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Ba
     start = generators.state()
 
     def values() -> Tensor:
-        own = cloned(batch)  # a model may write to its inputs
+        own = copied(batch)  # a model may write to its inputs
         with generators.replayed(start), buffers_preserved(model), torch.no_grad():
             return loss.values(model(own["inputs"]), own["targets"])
 

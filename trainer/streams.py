@@ -95,10 +95,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return moved
 
 
-def cloned(batch: Batch) -> Batch:
-    """Copy the tensors of a batch."""
-    copy: Batch = _each_tensor(batch, Tensor.clone)
-    return copy
+def copied(value: Any) -> Any:
+    """Return nested tensors (mappings, lists and tuples) as copies of their own."""
+    return _each_tensor(value, Tensor.clone)
 
 
 def examples(batch: Batch) -> int:

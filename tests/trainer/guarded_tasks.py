@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from alphagrid.trainer.streams import Batch, Stream
 from alphagrid.trainer.workloads.base import InMemoryWorkload
 from alphagrid.trainer.workloads.options import WorkloadOptions
 from torch import Tensor, nn
@@ -233,6 +234,17 @@ class Gaps(Net):
         return self.layer(found[:, 0] + hidden.abs() + F.max_pool1d(hidden, 3, 1, 1)).clamp(-1, 1)
 
 
+class ShiftsInputs(Net):
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs += 1.0
+        return super().forward(inputs.mul_(0.7))
+
+
+class ShiftsInputsInEvaluations(Net):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs if self.training else inputs.add_(1.0))
+
+
 class GuardedOptions(WorkloadOptions):
     model: str
     dtype: str = "float32"
@@ -254,3 +266,24 @@ class Guarded(InMemoryWorkload):
     def model(self) -> nn.Module:
         model: nn.Module = globals()[self.options.model]()
         return model.to(getattr(torch, self.options.dtype))
+
+
+class ShiftsTargets(Guarded):
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        targets += 1
+        targets %= 3
+        return F.cross_entropy(outputs, targets, reduction="none")
+
+
+class SameTensors(Guarded):
+    """Gives the very tensors that it keeps, as a stream of one batch may."""
+
+    def stream(self, name: str, seed: int) -> Stream:
+        data = self._read("train")
+
+        class Kept:
+            def batch(self, index: int) -> Batch:
+                return data
+
+        return Kept()

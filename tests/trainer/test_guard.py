@@ -14,7 +14,7 @@ from alphagrid.trainer.session import Session
 from alphagrid.trainer.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from tests.trainer.conftest import TrainRun
+    from tests.trainer.conftest import Trained, TrainRun
 
 EXACT: list[dict[str, Any]] = [
     {"policy": "observe"},
@@ -157,3 +157,43 @@ def test_bundled_workloads_pass(name: str, alpha: dict[str, Any]) -> None:
     small = {"data_dir": clicks, "batch_size": 50, "examples": 400, "table_rows": 30, "shuffle_rows": 70}
     workload = {"name": name, **{key: value for key, value in small.items() if key in options}}
     assert verdict({**config("Net", alpha), "workload": workload}) is None
+
+
+def trained(train_run: TrainRun, name: str, model: str, **sections: Any) -> Trained:
+    base = config(model, {"policy": "observe", "estimator": "biased", "also": ["unbiased", "lookahead"]})
+    workload = {**base["workload"], "name": f"guarded_tasks:{name}"}
+    return train_run(
+        {**base, "workload": workload, "stop": {"steps": 6}, **sections}, name=f"{name}{len(sections)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("Guarded", "ShiftsInputs"), ("ShiftsTargets", "Net"), ("SameTensors", "ShiftsInputs")],
+)
+def test_a_batch_that_a_pass_changes_in_place_is_read_as_it_was(
+    train_run: TrainRun, name: str, model: str
+) -> None:
+    run = trained(train_run, name, model)
+    assert len(run.of_kind("alpha")) == 6
+    for record in run.of_kind("alpha"):  # dᵀg by the route, and by the gradient that training computed
+        assert record["estimates"]["biased"]["slope"] == pytest.approx(record["train_slope"], rel=1e-3)
+    assert run.events("warning") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("Guarded", "ShiftsInputs"),
+        ("ShiftsTargets", "Net"),
+        ("SameTensors", "ShiftsInputs"),
+        ("Guarded", "ShiftsInputsInEvaluations"),
+    ],
+)
+def test_evaluations_and_alpha_leave_a_batch_as_it_was(train_run: TrainRun, name: str, model: str) -> None:
+    often = trained(train_run, name, model, eval={"every_steps": 1, "splits": ["train", "validation"]})
+    plain = trained(
+        train_run, name, model, eval={"every_steps": 6, "splits": ["train", "validation"]}, alpha=None
+    )
+    last = [run.of_kind("evaluation")[-1]["splits"] for run in (often, plain)]
+    assert last[0] == last[1]

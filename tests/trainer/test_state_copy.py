@@ -80,7 +80,7 @@ def test_tensors_in_every_container_count() -> None:
     assert size({"a": [one, (one, deque([one]))], "b": {"c": Pair(one, [0])}}) == 4 * one.nbytes
 
 
-@pytest.mark.parametrize("value", [object(), np.zeros(2), Own([1])], ids=repr)
+@pytest.mark.parametrize("value", [object(), np.zeros(2), Own([1])], ids=["object", "array", "own class"])
 def test_what_cannot_be_copied_whole_is_not_copied(value: Any) -> None:
     with pytest.raises(Uncopied):
         copied({"a": [value]})

@@ -213,7 +213,7 @@ class Guard:
         """
         vector = []
         for index, (p, g) in enumerate(zip(self._parameters, gradient, strict=True)):
-            unit = g / g.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny).to(g.dtype)
+            unit = g / (_root_mean_square(g) or 1.0)
             signs = _signs(p, self._seed, number, index)
             vector.append(_size(p) * (unit.clamp(-3, 3) + signs / math.sqrt(3)))
         return vector
@@ -339,7 +339,11 @@ def _size(parameter: Tensor) -> float:
     if not parameter.numel():
         return 0.0
     fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
-    return max(float(parameter.detach().double().square().mean().sqrt()), 0.1 / math.sqrt(fan_in))
+    return max(_root_mean_square(parameter), 0.1 / math.sqrt(fan_in))
+
+
+def _root_mean_square(values: Tensor) -> float:
+    return math.sqrt(float(values.detach().double().square().mean()))
 
 
 def _signs(parameter: Tensor, seed: int, *names: int) -> Tensor:
