@@ -154,7 +154,7 @@ def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
     table = _table(f"{plan['experiment']} (nothing was sent)", ["id", "run", "baseline", "params"])
     for run in plan["runs"][:MOST_PLANNED]:
         params = ", ".join(f"{key}={value}" for key, value in run["params"].items())
-        table.add_row(run["id"], run["name"], run["baseline"] or "", Text(params))
+        table.add_row(*map(Text, (run["id"], run["name"], run["baseline"] or "", params)))
     hidden = len(plan["runs"]) - MOST_PLANNED
     more = [Text(f"and {hidden} more (--json lists them)", style="dim")] if hidden > 0 else []
     hours = "no limit" if plan["gpu_hours"] is None else f"{plan['gpu_hours']:g}"
@@ -352,7 +352,7 @@ class _Runs:
                 others = sum(_width(*other) for other in shown if other[0] is not column)
                 cells[:] = [_cut(cell, max(options.max_width - others, NARROWEST)) for cell in cells]
         for row in zip(*(cells for _, cells in shown), strict=True):
-            table.add_row(*row)
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))  # no markup
         yield table
 
 
