@@ -401,7 +401,7 @@ class _Runs:
                 others = sum(_width(*other) for other in shown if other[0] is not column)
                 cells[:] = [_cut(cell, max(options.max_width - others, NARROWEST)) for cell in cells]
         for row in zip(*(cells for _, cells in shown), strict=True):
-            table.add_row(*row)
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))  # no markup
         yield table
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .files import is_late, open_file, read_object
 from .layout import Root, RunFiles
+from .shapes import read_config
 
 SUMMED_BYTES = 64 << 20
 """Up to this size a checkpoint is read whole and compared with the checksum in its name."""
@@ -26,7 +27,7 @@ def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
 
 def _files(run: RunFiles) -> Iterator[tuple[Path, Callable[[Path], str | None]]]:
     yield run.cancel_marker, _marker
-    yield run.config, _config
+    yield run.config, lambda _: _config(run)
     for path in run.checkpoints():
         yield path, _checkpoint
 
@@ -46,9 +47,9 @@ def _marker(path: Path) -> str | None:
     return None
 
 
-def _config(path: Path) -> str | None:
+def _config(run: RunFiles) -> str | None:
     try:
-        read_object(path)
+        read_config(run)
     except ValueError as error:
         return f"is no copy of a config ({error}): the next attempt writes it again"
     return None

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UserError
-from .files import is_late, read_object
+from . import numbers
+from .files import is_late
 from .layout import ExperimentFiles
 from .messages import shortened
 from .scan import ExperimentScan, Stamp
+from .shapes import read_config
 
 
 def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: ExperimentScan) -> bool:
@@ -62,7 +64,7 @@ def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stam
         row = (files.name, f"submissions/{name}", 0, problem_text(error))
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
         return
-    texts = (json.dumps(submission.profile), submission.code_path, _titles_json(submission))
+    texts = (_json(submission.profile), submission.code_path, _titles_json(submission))
     fate = (submission.refusal, submission.canary, submission.site)
     head = (files.name, name, *stamp, submission.id, submission.created, *texts, *fate)
     db.execute(f"INSERT INTO submission VALUES ({', '.join('?' * len(head))})", head)
@@ -77,8 +79,19 @@ def problem_text(error: Exception) -> str:
     )
 
 
+def _json(value: Any) -> str:
+    """Return JSON that SQLite can read: what is not finite is a word there."""
+    try:
+        return _encoder.encode(value)
+    except ValueError:
+        return numbers.encode(value)
+
+
+_encoder = json.JSONEncoder(allow_nan=False)
+
+
 def _entry(run: Any, job: Any) -> tuple[Any, ...]:
-    texts = (json.dumps(run.params), json.dumps(run.config), int(run.fresh))
+    texts = (_json(run.params), _json(run.config), int(run.fresh))
     reference = (None, None, None) if job is None else (job.cluster, job.job_id, job.submitted)
     return (run.id, run.name, run.baseline, *texts, *reference)
 
@@ -86,9 +99,9 @@ def _entry(run: Any, job: Any) -> tuple[Any, ...]:
 def _titles_json(submission: Any) -> str:
     """Return, as JSON, [name, baseline, params as JSON] of every run that is named, by id."""
     titles = {
-        run: [title.name, title.baseline, json.dumps(title.params)] for run, title in submission.named.items()
+        run: [title.name, title.baseline, _json(title.params)] for run, title in submission.named.items()
     }
-    return json.dumps(titles)
+    return _json(titles)
 
 
 def _titles(db: sqlite3.Connection, experiment: str) -> dict[str, tuple[Any, ...]]:
@@ -108,7 +121,7 @@ def _entitled(row: tuple[Any, ...], titles: dict[str, tuple[Any, ...]]) -> tuple
 
 def _unsent(files: ExperimentFiles, run: str) -> tuple[Any, ...]:
     try:
-        config = json.dumps(read_object(files.run(run).config))
+        config = _json(read_config(files.run(run)))
     except (OSError, ValueError):  # `store check` says so
         config = "{}"
     return (run, run, None, "{}", config, None, None, None, None, None)

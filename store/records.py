@@ -215,6 +215,7 @@ def _checkpoint(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     name = str(_text(record["event"]))
+    _check_details(name, record)
     details = {key: value for key, value in record.items() if key not in _NO_DETAILS}
     time, train_seconds = _times(record)
     row = (record["seq"], record["step"], train_seconds, time, name, numbers.encode(details))
@@ -224,6 +225,24 @@ def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     elif name == "learning_rate":
         changes = {"learning_rate": _number(record["value"])}
     return [("event", row)], changes
+
+
+def _check_details(name: str, record: Record) -> None:
+    """Refuse details that readers of the index could not use.
+
+    Raises:
+        ValueError, TypeError: what is wrong.
+    """
+    if name == "learning_rate" and "window_start" in record and "of" in record:
+        _integer(record["window_start"])
+        _integer(record["of"])
+    elif name == "training_started":
+        if not isinstance(record.get("train_examples"), int | None):
+            raise ValueError("train_examples is no number")
+    elif name == "data":
+        days = record.get("missing_days")
+        if not (days is None or (isinstance(days, list) and all(isinstance(day, int) for day in days))):
+            raise ValueError("missing_days is no list of days")
 
 
 def _end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:

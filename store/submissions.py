@@ -24,6 +24,7 @@ from .layout import (
     SUBMISSION_ID,
     ExperimentFiles,
 )
+from .shapes import config_problem
 
 
 def _like(pattern: Pattern[str], what: str) -> AfterValidator:
@@ -58,20 +59,9 @@ def _record_of_profile(profile: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_of_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Check what is read of a config without its options models; what is not given is not looked for."""
-    workload, stop = config.get("workload", {"name": ""}), config.get("stop") or {}
-    if not (isinstance(workload, dict) and isinstance(workload.get("name"), str)):
-        raise ValueError("workload has no name")
-    if not (isinstance(stop, dict) and all(is_bound(stop.get(key)) for key in ("steps", "train_seconds"))):
-        raise ValueError("stop is none")
-    if not (isinstance(config.get("threads", 1), int) and config.get("threads", 1) >= 1):
-        raise ValueError("threads is no number of threads")
+    if (problem := config_problem(config)) is not None:
+        raise ValueError(problem)
     return config
-
-
-def is_bound(value: Any) -> bool:
-    """Return whether a value of `stop` can be compared with how far a run has come."""
-    return value is None or (isinstance(value, int | float) and 0 <= value < 2**63)
 
 
 class _Manifest(BaseModel):

@@ -148,12 +148,6 @@ def cut(value: Any, count: int, start: int, stop: int) -> Any:
     return _each_tensor(value, rows)
 
 
-def copied(batch: Batch) -> Batch:
-    """Return a batch with tensors of its own."""
-    copy: Batch = _each_tensor(batch, Tensor.clone)
-    return copy
-
-
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)

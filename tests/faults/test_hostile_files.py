@@ -21,7 +21,7 @@ from alphagrid.jobs.grid import expand
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store.layout import Root, RunFiles
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -102,29 +102,31 @@ def in_time() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def assert_usable(root: Root) -> None:
-    """Run every command: none ends in a traceback, and the other experiment is as it was."""
+def assert_usable(root: Root, full: bool = True) -> None:
+    """Run the commands: none ends in a traceback, and the other experiment is as it was."""
     with in_time():
         shown = told(root, "status", "--json")
         counts = {one["experiment"]: one["counts"] for one in json.loads(shown.stdout)["experiments"]}
         assert counts["other"] == {"completed": 2, "failed": 1}
-        told(root, "status")
         told(root, "status", "exp")
-        told(root, "status", "exp", "--json")
+        found = told(root, "status", "exp", "--json")
         other = told(root, "status", "other", "--json")
         assert {run["state"] for run in json.loads(other.stdout)["runs"]} == {"completed", "failed"}
         told(root, "store", "check", "--json")
-        told(root, "report", "exp", "--json", "--budget-steps", "15")
-        assert told(root, "report", "other", "--json", "--budget-steps", "15").exit_code == 0
         told(root, "prune", "exp", "--all", "--dry-run")
-        for run in json.loads(told(root, "status", "exp", "--json").stdout or '{"runs": []}')["runs"]:
-            told(root, "logs", "exp", run["id"])
-            told(root, "cancel", "exp", run["id"])
+        runs = [run["id"] for run in json.loads(found.stdout or '{"runs": []}')["runs"]]
+        for run in runs if full else runs[:1]:
+            told(root, "logs", "exp", run)
+            told(root, "cancel", "exp", run)
         backlog = Backlog(root, ())
         backlog.refresh()
         assert backlog.next() is None
-        told(root, "retry", "exp", "--all")
-        assert told(root, "retry", "other", "--failed").exit_code == 0
+        if full:
+            told(root, "status")
+            told(root, "report", "exp", "--json", "--budget-steps", "15")
+            assert told(root, "report", "other", "--json", "--budget-steps", "15").exit_code == 0
+            told(root, "retry", "exp", "--all")
+            assert told(root, "retry", "other", "--failed").exit_code == 0
 
 
 def told(root: Root, *arguments: str) -> Result:
@@ -163,18 +165,27 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def holding(content: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
 SHAPES: dict[str, Callable[[Path], None]] = {
     "folder": make_folder,
     "dangling link": make_link,
     "link to itself": make_loop,
     "pipe": make_pipe,
     "endless device": make_device,
-    "empty": lambda path: path.write_bytes(b"") and None,
-    "NULs": lambda path: path.write_bytes(bytes(5000)) and None,
-    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe{}\n" * 9) and None,
-    "deep": lambda path: path.write_text("[" * 100_000) and None,
-    "deep and closed": lambda path: path.write_text('{"a":' * 5000 + "1" + "}" * 5000) and None,
+    "empty": holding(b""),
+    "NULs": holding(bytes(5000)),
+    "not UTF-8": holding(b"\xff\xfe{}\n" * 9),
+    "deep": holding(b"[" * 100_000),
+    "deep and closed": holding(b'{"a":' * 5000 + b"1" + b"}" * 5000),
 }
+NO_FILES = ("folder", "dangling link", "link to itself", "pipe", "endless device")
+FAST = ("pipe", "deep and closed")
 KINDS = ("submission", "marker", "config", "journal", "checkpoint", "manifest of the code")
 
 
@@ -190,17 +201,23 @@ def file_of(root: Root, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_no_such_file_ends_no_command_and_is_named(template: Path, kind: str, shape: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "full"),
+    [*((shape, False) for shape in FAST), *(pytest.param(s, True, marks=pytest.mark.slow) for s in SHAPES)],
+)
+def test_what_is_no_such_file_ends_no_command_and_is_named(
+    template: Path, kind: str, shape: str, full: bool
+) -> None:
+    """The end of a journal that is no record may still arrive; snapshots of code are not checked."""
     with copied(template) as root:
         path = file_of(root, kind)
         SHAPES[shape](path)
-        if kind != "manifest of the code" and (kind, shape) != ("journal", "empty"):
+        if kind != "manifest of the code" and (kind != "journal" or shape in NO_FILES):
             with in_time():
                 checked = told(root, "store", "check")
             assert f"exp/{path.relative_to(root.experiment('exp').path)}" in checked.stdout
             assert checked.exit_code == 1
-        assert_usable(root)
+        assert_usable(root, full)
 
 
 # What may stand in a file
@@ -288,6 +305,7 @@ def change_journal(data: st.DataObject, run: RunFiles) -> None:
     run.journal(1).write_bytes(b"".join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["submission", "marker", "config", "journal"])
 @settings(
     max_examples=int(os.environ.get("ALPHAGRID_TEST_EXAMPLES", "12")), suppress_health_check=list(HealthCheck)
@@ -304,8 +322,9 @@ def test_hostile_values_end_no_command(template: Path, kind: str, data: st.DataO
         assert_usable(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["submission", "marker", "config", "journal", "checkpoint"])
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(data=st.data())
 def test_flipped_bytes_end_no_command(template: Path, kind: str, data: st.DataObject) -> None:
     with copied(template) as root:

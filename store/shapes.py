@@ -1,0 +1,66 @@
+"""What readers may rely on in a recorded config, whatever version or hand has written it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .files import read_object
+from .layout import RunFiles
+
+SECTIONS = ("workload", "optimizer", "schedule", "alpha", "eval", "checkpoint", "stop", "log")
+TEXTS = {
+    "workload": ("name",),
+    "optimizer": ("name",),
+    "schedule": ("name",),
+    "alpha": ("policy", "estimator"),
+}
+AMOUNTS = {
+    "workload": ("batch_size", "accumulate"),
+    "optimizer": ("lr",),
+    "schedule": ("total_steps",),
+    "alpha": ("start_step", "interval", "count"),
+    "stop": ("steps", "train_seconds"),
+    "log": ("every_steps",),
+}
+LARGEST = 2**63
+
+
+def config_problem(config: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a config that was read from a file; what is not there is not looked for."""
+    for section in SECTIONS:
+        keys = config.get(section)
+        if keys is None:
+            continue
+        if not isinstance(keys, Mapping):
+            return f"{section} is no mapping"
+        for key in TEXTS.get(section, ()):
+            if not isinstance(keys.get(key), str | None):
+                return f"{section}.{key} is no text"
+        for key in AMOUNTS.get(section, ()):
+            if not _is_amount(keys.get(key)):
+                return f"{section}.{key} is no amount"
+    if not isinstance(config.get("seed"), int | None):
+        return "seed is no whole number"
+    if not isinstance(config.get("device"), str | None):
+        return "device is no text"
+    threads = config.get("threads")
+    return None if threads is None or (isinstance(threads, int) and threads >= 1) else "threads is no number"
+
+
+def read_config(run: RunFiles) -> dict[str, Any]:
+    """Return a run's own copy of its config.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it is none.
+    """
+    config = read_object(run.config)
+    if (problem := config_problem(config)) is not None:
+        raise ValueError(problem)
+    return config
+
+
+def _is_amount(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and 0 <= value < LARGEST)
