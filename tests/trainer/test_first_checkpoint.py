@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from alphagrid.trainer import checkpoint_writer
 from alphagrid.trainer.stopping import StopRequest
 
 if TYPE_CHECKING:
+    from tests.conftest import Lab
     from tests.trainer.conftest import TrainRun
 
 KEY = "model.1._extra_state.best.1.loss"
@@ -65,6 +67,16 @@ def test_what_could_not_be_loaded_fails_the_run_at_once_and_leaves_no_checkpoint
     assert "get_extra_state" in str(caught.value.hint)
     assert not run_of(tmp_path).checkpoints()
     assert not run_of(tmp_path).torn_checkpoints()
+
+
+def test_the_run_fails_with_the_key(lab: Lab) -> None:
+    shutil.copy(Path(__file__).with_name("odd_state_task.py"), lab.folder)
+    odd = {key: value for key, value in config("scalar").items() if key not in ("stop", "device")}
+    (run_id,) = lab.submit(20, cluster="debug", **odd).sent
+    assert lab.states() == {run_id: "failed"}
+    (reason,) = lab.reasons()
+    assert f"{KEY} holds a NumPy scalar" in str(reason)
+    assert not lab.files.run(run_id).checkpoints()
 
 
 def test_the_first_checkpoint_may_be_the_last_one(train_run: TrainRun) -> None:
