@@ -211,7 +211,7 @@ def _ending(written: Sequence[Any]) -> dict[str, Any]:
     for record in written:
         done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
         found.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
-        if record["kind"] == "end" and record.get("status") in records.ENDS:
+        if record["kind"] == "end" and str(record.get("status")) in records.ENDS:
             found.update(end=record["status"], reason=_reason(record))
         elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
             found.update(event=record["event"], reason=_reason(record))

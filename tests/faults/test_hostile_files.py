@@ -285,6 +285,54 @@ def encoded(value: Any) -> str:
     return limit
 
 
+CASES: dict[str, tuple[str, tuple[Any, ...], Any]] = {
+    "a number that is none in a config": (
+        "submission",
+        ("runs", 0, "config", "optimizer", "momentum"),
+        float("nan"),
+    ),
+    "a time beyond all calendars": ("submission", ("created",), 1e300),
+    "no such cluster": ("submission", ("profile", "cluster"), "nowhere"),
+    "no profile": ("submission", ("profile",), {}),
+    "an id that leads elsewhere": ("submission", ("runs", 0, "id"), "../../x"),
+    "a name that rich would read": ("submission", ("runs", 0, "name"), "[/red]"),
+    "a section that is a text": ("submission", ("runs", 0, "config", "alpha"), "median"),
+    "a stop beyond all numbers": ("submission", ("runs", 0, "config", "stop", "steps"), 10**400),
+    "a config 150 levels deep": ("submission", ("runs", 0, "config", "eval"), _nested(150)),
+    "a job that is a list": ("journal", (0, "job"), [1]),
+    "a step that counts nothing": ("journal", (0, "resume_step"), "many"),
+    "a state that is none": ("journal", (-1, "status"), "exploded"),
+    "a state that is a mapping": ("journal", (-1, "status"), {}),
+    "an event without a name": ("journal", (1, "event"), REMOVED),
+    "a record 5,000 levels deep": ("journal", (1, "code"), _nested(5000)),
+    "half a character": ("marker", ("submissions", 0), "\ud800"),
+    "submissions that are a number": ("marker", ("submissions",), 7),
+    "a config that is a list": ("config", (), [1]),
+}
+FAST_CASES = ("a number that is none in a config", "a state that is none", "a record 5,000 levels deep")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in FAST_CASES else pytest.mark.slow, id=c) for c in CASES]
+)
+def test_a_hostile_value_ends_no_command(template: Path, case: str) -> None:
+    kind, path, value = CASES[case]
+    with copied(template) as root:
+        file = file_of(root, kind)
+        if kind == "journal":
+            lines = file.read_bytes().splitlines(keepends=True)
+            record = json.loads(lines[path[0]])
+            del record["crc"]
+            new = put({**record, path[1]: record.get(path[1])}, path[1:], value)
+            lines[path[0]] = line_of(encoded(new))
+            file.write_bytes(b"".join(lines))
+        else:
+            content = put(json.loads(file.read_text()), path, value)
+            file.write_text(encoded(content), errors="surrogatepass")
+        assert_usable(root, full=False)
+        told(root, "retry", "exp", "--all")
+
+
 def changed(data: st.DataObject, content: Any) -> str:
     path = data.draw(st.sampled_from(list(places(content))), label="path")
     new = data.draw(st.just(REMOVED) | HOSTILE, label="value")
