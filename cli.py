@@ -677,6 +677,8 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
     kept = "".join(f"; {len(ids)} {why}" for why, ids in submitted.kept.items() if ids)
     if submitted.kept.get("cancelled"):
         kept += f" (alphagrid retry {submitted.experiment} cancelled)"
+    if submitted.kept.get("unknown"):
+        kept += f" (only accounting says that they run; alphagrid retry {submitted.experiment} unknown)"
     where = root.experiment(submitted.experiment).path
     wanted = _runs(len(submitted.sent) + len(submitted.unsent))
     sent = f"{len(submitted.sent)} of {wanted}" if submitted.unsent else wanted

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from .attempts import Attempt, failures
 from .states import ACTIVE, State
 
-Verdict = Literal["send", "active", "completed", "diverged", "failed", "cancelled"]
-"""`send`, or why not; `active` is queued or running."""
+Verdict = Literal["send", "active", "completed", "diverged", "failed", "cancelled", "unknown"]
+"""`send`, or why not; `active` is queued or running, `unknown` may run although Slurm cannot say so."""
 
 RESENDS_OF_A_FAILED_RUN = 1
 
@@ -24,6 +24,8 @@ class Situation:
     attempts: Sequence[Attempt] = ()
     is_alive: bool = False
     """Whether a scheduler has it in its hands, be it under a word that we do not know."""
+    may_run: bool = False
+    """Whether accounting alone says that it runs, and its last sign of life is recent."""
 
     @property
     def under_way(self) -> bool:
@@ -45,7 +47,7 @@ def verdict(situation: Situation, stop: Mapping[str, Any]) -> Verdict:
         return "send" if failures(situation.attempts) <= RESENDS_OF_A_FAILED_RUN else "failed"
     if state in ("diverged", "cancelled"):
         return state
-    return "send"
+    return "unknown" if situation.may_run else "send"
 
 
 def retry_verdict(situation: Situation, fresh: bool) -> Verdict:

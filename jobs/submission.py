@@ -83,7 +83,7 @@ def submit(
     known = {**environ, **(profile.env or {})}
     preconditions.check_variables(experiment.variables, known, experiment.document)
     if profile.cluster == "slurm":
-        slurm.require()
+        slurm.require(environ)
     elif profile.cluster == "local":
         slots.prepare()
     files = root.experiment(experiment.name)
@@ -96,7 +96,7 @@ def submit(
         wanted = {run.id: _entry(run) for run in experiment.runs}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)
-        before = survey(root, files, past, wanted, profile)
+        before = survey(root, files, past, wanted, profile, time.time())
         verdicts = before.verdicts
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
         named = {

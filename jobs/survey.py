@@ -8,12 +8,15 @@ from typing import Any
 
 from ..cluster_profiles.loader import Profile
 from ..slurm import scontrol
-from ..store.layout import ExperimentFiles, Root
+from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from . import attempts, canary, slurm
 from .reconciliation import Situation, Verdict, verdict
 from .standing import Sent, Standing, certain_standings, newest
 from .states import ACTIVE
+
+RUNAWAY_SECONDS = 600.0
+"""How long after its last sign of life a run is not sent again that only accounting believes to run."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def survey(
     past: Sequence[Submission],
     wanted: Mapping[str, RunEntry],
     profile: Profile,
+    now: float,
 ) -> Survey:
     """Clear up what killed submitters left, and tell for each wanted run whether it is to be sent.
 
@@ -51,7 +55,9 @@ def survey(
     sent = {run_id: one for run_id, one in newest(past).items() if run_id in concerned}
     found = certain_standings(root, files, sent)
     verdicts = {
-        run_id: verdict(_situation(files, run_id, found.get(run_id), sent.get(run_id), profile), _stop(entry))
+        run_id: verdict(
+            _situation(files, run_id, found.get(run_id), sent.get(run_id), profile, now), _stop(entry)
+        )
         for run_id, entry in wanted.items()
     }
     again = [sent[run_id] for run_id, why in verdicts.items() if why == "send" and run_id in sent]
@@ -83,14 +89,26 @@ def held_back(unproven: Sequence[Submission], again: Sequence[Sent]) -> list[str
 
 
 def _situation(
-    files: ExperimentFiles, run_id: str, standing: Standing | None, sent: Sent | None, profile: Profile
+    files: ExperimentFiles,
+    run_id: str,
+    standing: Standing | None,
+    sent: Sent | None,
+    profile: Profile,
+    now: float,
 ) -> Situation:
     if standing is None or sent is None:
         return Situation(None)
     if standing.state == "unknown" and profile.cluster == sent.submission.profile["cluster"] == "local":
         return Situation("pending")  # still queued; only its supervisor is gone, and about to be replaced
     known = attempts.read(files.run(run_id)) if standing.state in ("completed", "failed") else ()
-    return Situation(standing.state, known, standing.is_alive)
+    may_run = standing.is_unsettled and now - _last_sign(files.run(run_id), sent) < RUNAWAY_SECONDS
+    return Situation(standing.state, known, standing.is_alive, may_run)
+
+
+def _last_sign(run: RunFiles, sent: Sent) -> float:
+    """Return when a run last wrote to its journal, or was submitted (Unix time)."""
+    written = [path.stat().st_mtime for _, path in run.journals()]
+    return max([sent.submission.created, *written])
 
 
 def _stop(entry: RunEntry) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..errors import SystemRefused
 from . import notation
@@ -94,11 +94,14 @@ def cancel(job_ids: Iterable[str]) -> None:
     _each(_named(tasks), lambda job: run(["scancel", job]))
 
 
-def _named(tasks: Mapping[str, list[str]]) -> Iterable[str]:
+def _named(tasks: Mapping[str, list[str]]) -> Iterator[str]:
+    """Yield jobs and arrays as scancel takes them: `7`, `7_[0,2]`."""
     for number, some in tasks.items():
+        if "" in some:
+            yield number
+            continue
         for first in range(0, len(some), TASKS_NAMED_AT_ONCE):
-            listed = ",".join(filter(None, some[first : first + TASKS_NAMED_AT_ONCE]))
-            yield f"{number}_[{listed}]" if listed else number
+            yield f"{number}_[{','.join(some[first : first + TASKS_NAMED_AT_ONCE])}]"
 
 
 def _each(job_ids: Iterable[str], act: Callable[[str], object]) -> None:

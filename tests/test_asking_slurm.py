@@ -194,3 +194,91 @@ def test_nobody_is_asked_about_nothing(site: Site) -> None:
     site.answers("sacct", exit_code=1)
     assert slurm_states.in_accounting([]) == slurm_states.in_queue([]) == {}
     assert slurm_states.in_accounting([Handed("a", "s1", "slurm")]) == {}
+
+
+NOISE = [
+    "",
+    "ARRAY_JOB_ID|ARRAY_TASK_ID|STATE|USER|SUBMIT_TIME|REASON|NAME|COMMENT",
+    "CLUSTER: other",
+    "the rest of a comment",
+    "9|0|RUNNING",
+    "x|y|z|a|b|c|d|e",
+    "|||||||",
+]
+
+
+def test_lines_that_are_no_records_are_skipped(site: Site) -> None:
+    site.answers("squeue", *NOISE, queued("7", "0", "RUNNING", "None", "alphagrid:s1"), *NOISE)
+    assert slurm_states.in_queue([handed("a", "7_0")]) == {("s1", "a"): Word("running")}
+    record = f"7_0|TIMEOUT|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1"
+    site.answers("sacct", *NOISE, "JobID|State|ExitCode|Submit|End|User|JobName|Comment", record, *NOISE)
+    assert slurm_states.in_accounting([handed("a", "7_0")])["s1", "a"].state == "interrupted"
+
+
+@pytest.mark.parametrize("command", ["squeue", "sacct"])
+def test_bytes_that_are_no_text_stop_nothing(site: Site, command: str) -> None:
+    line = {
+        "squeue": b"7|0|PENDING|ada|0|Priority|exp|\\377\\376\\n7|1|RUNNING|ada|0|None|exp|alphagrid:s1",
+        "sacct": b"7_1|\\377|0:0|5|6|ada|exp|\\n7_1|TIMEOUT|0:0|%d|7|ada|exp|alphagrid:s1" % SENT,
+    }[command]
+    script = site.folder / command
+    script.write_bytes(b"#!/bin/sh\nprintf '" + line + b"\\n'\n")
+    script.chmod(0o755)
+    ask = {"squeue": slurm_states.in_queue, "sacct": slurm_states.in_accounting}[command]
+    assert list(ask([handed("b", "7_1")])) == [("s1", "b")]
+
+
+MISLEADING = (
+    "SQUEUE_STATES",
+    "SACCT_FORMAT",
+    "SCANCEL_STATE",
+    "SCONTROL_ALL",
+    "SRUN_X",
+    "SBATCH_QOS",
+    "SLURM_JOB_ID",
+)
+
+
+def test_commands_run_without_the_variables_that_change_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "HOME")
+    for name in (*MISLEADING, *kept, "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN"):
+        monkeypatch.setenv(name, "odd")
+    script = site.folder / "squeue"
+    script.write_text(f"#!/bin/sh\nenv > {site.folder}/environment\n")
+    script.chmod(0o755)
+    slurm_states.in_queue([handed("a", "7")])
+    lines = (site.folder / "environment").read_text().splitlines()
+    seen = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert not set(MISLEADING) & set(seen)
+    assert {name: seen[name] for name in kept} == dict.fromkeys(kept, "odd")
+    assert (seen["SLURM_TIME_FORMAT"], seen["SLURM_BITSTR_LEN"]) == ("%s", "0")
+
+
+@pytest.mark.parametrize(
+    ("comment", "name", "submitted", "ours"),
+    [
+        ("alphagrid:s1", "renamed", 0, True),
+        ("billing", "exp.s1", 0, True),
+        ("", "exp.s1", 0, True),
+        ("billing", "renamed", SENT + 60, True),
+        ("billing", "renamed", SENT + DAY, False),
+        ("alphagrid:s2", "exp.s1", SENT, False),
+    ],
+)
+def test_a_job_is_known_by_comment_or_name_or_time(
+    site: Site, comment: str, name: str, submitted: int, ours: bool
+) -> None:
+    site.answers("sacct", exit_code=1)
+    site.answers("squeue", f"7|N/A|RUNNING|ada|{submitted}|None|{name}|{comment}")
+    assert bool(slurm_states.in_queue([handed("a", "7")])) is ours
+
+
+def test_a_requeued_job_is_known_by_the_end_of_its_previous_record(site: Site) -> None:
+    again = SENT + 5 * DAY
+    site.answers("sacct", f"7|PREEMPTED|0:0|{SENT}|{again}|ada|renamed|billing")
+    (site.folder / "answer").rename(site.folder / "records")
+    (site.folder / "sacct").write_text(f"#!/bin/sh\ncat {site.folder}/records\n")
+    site.answers("squeue", f"7|N/A|PENDING|ada|{again + 2}|None|renamed|billing")
+    assert slurm_states.in_queue([handed("a", "7")]) == {("s1", "a"): Word("pending")}

@@ -62,6 +62,13 @@ class Slurm:
         """What a command (sbatch, squeue, ...) printed; raises CalledProcessError if it failed."""
         return output(list(command), self.variables)
 
+    def queue_of(self, experiment: str) -> dict[str, str]:
+        """Why each job of an experiment waits, by its id; jobs are called `<experiment>.<submission>`."""
+        listed = self.run("squeue", "--array", "--noheader", "--format=%F|%K|%r|%j")
+        lines = [line.split("|") for line in listed.splitlines()]
+        own = [line for line in lines if line[-1].rpartition(".")[0] == experiment]
+        return {array if task == "N/A" else f"{array}_{task}": why for array, task, why, _ in own}
+
     def clear(self) -> None:
         """Cancel every job, and wait until the queue is empty."""
         self.run("scancel", "--full", "--user=root")
@@ -338,6 +345,22 @@ def _use_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
     """In these tests sbatch, submitit and alphagrid itself find the cluster."""
     for name, value in slurm.variables.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def instead_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Put a shell script before one of Slurm's commands on the PATH; `{real}` in it is Slurm's own."""
+    folder = tmp_path / "instead"
+    folder.mkdir()
+    before = os.environ["PATH"]
+
+    def replace(command: str, script: str) -> None:
+        path = folder / command
+        path.write_text("#!/bin/sh\n" + script.format(real=shutil.which(command, path=before), folder=folder))
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{before}")
+
+    return replace
 
 
 FAULT_ROWS = pytest.StashKey[list[fault_table.Row]]()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +36,10 @@ LATE_TO_HEAR = """
 mkdir {folder}/first 2>/dev/null || mkdir {folder}/second 2>/dev/null || exec {real} "$@"
 {real} "$@" | sed 's/|CANCELLED[^|]*|/|PENDING|/'
 """
+FORGETS_JOBS = """
+case "$*" in *"show job"*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
+exec {real} "$@"
+"""
 CRASHING = """
 import time
 from pathlib import Path
@@ -49,22 +52,6 @@ class Crashing(LeastSquares):
             time.sleep(0.05)
         raise RuntimeError("boom")
 """
-
-
-@pytest.fixture
-def instead_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instead:
-    """Put a shell script before one of Slurm's commands on the PATH; `{real}` in it is Slurm's own."""
-    folder = tmp_path / "instead"
-    folder.mkdir()
-    before = os.environ["PATH"]
-
-    def replace(command: str, script: str) -> None:
-        path = folder / command
-        path.write_text("#!/bin/sh\n" + script.format(real=shutil.which(command, path=before), folder=folder))
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{before}")
-
-    return replace
 
 
 def only(lab: Experiment) -> tuple[str, str]:
@@ -155,6 +142,7 @@ def test_a_job_of_an_older_submission_leaves_the_run_to_the_newer_one(
     path = os.environ["PATH"]
     instead_of("squeue", "exit 0")
     instead_of("sacct", "exit 0")
+    instead_of("scontrol", FORGETS_JOBS)
     lab.write(20)
     assert "sent 1 run" in lab.submit()
     monkeypatch.setenv("PATH", path)
@@ -173,6 +161,7 @@ def test_cancel_stops_the_jobs_of_all_submissions(
     path = os.environ["PATH"]
     instead_of("squeue", "exit 0")
     instead_of("sacct", "exit 0")
+    instead_of("scontrol", FORGETS_JOBS)
     assert "sent 1 run" in lab.submit()
     monkeypatch.setenv("PATH", path)
     assert len(queued(slurm)) == 2

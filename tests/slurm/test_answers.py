@@ -1,0 +1,211 @@
+"""Slurm's answers do not depend on the user's shell, on other jobs, or on a site's scripts and caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alphagrid.errors import SystemRefused
+from alphagrid.jobs.arrays import HeldJobs
+from alphagrid.slurm import scontrol, squeue
+from alphagrid.store import submissions
+
+from tests.slurm.waiting import until
+
+if TYPE_CHECKING:
+    from tests.slurm.conftest import Experiment, Slurm
+
+pytestmark = pytest.mark.slurm
+
+LATER: dict[str, Any] = {"resources": {"sbatch": {"begin": "now+1hour"}}}
+Make = Callable[..., "Experiment"]
+Instead = Callable[[str, str], None]
+MISLEADING = {
+    "SQUEUE_STATES": "RUNNING",
+    "SQUEUE_PARTITION": "urgent",
+    "SQUEUE_USERS": "nobody",
+    "SQUEUE_ACCOUNT": "none",
+    "SQUEUE_NAMES": "none",
+    "SLURM_TIME_FORMAT": "relative",
+    "SLURM_BITSTR_LEN": "1",
+    "SBATCH_PARTITION": "urgent",
+}
+KILLED_BY_SBATCH = 'kill -9 $PPID; sleep 0.5; exec {real} "$@"'
+FORGETS_JOBS = """
+case "$*" in *"show job"*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
+exec {real} "$@"
+"""
+
+
+def queued(slurm: Slurm) -> list[str]:
+    return slurm.run("squeue", "--noheader", "--array", "--format=%i").split()
+
+
+def test_variables_of_the_users_shell_change_no_answer(
+    slurm: Slurm, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = experiment(10, **LATER)
+    for name, value in MISLEADING.items():
+        monkeypatch.setenv(name, value)
+    told = lab.submit()
+    assert "SBATCH_PARTITION (profile key: partition)" in told.replace("\n", " ")
+    assert "sent 0 runs" in lab.submit()
+    for name in MISLEADING:
+        monkeypatch.delenv(name)
+    assert queued(slurm) == [lab.job()]
+    assert slurm.run("squeue", "--noheader", "--format=%P").strip() == "a100"
+
+
+@pytest.mark.parametrize("name", ["SLURM_CLUSTERS", "SBATCH_CLUSTERS"])
+def test_a_variable_that_names_other_clusters_is_refused(
+    slurm: Slurm, experiment: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lab = experiment(10, **LATER)
+    lab.submit()
+    with monkeypatch.context() as shell:
+        shell.setenv(name, "elsewhere")
+        refused = [lab.call("submit", "spec.yaml")]
+        assert [run["state"] for run in lab.runs()] == ["pending"]
+        lab.tell("cancel", lab.name, "--all")
+        refused.append(lab.call("retry", lab.name, "--all"))
+    for done in refused:
+        assert done.returncode == 2
+        assert f"unset {name}" in done.stderr.replace("\n", " ")
+    until(lambda: not queued(slurm), "it is cancelled")
+
+
+@pytest.mark.parametrize("comment", [b"two\nlines", b"7|0|RUNNING", b"\xff\xfe", b"alphagrid:\n||||||||"])
+def test_other_jobs_of_the_user_do_not_stop_submit_or_cancel(
+    slurm: Slurm, experiment: Make, comment: bytes
+) -> None:
+    command = [
+        b"sbatch",
+        b"--parsable",
+        b"--hold",
+        b"--partition=a100",
+        b"--output=/dev/null",
+        b"--wrap=true",
+    ]
+    other = subprocess.run([*command, b"--comment", comment], check=True, capture_output=True).stdout.decode()
+    lab = experiment(10, **LATER)
+    lab.submit()
+    assert "sent 0 runs" in lab.submit()
+    assert "cancelled 1 run" in lab.tell("cancel", lab.name, "--all")
+    until(lambda: len(queued(slurm)) == 1, "only the other job is left")
+    assert queued(slurm) == [other.strip()]
+
+
+@pytest.mark.parametrize("name_too", [False, True])
+def test_a_job_whose_comment_a_site_rewrites_is_still_the_runs(
+    slurm: Slurm, experiment: Make, name_too: bool
+) -> None:
+    lab = experiment(10**9, grid={"optimizer.lr": [0.01, 0.02]})
+    lab.submit()
+    lab.wait(lambda runs: all(run["step"] > 100 for run in runs))
+    jobs = sorted(lab.jobs().values())
+    slurm.run("scontrol", "requeue", jobs[0])
+    lab.wait(lambda runs: "requeued" in [run["state"] for run in runs])
+    for job in jobs:
+        slurm.run("scontrol", "update", f"JobId={job}", "Comment=billing: group 7")
+        if name_too:
+            slurm.run("scontrol", "update", f"JobId={job}", "JobName=renamed")
+    assert "; 2 active" in lab.submit()
+    assert sorted(queued(slurm)) == jobs
+    assert {run["state"] for run in lab.runs()} == {"requeued", "running"}
+    lab.tell("cancel", lab.name, "--all")
+    until(lambda: not queued(slurm), "both are cancelled")
+
+
+def test_a_job_that_nobody_recorded_is_found_by_its_name(
+    slurm: Slurm, experiment: Make, instead_of: Instead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, path = experiment(10, **LATER), os.environ["PATH"]
+    instead_of("sbatch", KILLED_BY_SBATCH)
+    assert lab.call("submit", "spec.yaml").returncode == -9
+    until(lambda: queued(slurm), "the job is in the queue")
+    (lost,) = queued(slurm)
+    slurm.run("scontrol", "update", f"JobId={lost}", "Comment=rewritten")
+    monkeypatch.setenv("PATH", path)
+    assert "sent 1 run" in lab.submit()
+    until(lambda: queued(slurm) == [lab.job()], "only the recorded job is left")
+    assert lab.job() != lost
+
+
+def test_the_controller_decides_where_squeue_lists_nothing(
+    slurm: Slurm, experiment: Make, instead_of: Instead
+) -> None:
+    """A site may answer squeue from a cache; `sacct` may be absent."""
+    lab = experiment(10, grid={"optimizer.lr": [0.01, 0.02]}, **LATER)
+    lab.submit()
+    instead_of("squeue", "exit 0")
+    assert "sent 0 runs" in lab.submit()
+    assert {run["state"] for run in lab.runs()} == {"pending"}
+    instead_of("sacct", "echo 'sacct: error: no accounting' >&2; exit 1")
+    assert "sent 0 runs" in lab.submit()
+    assert "sent 0 runs" in lab.tell("retry", lab.name, "--all")
+    assert sorted(queued(slurm)) == sorted(lab.jobs().values())
+
+
+def test_a_run_that_only_accounting_believes_in_is_sent_after_ten_minutes_or_by_retry(
+    slurm: Slurm, experiment: Make, instead_of: Instead
+) -> None:
+    lab = experiment(10, **LATER)
+    lab.submit()
+    first = lab.job()
+    known = ("sacct", "--noheader", f"--jobs={first}", "--format=jobid")
+    until(lambda: slurm.run(*known).strip(), "accounting has the job")
+    instead_of("squeue", "exit 0")
+    instead_of("scontrol", FORGETS_JOBS)
+    assert "; 1 unknown (only accounting says" in lab.submit().replace("\n", " ")
+    (run,) = lab.runs()
+    assert run["state"] == "unknown"
+    assert "PENDING" in run["reason"]
+    assert "the controller does not know it" in run["reason"]
+
+    (path,) = submissions.submission_files(lab.files)
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "created": time.time() - 601}))
+    assert "sent 1 run" in lab.submit()
+    assert "sent 1 run" in lab.tell("retry", lab.name, "--all")
+    assert lab.job() != first
+
+
+def test_several_jobs_are_released_or_cancelled_although_one_is_over(slurm: Slurm) -> None:
+    held = ("sbatch", "--parsable", "--hold", "--partition=a100", "--output=/dev/null", "--wrap=sleep 600")
+    over, first, second = (slurm.run(*held).strip() for _ in range(3))
+    slurm.run("scancel", over)
+    until(lambda: over not in queued(slurm), "one is over")
+    scontrol.release([over, "4000000", first, second])
+    until(
+        lambda: (
+            {job.reason for job in squeue.jobs(["--me"]) if job.job_id in (first, second)}
+            <= {"None", "Priority", "Resources"}
+        ),
+        "two are released",
+    )
+    scontrol.cancel([over, "4000000", f"{first}", f"{second}_7", second])
+    until(lambda: not queued(slurm), "both are cancelled")
+
+
+def test_a_submission_that_fails_leaves_no_held_job(
+    slurm: Slurm, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up after sbatch has taken the job: nothing would ever release it."""
+    from alphagrid.cli import app
+    from typer.testing import CliRunner
+
+    def full(*_: Any) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    lab = experiment(10, **LATER)
+    monkeypatch.chdir(lab.folder)
+    monkeypatch.setattr(HeldJobs, "give", full)
+    done = CliRunner().invoke(app, ["submit", "spec.yaml", "--root", str(lab.files.path.parent)])
+    assert (done.exit_code, isinstance(done.exception, SystemRefused)) == (3, False), done.output
+    assert queued(slurm) == []
+    monkeypatch.undo()
