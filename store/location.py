@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,7 +53,7 @@ def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None 
     """
     kind_of = filesystem_of or filesystem_type
     folder = _own_folder(environ, "XDG_STATE_HOME", ".local/state", kind_of)
-    return folder / ("slots" if _is_local(folder, kind_of) else f"slots-{socket.gethostname()}")
+    return folder / ("slots" if _is_local(folder, kind_of) else f"slots-{os.uname().nodename}")
 
 
 def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:

@@ -16,10 +16,10 @@ from .location import LOCAL, filesystem_type
 
 
 def uid(folder: Path) -> int:
-    """Return the user whom a folder belongs to; one that does not exist will be this user's."""
+    """Return the user whom a folder belongs to; one that is not there to be seen may become this user's."""
     try:
         return folder.stat().st_uid
-    except FileNotFoundError:
+    except OSError:
         return os.geteuid()
 
 

@@ -87,17 +87,20 @@ class Machine:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(reading)
-            with open(writing, "wb") as pipe:  # noqa: PTH123
-                pickle.dump(self._as_user(uid, function, umask), pipe)
-            os.kill(os.getpid(), signal.SIGKILL)  # leave nothing to what the test runner does at exit
+            try:
+                os.close(reading)
+                with open(writing, "wb") as pipe:  # noqa: PTH123
+                    pipe.write(self._as_user(uid, function, umask))
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)  # leave nothing to what the test runner does at exit
         os.close(writing)
         with open(reading, "rb") as pipe:  # noqa: PTH123
             content = pipe.read()
         os.waitpid(pid, 0)
         outcome, error, trace = pickle.loads(content)
         if error is not None:
-            raise error from RuntimeError(trace)
+            raise error
+        assert not trace, trace
         return outcome  # type: ignore[no-any-return]
 
     def command(self, uid: int, *words: object, umask: int = 0o027) -> Any:
@@ -119,7 +122,8 @@ class Machine:
         path.write_text(SPEC.format(name=name))
         return path
 
-    def _as_user(self, uid: int, function: Callable[[], Any], umask: int) -> tuple[Any, Any, str]:
+    def _as_user(self, uid: int, function: Callable[[], Any], umask: int) -> bytes:
+        """Return what a function returns, or the UserError that it raises, or another error's traceback."""
         try:
             os.setgroups([])
             os.setgid(OTHERS if uid == STRANGER else GROUP)
@@ -127,9 +131,11 @@ class Machine:
             os.umask(umask)
             os.chdir("/")
             os.environ["HOME"] = str(self.home(uid))
-            return function(), None, ""
-        except BaseException as error:
-            return None, error, traceback.format_exc()
+            return pickle.dumps((function(), None, ""))
+        except UserError as error:
+            return pickle.dumps((None, error, ""))
+        except BaseException:
+            return pickle.dumps((None, None, traceback.format_exc()))
 
 
 @pytest.fixture
