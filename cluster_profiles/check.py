@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..slurm.cluster import Partition, Site
 from ..slurm.inspect import Answer, Ask, ask, require, survey
 from ..store.layout import Root
-from . import access, fit, limits, preemption
+from . import access, fit, limits, preemption, secret_values
 from .finding import Finding, Verdict, ok, unknown, warning, wrong
 from .fit import Wish
 from .measured import Measured, slowest_checkpoint
@@ -63,6 +63,7 @@ def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
 
 def verdicts(profile: Profile, site: Site, measured: Measured | str) -> Iterator[Finding]:
     """Say how a profile fits what is known of a cluster; where it names several partitions, for each."""
+    yield from secrets(profile)
     yield from access.missing(profile, site)
     for part in access.chosen(profile, site):
         yield from _in_partition(profile, site, part, measured)
@@ -83,6 +84,13 @@ def _in_partition(
     yield from preemption.mode(profile, site, part)
     yield from preemption.grace(profile, site, part)
     yield from preemption.checkpoint(profile, site, part, measured)
+
+
+def secrets(profile: Profile) -> Iterator[Finding]:
+    """Say which values look like secrets and are written out."""
+    for key, name in secret_values.literal_secrets(profile):
+        said = f"{key}: the value of {name} looks like a secret; submissions and job scripts keep it"
+        yield warning("secrets", said, secret_values.advice(name))
 
 
 def trial_command(profile: Profile) -> list[str]:

@@ -7,33 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-RESERVED = {
-    "array": "alphagrid makes the arrays; see throttle and max_array",
-    "comment": "alphagrid finds its jobs by it",
-    "hold": "alphagrid holds and releases its arrays",
-    "job-name": "it is the experiment's name",
-    "output": "see alphagrid logs",
-    "error": "see alphagrid logs",
-    "nodes": "a run is one task on one node",
-    "ntasks": "a run is one task on one node",
-    "ntasks-per-node": "a run is one task on one node",
-    "wrap": "alphagrid writes the script",
-    "time": "use hours",
-    "mem": "use memory",
-    "cpus-per-task": "use cpus",
-    "signal": "use signal_seconds",
-    "no-requeue": "use requeue",
-    **dict.fromkeys(
-        ("partition", "gres", "account", "qos", "constraint", "exclude", "requeue"),
-        "it is a key of the profile",
-    ),
-    "mail-user": "use mail_user",
-    "clusters": "one submission goes to one cluster; choose it where you submit",
-    "parsable": "alphagrid reads what sbatch prints",
-    "test-only": "see alphagrid profiles check",
-    "wait": "see alphagrid submit --wait",
-}
-"""Options of sbatch that have their own key or their own meaning here."""
+from . import env_values, sbatch_options
 
 
 def _printable(text: str) -> str:
@@ -59,36 +33,28 @@ def _gres(text: str) -> str:
         r"[A-Za-z0-9_]+(:[A-Za-z0-9_.-]+){0,2}(,[A-Za-z0-9_]+(:[A-Za-z0-9_.-]+){0,2})*", text
     ):
         raise ValueError(f"'{text}' should be written as for Slurm, such as gpu:a100:1")
-    return text
+    return sbatch_options.check_no_list(text)
 
 
 def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _variable_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f"'{name}' cannot name an environment variable")
-    return name
-
-
-def _sbatch_key(key: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", key):
-        raise ValueError(f"'{key}' should be a long option of sbatch without dashes before it, such as nice")
-    if reason := RESERVED.get(key.replace("_", "-")):
-        raise ValueError(f"'{key}' cannot be given here: {reason}")
-    return key
-
-
-def _sbatch_value(value: Any) -> Any:
-    if not isinstance(value, str | int | float):
-        raise ValueError("should be a text, a number, or true for an option without a value")
+def _option_value(value: Any) -> Any:
     return _printable(value) if isinstance(value, str) else value
 
 
 Word = Annotated[str, AfterValidator(_word)]
 Line = Annotated[str, AfterValidator(_printable)]
-EnvValue = Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_printable)]
+EnvName = Annotated[str, AfterValidator(env_values.check_name)]
+EnvValue = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    AfterValidator(_printable),
+    AfterValidator(env_values.check_value),
+]
+OptionName = Annotated[str, AfterValidator(sbatch_options.check_key)]
+OptionValue = Annotated[Any, AfterValidator(sbatch_options.check_value), AfterValidator(_option_value)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -129,13 +95,11 @@ class Profile(BaseModel):
     """Runs at a time on this machine (default: one per GPU used, or as many as the cores allow)."""
     setup: list[Line] = []
     """Lines of shell to run before the run begins, such as `module load cuda`."""
-    env: dict[Annotated[str, AfterValidator(_variable_name)], EnvValue] = {}
-    """Environment variables of the runs."""
+    env: dict[EnvName, EnvValue] = {}
+    """Environment variables of the runs; `${NAME}` is expanded where a run runs, all else is literal."""
     mail_user: Word | None = None
     """Where Slurm mails when jobs end or fail."""
-    sbatch: dict[
-        Annotated[str, AfterValidator(_sbatch_key)], Annotated[Any, AfterValidator(_sbatch_value)]
-    ] = {}
+    sbatch: dict[OptionName, OptionValue] = {}
     """Any other long option of sbatch, such as reservation or nice; true for one without a value."""
 
     @property

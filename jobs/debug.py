@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from ..errors import SystemRefused
 from ..store.layout import ExperimentFiles
@@ -21,7 +23,9 @@ def run_here(files: ExperimentFiles, submission: str, run_ids: Iterable[str]) ->
 
     for run_id in run_ids:
         stop = StopRequest()
-        if attempt_run(files, run_id, submission, stop) != "interrupted":
+        with _same_environment():
+            ending = attempt_run(files, run_id, submission, stop)
+        if ending != "interrupted":
             continue
         if stop:
             raise KeyboardInterrupt
@@ -29,3 +33,14 @@ def run_here(files: ExperimentFiles, submission: str, run_ids: Iterable[str]) ->
         raise SystemRefused(
             f"run {run_id} was interrupted: {latest.reason if latest else 'it could not begin'}"
         )
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Undo what a run changes in the environment, so that the next one starts with the same variables."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

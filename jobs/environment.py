@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cluster_profiles import env_values
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
 from ..store.layout import ExperimentFiles
@@ -30,7 +31,7 @@ def script_lines(profile: Profile, files: ExperimentFiles, submission: str, runs
     return [
         "set -e",
         *last_words.before_setup(files, submission, runs),
-        *_exports(profile),
+        *env_values.export_lines(profile.env),
         *profile.setup,
         *last_words.after_setup(),
     ]
@@ -75,10 +76,6 @@ def try_imports(report: str, folder: str, code_folder: str, *modules: str) -> No
     Path(report).write_text(json.dumps(_live(Path(code_folder)) if code_folder else []))
 
 
-def _exports(profile: Profile) -> list[str]:
-    return [f"export {key}={shlex.quote(value)}" for key, value in profile.env.items()]
-
-
 def _trial(
     files: ExperimentFiles, profile: Profile, given: Code, modules: Sequence[str], report: Path
 ) -> str:
@@ -87,7 +84,8 @@ def _trial(
     program = TRIAL.format(package=__package__)
     command = [sys.executable, "-u", "-c", program, str(report), folder or "", str(kept or ""), *modules]
     ready = f": > {shlex.quote(str(report.with_name('ready')))}"
-    return "\n".join(["set -e", *_exports(profile), *profile.setup, ready, f"exec {shlex.join(command)}"])
+    exports = env_values.export_lines(profile.env)
+    return "\n".join(["set -e", *exports, *profile.setup, ready, f"exec {shlex.join(command)}"])
 
 
 def _run(script: str) -> tuple[int | None, list[str]]:

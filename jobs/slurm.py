@@ -172,9 +172,9 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
         "signal_delay_s": profile.signal_seconds,
         "array_parallelism": profile.throttle or len(submission.runs),
         "stderr_to_stdout": True,
-        "srun_args": None if profile.cpus is None else [f"--cpus-per-task={profile.cpus}"],
+        "srun_args": _srun_arguments(profile),
         "additional_parameters": {
-            **dict(profile.sbatch or {}),
+            **{name.replace("-", "_"): value for name, value in profile.sbatch.items()},
             "hold": True,
             "requeue" if profile.requeue else "no-requeue": True,
         },
@@ -183,6 +183,15 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
     _check_lines({**given, **given["additional_parameters"]})
     minutes = None if profile.hours is None else math.ceil(profile.hours * 60)
     return {**given, "time": minutes, "wckey": None}  # None: say nothing, where submitit would
+
+
+def _srun_arguments(profile: Profile) -> list[str]:
+    """Return srun's options: the environment of the script is the run's, whatever sbatch's `export` says.
+
+    Without it srun takes `export` from the job (sbatch(1), "--export=NONE") and the run has no PATH.
+    """
+    cpus = [] if profile.cpus is None else [f"--cpus-per-task={profile.cpus}"]
+    return ["--export=ALL", *cpus]
 
 
 def _check_lines(values: Mapping[str, Any]) -> None:

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from ..cluster_profiles import sbatch_options, secret_values
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
 from ..slurm import scontrol
@@ -24,7 +27,7 @@ from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
 from . import canary as canaries
-from . import code, continuity, debug, environment, local, preconditions, slurm
+from . import code, continuity, debug, environment, local, preconditions, slurm, slurm_root
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment, Run
@@ -83,6 +86,7 @@ def submit(
     preconditions.check_variables(experiment.variables, known, experiment.document)
     if profile.cluster == "slurm":
         slurm.require(environ)
+        slurm_root.check_path(root)
     preconditions.check_writable(root)
     files = root.experiment(experiment.name)
     with _alone(files) as lock:
@@ -120,7 +124,11 @@ def submit(
         canary=None if submission.canary is None else chosen[0].name,
         kept=_kept(verdicts),
         no_longer_named=left,
-        warnings=(*preconditions.warnings(profile, environ), *told),
+        warnings=(
+            *preconditions.warnings(profile, environ),
+            *_profile_warnings(profile, root, experiment.variables),
+            *told,
+        ),
     )
 
 
@@ -188,6 +196,21 @@ def _prepared(
     return given, told
 
 
+def _profile_warnings(profile: Profile, root: Root, used: Iterable[str]) -> tuple[str, ...]:
+    """Return what is odd about a profile, the root and variables it is used with, but no reason to refuse."""
+    found = tuple(secret_values.warnings(profile))
+    if profile.cluster != "slurm":
+        return found
+    given = [name for name in used if name not in profile.env]
+    missing = sbatch_options.not_exported(profile.sbatch, given)
+    kept_back = tuple(
+        f"${{{name}}} of the specification may not be set in jobs, because of the profile's sbatch: "
+        f"{{export: {profile.sbatch['export']}}}; give it in env"
+        for name in missing
+    )
+    return (*found, *kept_back, *slurm_root.warnings(root))
+
+
 def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
     """See that what is to be sent once more can be; return what is worth a warning."""
     given = Code.of(submission)
@@ -196,6 +219,7 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
     if profile.cluster != "slurm":
         return ()
     slurm.require()
+    slurm_root.check_path(Root(files.path.parent))
     return environment.check(files, profile, given, code.user_modules(submission.runs))
 
 
@@ -231,11 +255,11 @@ def _profile_record(profile: Profile, used: Iterable[str], known: Mapping[str, s
     """Return the profile as the worker reads it.
 
     A local worker has its supervisor's environment, perhaps an older submitter's: the values of the
-    variables that the configs use travel with the submission.
+    variables that the configs use travel with the submission. Unlike those of `env` they are literal.
     """
     record = profile.model_dump(mode="json")
     if profile.cluster == "local":
-        record["env"] = {**(record.get("env") or {}), **{name: known[name] for name in used}}
+        record["variables"] = {name: known[name] for name in used if name not in profile.env}
     return record
 
 
@@ -293,13 +317,26 @@ def _groups(
             runs=runs,
             named=past[-1].named,
         )
-        groups.append((_recorded_profile(record), submission))
+        groups.append((_recorded_profile(record, files.name), submission))
     return groups
 
 
-def _recorded_profile(record: dict[str, Any]) -> Profile:
-    """Return the profile of a record; a local one's `env` may hold values that no profile may write."""
-    return Profile.model_validate(record if record["cluster"] == "slurm" else {**record, "env": {}})
+def _recorded_profile(record: Mapping[str, Any], experiment: str) -> Profile:
+    """Return the profile of a record; a local one's `env` may hold values that no profile may write.
+
+    Raises:
+        UserError: a key of it is not allowed any more.
+    """
+    keys = {key: value for key, value in record.items() if key != "variables"}
+    try:
+        return Profile.model_validate(keys if keys["cluster"] == "slurm" else {**keys, "env": {}})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the runs were sent with a profile that is not valid any more: {where}: {first['msg']}",
+            f"give another: alphagrid retry {experiment} … --profile NAME",
+        ) from error
 
 
 def _kept(verdicts: Mapping[str, Verdict]) -> dict[Verdict, tuple[str, ...]]:

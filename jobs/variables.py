@@ -9,13 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ..cluster_profiles.env_values import MALFORMED, VARIABLE
 from ..documents import Document
 from ..errors import UserError
 from ..problems import KeyPath, Problem, dotted
 from .overrides import Override
-
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-MALFORMED = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
 
 
 def variables_in(configs: Iterable[Mapping[Any, Any]]) -> list[str]:

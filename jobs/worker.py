@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from ..cluster_profiles import env_values
 from ..errors import SystemRefused, UserError
 from ..store import journal, locks, submissions
 from ..store.files import write_atomically
@@ -363,7 +364,7 @@ def _gave_up(lost: list[Attempt]) -> str:
 
 def _configuration(task: _Task) -> TrainingConfig:
     """Return the run's config, variables expanded as this node knows them; keep a copy beside the journal."""
-    os.environ.update(task.submission.profile.get("env") or {})
+    _set_variables(task)
     copy = {key: value for key, value in task.entry.config.items() if key != "stop"}
     content = json.dumps(copy, indent=1).encode()
     if not task.run.config.exists() or task.run.config.read_bytes() != content:
@@ -374,6 +375,19 @@ def _configuration(task: _Task) -> TrainingConfig:
     ):  # which runs what was imported to check it
         code.check_origin(task.files, task.submission.code_hash, code.user_modules([task.entry]))
     return config
+
+
+def _set_variables(task: _Task) -> None:
+    """Set the profile's variables in this process; on Slurm the job's script has done so, before `setup`.
+
+    Raises:
+        UserError: a value uses a variable that is not set.
+    """
+    if task.cluster == "slurm":
+        return
+    profile = task.submission.profile
+    os.environ.update(profile.get("variables") or {})
+    os.environ.update(env_values.expand(profile.get("env") or {}, os.environ))
 
 
 def _other_versions(earlier: list[Attempt], start: dict[str, Any]) -> str | None:

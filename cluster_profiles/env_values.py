@@ -1,0 +1,88 @@
+"""Values of a profile's `env`: `${NAME}` is expanded where a run runs; everything else is literal.
+
+Variables are set in the order in which they are written, so a value may use those before it. What only a
+shell would expand (`$NAME`, `$(…)`, backticks, a leading `~`) is refused, because it would stay as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+
+from ..errors import UserError
+from ..slurm.command import HIDDEN
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MALFORMED = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
+SHELL = re.compile(r"\$[A-Za-z_]\w*|\$\(|`|^~", re.ASCII)
+"""What a shell would expand, and nothing here does."""
+RESERVED_PREFIXES = (*HIDDEN, "SUBMITIT_")
+
+
+def check_name(name: str) -> str:
+    """Return the name of a variable as it is, if a profile may set it.
+
+    Raises:
+        ValueError: why not.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"'{name}' cannot name an environment variable")
+    if name.startswith(RESERVED_PREFIXES):
+        raise ValueError(
+            f"'{name}' changes what Slurm's commands do in the job; use a key of the profile or `sbatch`"
+        )
+    return name
+
+
+def check_value(text: str) -> str:
+    """Return a value as it is, if nothing in it looks as if a shell would expand it.
+
+    Raises:
+        ValueError: something does.
+    """
+    if MALFORMED.search(text):
+        raise ValueError("'${' must begin a variable, as in ${DATA_DIR}")
+    if found := SHELL.search(text):
+        raise ValueError(
+            f"'{found[0]}' is not expanded here, only ${{NAME}} is; use setup: [export NAME=…] for the rest"
+        )
+    return text
+
+
+def expand(env: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `env` with their values expanded from `environ` and from those before them.
+
+    Raises:
+        UserError: a variable is not set.
+    """
+    known, expanded = dict(environ), {}
+    for name, value in env.items():
+        if missing := [other for other in VARIABLE.findall(value) if other not in known]:
+            raise UserError(_unset(name, missing[0]), f"export {missing[0]}=… where the run runs")
+        known[name] = expanded[name] = VARIABLE.sub(lambda match: known[match[1]], value)
+    return expanded
+
+
+def export_lines(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield lines of bash that do the same as `expand` and export the result.
+
+    Where a variable is not set they end the script with exit code 1 and say which.
+    """
+    for name, value in env.items():
+        for other in dict.fromkeys(VARIABLE.findall(value)):
+            # The check is for exported variables, because bash has others of its own (UID, HOSTNAME).
+            is_exported = f'[[ $(declare -p {other} 2> /dev/null) == "declare -x"* ]]'
+            yield f"{is_exported} || {{ echo {shlex.quote(_unset(name, other))} >&2; exit 1; }}"
+        yield f"export {name}={_quoted(value)}"
+
+
+def _unset(name: str, missing: str) -> str:
+    return f"env.{name}: ${{{missing}}} is not set"
+
+
+def _quoted(value: str) -> str:
+    """Return a word of bash that expands the variables in a value and nothing else."""
+    parts = VARIABLE.split(value)  # literal text and names of variables by turns
+    words = [f'"${{{part}}}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part]
+    return "".join(words) or "''"

@@ -1,0 +1,40 @@
+"""Secrets that are written into a profile: submissions, job scripts and logs would keep them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .env_values import VARIABLE
+from .profile import Profile
+
+SECRET = re.compile(r"(?:.*_)?(?:KEY|TOKEN|SECRET)|.*PASSWORD.*", re.IGNORECASE)
+"""Match with `fullmatch`: names of variables that usually hold a secret."""
+ASSIGNMENT = re.compile(r"(?:^|[\s;&,(])([A-Za-z_]\w*)=(?![\"']?\$)(?=[^\s;&,)])", re.ASCII)
+"""A variable that is given a literal value, in a line of shell or in sbatch's `export`."""
+
+
+def literal_secrets(profile: Profile) -> list[tuple[str, str]]:
+    """Return which values that look like secrets a profile writes out: (key of the profile, variable)."""
+    found = [(f"env.{name}", name) for name, value in profile.env.items() if _is_literal(value)]
+    found += [("setup", name) for line in profile.setup for name in ASSIGNMENT.findall(line)]
+    found += [("sbatch.export", name) for name in ASSIGNMENT.findall(str(profile.sbatch.get("export", "")))]
+    return [(key, name) for key, name in dict.fromkeys(found) if SECRET.fullmatch(name)]
+
+
+def warnings(profile: Profile) -> Iterator[str]:
+    """Yield one sentence for each secret that a profile writes out, with what to write instead."""
+    for key, name in literal_secrets(profile):
+        yield (
+            f"profile {profile.name}: {key}: the value of {name} looks like a secret, and submissions and "
+            f"job scripts keep it; {advice(name)}"
+        )
+
+
+def advice(name: str) -> str:
+    """Return what to write in place of a secret."""
+    return f"export {name} where you submit, and write env: {{{name}: '${{{name}}}'}}"
+
+
+def _is_literal(value: str) -> bool:
+    return bool(value) and not VARIABLE.search(value)
