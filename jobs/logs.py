@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UserError
-from ..store.layout import ExperimentFiles
+from ..store.layout import JOB_ID, ExperimentFiles
 from . import attempts
 from .states import UNSURE, State
 
@@ -168,6 +168,8 @@ class _Watch:
 
 
 def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
+    if not JOB_ID.fullmatch(job_id):  # a journal may say anything
+        return []
     folder = files.submitit / run_id if cluster == "local" else files.submitit
     names = (f"{job_id}_0_log.out", f"{job_id}_0_log.err")
     return [folder / name for name in names if (folder / name).exists()]

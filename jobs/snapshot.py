@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import SystemRefused, UserError
 from ..store.files import sync_folder, write_atomically
-from ..store.layout import ExperimentFiles
+from ..store.layout import CODE_HASH, ExperimentFiles
 from .project import LARGEST_FILE, Project, shown
 
 HASH_DIGITS = 16
@@ -223,6 +223,8 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
 
 
 def _manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
+    if not CODE_HASH.fullmatch(code_hash):  # a journal may say anything
+        return None
     try:
         found: Manifest = json.loads(_manifest_path(files, code_hash).read_bytes())["files"]
     except FileNotFoundError:

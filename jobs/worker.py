@@ -25,7 +25,7 @@ from ..errors import SystemRefused, UserError
 from ..store import journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
-from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
@@ -200,6 +200,8 @@ def _is_settled(task: _Task) -> bool:
         return False
     if latest.submission == task.submission.id:
         return latest.end is not None
+    if not SUBMISSION_ID.fullmatch(str(latest.submission)):
+        return False
     try:
         newer = submissions.read(task.files.submissions / f"{latest.submission}.json")
     except (OSError, UserError):

@@ -18,9 +18,16 @@ EXPERIMENT_NAME = re.compile(r"(?!alphagrid\.db)[a-z0-9](?:[a-z0-9_-]|\.(?!\.))*
 """Match with `fullmatch`: a folder's name that can be neither a path, nor hidden, nor the database's."""
 RUN_ID = re.compile(r"[0-9a-f]{10}")
 SUBMISSION = re.compile(r"[^.].*\.json")
-JOURNAL = re.compile(r"journal-(\d{4,})\.jsonl")
-CHECKPOINT = re.compile(r"checkpoint-(\d{10,})-(\d{4,})-[0-9a-f]{8}\.pt")
-TORN_CHECKPOINT = re.compile(r"\.checkpoint-\d{10,}-\d{4,}\.tmp")
+SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""The name of a submission's file, without its ending."""
+JOB_ID = re.compile(r"[0-9]{1,18}(?:_[0-9]{1,18})?")
+"""A job of Slurm, a task of an array, or a process of this machine."""
+CODE_HASH = re.compile(r"[0-9a-f]{8,64}")
+_ATTEMPT = r"([0-9]{4}|[1-9][0-9]{4,8})"
+_STEP = r"([0-9]{10}|[1-9][0-9]{10,17})"
+JOURNAL = re.compile(rf"journal-{_ATTEMPT}\.jsonl")
+CHECKPOINT = re.compile(rf"checkpoint-{_STEP}-{_ATTEMPT}-[0-9a-f]{{8}}\.pt")
+TORN_CHECKPOINT = re.compile(rf"\.checkpoint-{_STEP}-{_ATTEMPT}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,13 @@ class ExperimentFiles:
         return self.path / "code"
 
     def run(self, run_id: str) -> RunFiles:
-        """Return the files of a run, whether they exist or not."""
+        """Return the files of a run, whether they exist or not.
+
+        Raises:
+            UserError: the id is none, and could be a path to somewhere else.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            raise UserError(f"{run_id!r} is not the id of a run", "run `alphagrid store check`")
         return RunFiles(self.path / run_id)
 
     def runs(self) -> list[RunFiles]:
@@ -120,7 +133,13 @@ class Root:
         return self.path / ".supervisor"
 
     def experiment(self, name: str) -> ExperimentFiles:
-        """Return the files of an experiment, whether they exist or not."""
+        """Return the files of an experiment, whether they exist or not.
+
+        Raises:
+            UserError: the name is none, and could be a path to somewhere else.
+        """
+        if not EXPERIMENT_NAME.fullmatch(name):
+            raise UserError(f"{name!r} is not the name of an experiment", "run `alphagrid status`")
         return ExperimentFiles(self.path / name)
 
     def experiments(self) -> list[ExperimentFiles]:

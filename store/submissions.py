@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from re import Pattern
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..errors import SystemRefused, UserError
 from .files import write_atomically
-from .layout import SUBMISSION, ExperimentFiles
+from .layout import (
+    CODE_HASH,
+    EXPERIMENT_NAME,
+    JOB_ID,
+    RUN_ID,
+    SUBMISSION,
+    SUBMISSION_ID,
+    ExperimentFiles,
+)
+
+
+def _like(pattern: Pattern[str], what: str) -> AfterValidator:
+    """Return a check that a text matches a pattern: it becomes part of a path, or an argument of scancel."""
+
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"{text[:60]!r} is not {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+RunId = Annotated[str, _like(RUN_ID, "the id of a run")]
+SubmissionId = Annotated[str, _like(SUBMISSION_ID, "the id of a submission")]
+ExperimentName = Annotated[str, _like(EXPERIMENT_NAME, "the name of an experiment")]
+JobId = Annotated[str, _like(JOB_ID, "the id of a job")]
+CodeHash = Annotated[str, _like(CODE_HASH, "the hash of a code snapshot")]
 
 
 class _Manifest(BaseModel):
@@ -32,7 +59,7 @@ class Title(_Manifest):
 class RunEntry(Title):
     """One run that a submission sends."""
 
-    id: str
+    id: RunId
     config: dict[str, Any]
     """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
     fresh: bool = False
@@ -43,7 +70,7 @@ class JobRef(_Manifest):
     """A job that was given to a cluster; ids are reused, so the time belongs to the identity."""
 
     cluster: Literal["slurm", "local", "debug"]
-    job_id: str
+    job_id: JobId
     submitted: float
     """Unix time."""
 
@@ -51,10 +78,10 @@ class JobRef(_Manifest):
 class Submission(_Manifest):
     """One call of `submit` or `retry`."""
 
-    id: str
+    id: SubmissionId
     created: float
     """Unix time."""
-    experiment: str
+    experiment: ExperimentName
     profile: dict[str, Any]
     """The resolved profile, its name and cluster included."""
     site: str | None = None
@@ -64,7 +91,7 @@ class Submission(_Manifest):
 
     Where there is a path and no `code_hash`, the submission is older than snapshots: it is the live folder.
     """
-    code_hash: str | None = None
+    code_hash: CodeHash | None = None
     """The snapshot; None where no workload is the users' own."""
     code_source: str | None = None
     """The live folder that `code_path` is a copy of."""
@@ -75,14 +102,23 @@ class Submission(_Manifest):
     code_change_allowed: bool = False
     """Whether runs may go on with other code than that of their earlier attempts."""
     runs: list[RunEntry]
-    named: dict[str, Title]
+    named: dict[RunId, Title]
     """All runs that the specification names, also those not sent, by id and in its order."""
-    jobs: dict[str, JobRef] = {}
+    jobs: dict[RunId, JobRef] = {}
     """By run id; filled in once the cluster has accepted the jobs."""
     refusal: str | None = None
     """Why the cluster did not accept the jobs of those runs that have none."""
-    canary: str | None = None
+    canary: RunId | None = None
     """The run, the first, that has to reach an evaluation before the others may start; None to let all go."""
+
+    @model_validator(mode="after")
+    def _check_code_path(self) -> Self:
+        """Refuse a folder outside the snapshot that it belongs to."""
+        if self.code_hash is not None and self.code_path is not None:
+            path = PurePosixPath(self.code_path)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"code_path: {self.code_path[:60]!r} is not inside the snapshot")
+        return self
 
 
 def new_id(now: float) -> str:
