@@ -5,7 +5,6 @@ Nothing heavy is imported here; each command imports what it needs when it runs.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from enum import StrEnum
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import UserError
+from .printable import json_text, visible
 
 if TYPE_CHECKING:
     from .jobs.status import RunStatus
@@ -541,7 +541,7 @@ def data_check(
         progress.start(sum(dataset.days.values()))
         wrong = differing(dataset, progress.advance)
     for shard in wrong:
-        typer.echo(f"{folder / shard}: not what was written")
+        typer.echo(visible(f"{folder / shard}: not what was written"))
     if wrong:
         raise typer.Exit(CHECK_FAILED)
     terminal.say(f"all {len(dataset.shards)} shards are as they were written")
@@ -607,7 +607,7 @@ def store_check(as_json: JsonOption = False, root: RootOption = None) -> None:
     else:
         for finding in findings:
             at = "" if finding.offset is None else f", byte {finding.offset}"
-            typer.echo(f"{finding.experiment}/{finding.file}{at}: {finding.reason}")
+            typer.echo(visible(f"{finding.experiment}/{finding.file}{at}: {finding.reason}"))
         from .terminal import say
 
         say(f"{len(findings)} findings" if findings else "journals and index agree; nothing is damaged")
@@ -653,7 +653,7 @@ def _select(
 
 
 def _print_json(value: Any, indent: int | None = None) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False, ensure_ascii=False, indent=indent) + "\n")
+    sys.stdout.write(json_text(value, indent) + "\n")
 
 
 def _print_plan(experiment: Any, profile: Any, canary: bool, as_json: bool) -> None:

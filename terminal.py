@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import UserError
+from .printable import uncoloured, visible, visible_lines
 
 if TYPE_CHECKING:
     from .analysis.tables import Table as ReportTable
@@ -68,16 +69,16 @@ URGENCY = (
 
 
 def say(line: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(line + "\n")
+    """Write a line to standard error; what a terminal would act on is written as escapes."""
+    sys.stderr.write(visible(line) + "\n")
 
 
 def show_error(error: UserError) -> None:
     """Write what was wrong, and what to do about it."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(Text("error: ", style="bold red") + Text(error.message))
+    console.print(Text("error: ", style="bold red") + Text(visible_lines(error.message)))
     if error.hint:
-        console.print(Text("hint: ", style="bold") + Text(error.hint))
+        console.print(Text("hint: ", style="bold") + Text(visible_lines(error.hint)))
 
 
 def show(*views: RenderableType) -> None:
@@ -93,10 +94,10 @@ def tell(*views: RenderableType) -> None:
 def experiments_table(found: Sequence[ExperimentStatus], root: Path) -> RenderableType:
     """Return one line an experiment."""
     if not found:
-        return Text(f"no experiments under {root}")
+        return _text(f"no experiments under {root}")
     table = _table("", ["experiment", "runs", "states"], right=(1,))
     for one in found:
-        table.add_row(one.experiment, str(len(one.runs)), _counts(one.counts))
+        table.add_row(_text(one.experiment), str(len(one.runs)), _counts(one.counts))
     return table
 
 
@@ -111,8 +112,8 @@ def status_view(
     more = [Text(f"and {hidden} more (--all shows them)", style="dim")] if hidden else []
     table = _Runs(found.experiment, runs, time.time() if now is None else now)
     files = ", ".join(found.damaged)
-    damage = [Text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
-    notes = [Text(f"note: {note}", style="yellow") for note in found.notes]
+    damage = [_text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
+    notes = [_text(f"note: {note}", style="yellow") for note in found.notes]
     return Group(table, *more, *(damage if files else []), *notes, _counts(found.counts))
 
 
@@ -140,8 +141,8 @@ def report_table(table: ReportTable) -> RenderableType:
     right = tuple(index for index, flag in enumerate(table.right) if flag)
     view = _table(table.title, table.columns, right)
     for row in table.shown:
-        view.add_row(*map(Text, row))
-    return Group(view, *(Text(note, style="dim") for note in table.notes), Text(""))
+        view.add_row(*map(_text, row))
+    return Group(view, *(_text(note, style="dim") for note in table.notes), Text(""))
 
 
 def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
@@ -149,7 +150,7 @@ def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
     table = _table(f"{plan['experiment']} (nothing was sent)", ["id", "run", "baseline", "params"])
     for run in plan["runs"][:MOST_PLANNED]:
         params = ", ".join(f"{key}={value}" for key, value in run["params"].items())
-        table.add_row(run["id"], run["name"], run["baseline"] or "", Text(params))
+        table.add_row(run["id"], _text(run["name"]), _text(run["baseline"] or ""), _text(params))
     hidden = len(plan["runs"]) - MOST_PLANNED
     more = [Text(f"and {hidden} more (--json lists them)", style="dim")] if hidden > 0 else []
     hours = "no limit" if plan["gpu_hours"] is None else f"{plan['gpu_hours']:g}"
@@ -165,7 +166,7 @@ def profiles_table(profiles: Iterable[Any]) -> RenderableType:
     table = _table("", ["profile", "cluster", "asks for"])
     for profile in profiles:
         settings = profile.model_dump(exclude_defaults=True, exclude={"name", "cluster"})
-        table.add_row(profile.name, profile.cluster, _settings(settings))
+        table.add_row(_text(profile.name), profile.cluster, _text(_settings(settings)))
     return table
 
 
@@ -175,7 +176,7 @@ def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
     for setting in described:
         value = "" if setting.value is None else str(setting.value)
         origin = "default" if setting.place is None else str(setting.place)
-        table.add_row(setting.key, Text(value), Text(origin, style="dim"))
+        table.add_row(setting.key, _text(value), _text(origin, style="dim"))
     return table
 
 
@@ -184,9 +185,9 @@ def check_view(checked: Checked) -> RenderableType:
     version = f" (Slurm {checked.version})" if checked.version else ""
     table = _table(f"{checked.profile} on {checked.cluster}{version}", ["", "verdict", ""])
     for finding in checked.findings:
-        advice = Text(f"; {finding.advice}" if finding.advice else "", style="dim")
+        advice = _text(f"; {finding.advice}" if finding.advice else "", style="dim")
         verdict = Text(finding.verdict, style=VERDICT_STYLES[finding.verdict])
-        table.add_row(finding.check, verdict, Text(finding.said) + advice)
+        table.add_row(finding.check, verdict, _text(finding.said) + advice)
     return table
 
 
@@ -225,7 +226,7 @@ def _follow(
     view: Callable[[ExperimentStatus, int], RenderableType],
     transient: bool,
 ) -> ExperimentStatus:
-    console = Console(stderr=transient)
+    console = Console(stderr=transient, markup=False, emoji=False)
     if not console.is_terminal:
         found = _until_quiet(look, lambda _: None)
         if not transient:
@@ -259,7 +260,8 @@ class _Console(Console):
 
 
 def _console(terminal: bool, stderr: bool = False) -> Console:
-    return _Console(stderr=stderr, highlight=False, width=None if terminal else WIDTH_IN_A_PIPE)
+    width = None if terminal else WIDTH_IN_A_PIPE
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def _print(console: Console, views: Iterable[RenderableType]) -> None:
@@ -270,11 +272,11 @@ def _print(console: Console, views: Iterable[RenderableType]) -> None:
 def _cause(cause: Cause) -> RenderableType:
     """Return how many runs have a cause in common, which, where, and what one of them said last."""
     count = f"{len(cause.runs)} {cause.state}: "
-    head = Text("\n") + Text(count, style=STYLES[cause.state]) + Text(cause.reason)
+    head = Text("\n") + Text(count, style=STYLES[cause.state]) + _text(cause.reason)
     where = f"; on {_some(cause.hosts)}" if cause.hosts else ""
-    log = [Text(f"  │ {line}", style="dim") for line in cause.log]
-    title = [Text(f"  the end of the log of {cause.runs[0]}:", style="dim")] if log else []
-    return Group(head, Text(f"  {_some(cause.runs)}{where}"), *title, *log)
+    log = [Text(f"  │ {uncoloured(line)}", style="dim") for line in cause.log]
+    title = [_text(f"  the end of the log of {cause.runs[0]}:", style="dim")] if log else []
+    return Group(head, _text(f"  {_some(cause.runs)}{where}"), *title, *log)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -283,14 +285,31 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Return a text of unknown origin on one line; Rich takes no markup from it, nor a terminal commands."""
+    return Text(visible(text), style=style)
+
+
 def _table(title: str, columns: Sequence[str], right: Container[int] = ()) -> Table:
     """Return an empty table; where room is short its first column is kept whole, and headers wrap."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    columns = [visible(column) for column in columns]
+    table = Table(
+        title=_text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index in right else "left"
         least = max(map(len, column.split()), default=1)
         table.add_column(
-            column, justify=justify, header_style="dim", overflow="fold", no_wrap=index == 0, min_width=least
+            Text(column),
+            justify=justify,
+            header_style="dim",
+            overflow="fold",
+            no_wrap=index == 0,
+            min_width=least,
         )
     return table
 
@@ -308,7 +327,7 @@ class _Column:
 
 
 STATUS_COLUMNS = (
-    _Column("run", lambda run, now: run.name, right=False),
+    _Column("run", lambda run, now: _text(run.name), right=False),
     _Column("state", lambda run, now: Text(run.state, style=STYLES[run.state]), right=False),
     _Column("step", lambda run, now: f"{run.step:,}"),
     _Column("done", lambda run, now: f"{run.percent_done:.0f} %"),
@@ -318,7 +337,7 @@ STATUS_COLUMNS = (
     _Column("ETA", lambda run, now: "" if run.eta_seconds is None else _duration(run.eta_seconds)),
     _Column("tries", lambda run, now: str(run.attempts), from_width=90),
     _Column("checkpoint", lambda run, now: _checkpoint(run), from_width=110),
-    _Column("why", lambda run, now: Text(run.reason or "", style="dim"), right=False, is_cut=True),
+    _Column("why", lambda run, now: _text(run.reason or "", style="dim"), right=False, is_cut=True),
 )
 
 

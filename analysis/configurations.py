@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..printable import visible
 from .data import RunData
 from .methods import UNTOLD, canonical, method_names, told_apart, without
 
@@ -71,7 +72,7 @@ def configurations(runs: Sequence[RunData]) -> list[Configuration]:
         groups.setdefault(_identity(run), []).append(run)
     labels = _labels(list(groups.values()), varying_axes(runs))
     return [
-        Configuration(label, group[0].baseline, _without_seed(group[0]), tuple(group))
+        Configuration(visible(label), group[0].baseline, _without_seed(group[0]), tuple(group))
         for label, group in zip(labels, groups.values(), strict=True)
     ]
 
@@ -79,8 +80,8 @@ def configurations(runs: Sequence[RunData]) -> list[Configuration]:
 def value_label(value: Any, position: int) -> str:
     """Return an axis value as short text."""
     if isinstance(value, dict):
-        return str(value.get("name", f"#{position + 1}"))
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+        return visible(str(value.get("name", f"#{position + 1}")))
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else visible(str(value))
 
 
 def _labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..printable import file_name, visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.text import Text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 """Okabe and Ito's colours, told apart with every common colour blindness (their yellow darkened)."""
@@ -50,17 +54,52 @@ class Figure:
     caption: str
     draw: Callable[[], Canvas]
 
+    @property
+    def file(self) -> str:
+        """The name of its files, without their ending."""
+        return file_name(self.name)
+
     def save(self, folder: Path) -> list[Path]:
-        """Write NAME.svg and NAME.png; the same data give the same bytes."""
+        """Write its .svg and .png; the same data give the same bytes."""
         from matplotlib import rc_context
 
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{self.name}.svg", folder / f"{self.name}.png"]
+        paths = [folder / f"{self.file}.svg", folder / f"{self.file}.png"]
         with rc_context(cast(Any, LOOK)):
             canvas = self.draw()
+            take_literally(canvas)
             canvas.savefig(paths[0], metadata={"Date": None, "Creator": "alphagrid"})
             canvas.savefig(paths[1], dpi=160, metadata={"Software": "alphagrid"})
         return paths
+
+
+def take_literally(canvas: Canvas) -> None:
+    """Have a figure show its texts as they are: names and values may look like TeX (`$…$`) or control it."""
+    from matplotlib.text import Text
+
+    own: set[int] = set()
+    for axes in canvas.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            own.update(id(text) for text in _texts_of_matplotlib(axis))
+    for text in canvas.findobj(Text):
+        if isinstance(text, Text) and id(text) not in own:
+            text.set_parse_math(False)
+            text.set_text(visible(text.get_text(), keep="\n"))
+
+
+def _texts_of_matplotlib(axis: Axis) -> list[Text]:
+    """Return the texts of an axis that matplotlib writes itself, such as powers of ten.
+
+    Labels that we give it are written when the figure is drawn: they are made visible then.
+    """
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    formatter = axis.get_major_formatter()
+    texts = [axis.get_offset_text(), *axis.get_ticklabels(minor=True)]
+    if not isinstance(formatter, FixedFormatter | FuncFormatter):
+        return [*texts, *axis.get_ticklabels()]
+    axis.set_major_formatter(FuncFormatter(lambda value, place: visible(formatter(value, place))))
+    return texts
 
 
 Beside = Literal["outside right upper", "outside upper left"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SystemRefused
+from ..printable import file_name, markdown_prose
 from .budget import Outcome
 from .comparison import Comparison, ReportData
 from .data import RunData
@@ -122,15 +123,16 @@ def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]
 
 def _write_csv(table: Table, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    path = folder / f"{table.name}.csv"
+    path = folder / f"{file_name(table.name)}.csv"
     path.write_text(as_csv(table), encoding="utf-8")
     return path
 
 
 def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
-    blocks = [f"# {data.experiment.experiment}\n", *(f"> {warning}\n" for warning in warnings(data))]
+    blocks = [f"# {markdown_prose(data.experiment.experiment)}\n"]
+    blocks += [f"> {markdown_prose(warning)}\n" for warning in warnings(data)]
     for part in parts:
-        blocks += [f"## {part.title}\n", *_part_markdown(part)]
+        blocks += [f"## {markdown_prose(part.title)}\n", *_part_markdown(part)]
     return "\n".join(blocks)
 
 
@@ -139,13 +141,14 @@ def _part_markdown(part: _Part) -> list[str]:
     images = {figure.name: _picture(figure) for figure in part.figures}
     blocks = []
     for table in part.tables:
-        heading = [] if table.title == part.title else [f"### {table.title}\n"]
+        heading = [] if table.title == part.title else [f"### {markdown_prose(table.title)}\n"]
         blocks += [*heading, *filter(None, [images.pop(table.name, None)]), as_markdown(table, level=0)]
     return [*images.values(), *blocks]
 
 
 def _picture(figure: Figure) -> str:
-    return f"![{figure.title}](figures/{figure.name}.svg)\n\n{figure.caption}\n"
+    title, caption = markdown_prose(figure.title), markdown_prose(figure.caption)
+    return f"![{title}](figures/{figure.file}.svg)\n\n{caption}\n"
 
 
 def _budget_json(comparison: Comparison) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..printable import csv_cell, markdown, markdown_prose
+
 Cell = str | int | float | None
 
 
@@ -85,22 +87,25 @@ def _is_moderate(value: float) -> bool:
 
 
 def as_csv(table: Table) -> str:
-    """Return the raw rows as CSV with a header, lines ended by line feeds; nothing is an empty field."""
+    """Return the raw rows as CSV with a header, lines ended by line feeds; nothing is an empty field.
+
+    Texts that a spreadsheet would run as a formula get a quote before them; numbers are numbers.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.raw_columns)
-    writer.writerows(table.rows)
+    for row in (table.raw_columns, *table.rows):
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()
 
 
 def as_markdown(table: Table, level: int = 2) -> str:
     """Return title (with level 0: none), table and notes as GitHub's Markdown."""
     rule = ["---:" if right else "---" for right in table.right]
-    title = [f"{'#' * level} {table.title}", ""] if level else []
+    title = [f"{'#' * level} {markdown_prose(table.title)}", ""] if level else []
     lines = [*title, _line(table.columns), _line(rule)]
     lines += [_line(row) for row in table.shown]
     for note in table.notes:
-        lines += ["", f"*{_escape(note)}*"]
+        lines += ["", f"*{markdown_prose(note)}*"]
     return "\n".join(lines) + "\n"
 
 
@@ -109,8 +114,4 @@ def _is_numeric(cells: Sequence[Cell]) -> bool:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+    return "| " + " | ".join(map(markdown, cells)) + " |"
