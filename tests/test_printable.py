@@ -102,7 +102,9 @@ class Reader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text, self.tags, self.cells = "", [], []
+        self.text = ""
+        self.tags: list[str] = []
+        self.cells: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
