@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UserError
+from ..printable import visible
 from ..store.layout import JOB_ID, ExperimentFiles
 from . import attempts
 from .states import UNSURE, State
@@ -176,7 +177,7 @@ def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> l
 
 
 def _title(path: Path) -> str:
-    return f"==> {path} <==\n"
+    return f"==> {visible(str(path))} <==\n"
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:
