@@ -107,6 +107,11 @@ def _texts_of_matplotlib(axis: Axis) -> list[Text]:
     return texts
 
 
+def legend_label(text: str) -> str:
+    """Return a name as the label of a line; matplotlib leaves what begins with `_` out of legends."""
+    return f" {text}" if text.startswith("_") else text
+
+
 Beside = Literal["outside right upper", "outside upper left"]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .comparison import ReportData
 from .configurations import Configuration
 from .data import RunData
-from .figures import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside
+from .figures import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
 from .statistics import Summary
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
 
 def _draw(axes: Axes, line: Line, configuration: Configuration, style: Style, drawstyle: Any) -> None:
     look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
-    label = configuration.label if style.named else None
+    label = legend_label(configuration.label) if style.named else None
     axes.plot(
         line.xs,
         line.means,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .figures import COLOURS, DASHES, common_legend, panels, plain_log
+from .figures import COLOURS, DASHES, common_legend, legend_label, panels, plain_log
 from .regret import Method, Task, Trial
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _line(axes: Axes, method: Method, place: int, of: int) -> None:
         markersize=5,
         elinewidth=1.1,
         capsize=2.5,
-        label=method.name,
+        label=legend_label(method.name),
         zorder=3,
     )
 

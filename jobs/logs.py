@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UserError
+from ..printable import visible
 from ..store.files import has_not_arrived, open_file
 from ..store.layout import JOB_ID, ExperimentFiles
 from ..store.messages import shortened
@@ -183,7 +184,7 @@ def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> l
 
 
 def _title(path: Path) -> str:
-    return f"==> {path} <==\n"
+    return f"==> {visible(str(path))} <==\n"
 
 
 def _chunks(path: Path, offset: int) -> Iterator[bytes]:

@@ -141,6 +141,7 @@ def test_a_submission_that_a_journal_names_is_not_read_outside(root: Root) -> No
 
 def test_a_snapshot_that_a_journal_names_is_not_read_outside(root: Root) -> None:
     files = root.experiment("exp")
+    files.code.mkdir()
     (root.path / "x.json").write_text(json.dumps({"files": {"a.py": ["file", "1", 1, True]}}))
     assert snapshot.changed(files, "../../x", "0" * 16) == ["snapshot ../../x (it is gone)"]
 

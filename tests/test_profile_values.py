@@ -1,5 +1,6 @@
 """Values of a profile that would change how sbatch, srun or a shell see a job: refused, or handled."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from alphagrid.cluster_profiles.check import secrets
 from alphagrid.cluster_profiles.loader import Profile, load_profile
 from alphagrid.errors import UserError
 from alphagrid.jobs import slurm, slurm_root
+from alphagrid.jobs.submission import retry
 from alphagrid.store.layout import Root
 from alphagrid.store.submissions import Submission
 from hypothesis import given
@@ -209,6 +211,20 @@ def test_a_run_whose_variable_is_missing_fails_with_its_name(
     lab.submit(5, cluster=cluster)
     lab.until_all_are("failed")
     assert "env.DATA: ${NOWHERE} is not set" in str(lab.reasons()[0])
+
+
+def test_a_profile_of_an_older_submission_that_is_refused_now_says_what_to_do(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "profile", lambda _: load_profile("debug"))
+    lab.submit(5, cluster="debug")
+    (path,) = lab.files.submissions.glob("*.json")
+    content = json.loads(path.read_text())
+    content["profile"]["sbatch"] = {"quiet": True}  # as an older version would have taken it
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"sbatch\.quiet.*alphagrid reads what sbatch prints") as refused:
+        retry(lab.root, "exp", list(lab.states()), fresh=True)
+    assert "--profile NAME" in str(refused.value.hint)
 
 
 # Secrets

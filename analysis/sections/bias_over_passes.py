@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..batch_bias import PARTS, Part, Span, spans
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import COLOURS, Figure, legend_beside, new_canvas
+from ..figures import COLOURS, Figure, legend_beside, legend_label, new_canvas
 from ..statistics import Summary
 from ..tables import Cell, Table
 
@@ -96,7 +96,7 @@ def _panel(axes: Axes, found: list[tuple[Configuration, list[Span]]], part: Part
             color=COLOURS[place],
             markersize=5,
             capsize=2.5,
-            label=configuration.label,
+            label=legend_label(configuration.label),
         )
     axes.axhline(0, color="#444444", linewidth=1)
     ticks = [2**power for power in range(1 + math.floor(math.log2(max(of[-1].last for _, of in found))))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..figures import COLOURS, DASHES, Figure, legend_beside, new_canvas, thousands
+from ..figures import COLOURS, DASHES, Figure, legend_beside, legend_label, new_canvas, thousands
 from ..tables import Cell, Table
 from ..targets import Target, first_within, target_of
 
@@ -151,7 +151,7 @@ def _panel(axes: Axes, configuration: Configuration, target: Target | None) -> N
             [loss for _, loss in points],
             color=COLOURS[place],
             linestyle=DASHES[place],
-            label=split,
+            label=legend_label(split),
         )
     losses = [loss for points in curves.values() for _, loss in _after_the_first(points)]
     if target is not None and min(losses) < NEAR * target.validation:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
 from ..crossings import Crossing, Field, fields, percent_text
-from ..figures import COLOURS, Figure, common_legend, panels, plain_log
+from ..figures import COLOURS, Figure, common_legend, legend_label, panels, plain_log
 from ..tables import Cell, Table, decimals_to_differ
 from .budget import loss_text
 
@@ -155,5 +155,5 @@ def _point(axes: Axes, one: Crossing, x: float, place: int, highest: float) -> N
         color=COLOURS[place % len(COLOURS)],
         markersize=7,
         capsize=3,
-        label=None if beyond else one.method,
+        label=None if beyond else legend_label(one.method),
     )
