@@ -62,6 +62,13 @@ class Slurm:
         """What a command (sbatch, squeue, ...) printed; raises CalledProcessError if it failed."""
         return output(list(command), self.variables)
 
+    def queue_of(self, experiment: str) -> dict[str, str]:
+        """Why each job of an experiment waits, by its id; jobs are called `<experiment>.<submission>`."""
+        listed = self.run("squeue", "--array", "--noheader", "--format=%F|%K|%r|%j")
+        lines = [line.split("|") for line in listed.splitlines()]
+        own = [line for line in lines if line[-1].rpartition(".")[0] == experiment]
+        return {array if task == "N/A" else f"{array}_{task}": why for array, task, why, _ in own}
+
     def clear(self) -> None:
         """Cancel every job, and wait until the queue is empty."""
         self.run("scancel", "--full", "--user=root")

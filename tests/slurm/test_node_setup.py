@@ -118,9 +118,10 @@ def seconds(slurm: Any, job: str) -> int:
 
 
 def accounted(slurm: Any, job: str, column: str) -> list[str]:
-    listed = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--name=nodes")
-    found: str = slurm.run(*listed, f"--jobs={job}", f"--format={column}")
-    return found.splitlines()
+    listed = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates")
+    found: str = slurm.run(*listed, f"--jobs={job}", f"--format=jobname,{column}")
+    lines = [line.partition("|") for line in found.splitlines()]
+    return [told for name, _, told in lines if name.startswith("nodes.")]
 
 
 def test_a_failing_module_load_ends_jobs_in_seconds_with_its_reason(
@@ -135,7 +136,7 @@ def test_a_failing_module_load_ends_jobs_in_seconds_with_its_reason(
         assert "command not found" in experiment.call("logs", "nodes", run["name"]).stdout
     until(lambda: endings(slurm, experiment.job()) == {"FAILED"}, "FAILED in accounting")
     assert seconds(slurm, experiment.job()) < 30
-    until(lambda: slurm.run("squeue", "--noheader", "--name=nodes") == "", "nothing is queued")
+    until(lambda: slurm.queue_of("nodes") == {}, "nothing is queued")
     experiment.profile()
     assert "sent 2 runs" in experiment.submit()
     experiment.wait(all_in("completed"))
@@ -169,7 +170,7 @@ def test_an_import_that_fails_here_is_refused_before_anything_is_sent(
     refused = experiment.call("submit", "spec.yaml")
     assert refused.returncode == 2
     assert "ImportError: nor has this machine" in refused.stderr
-    assert slurm.run("squeue", "--noheader", "--name=nodes") == ""
+    assert slurm.queue_of("nodes") == {}
     assert not list((experiment.folder / "runs" / "nodes").glob("submissions/*"))
 
 

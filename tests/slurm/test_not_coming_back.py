@@ -58,7 +58,7 @@ def by_trouble(lab: Experiment) -> dict[str, dict[str, Any]]:
 
 def stays(slurm: Slurm, lab: Experiment, state: str) -> None:
     """Whatever Slurm may still do, nothing of the experiment is in the queue, and `submit` sends nothing."""
-    until(lambda: not slurm.run("squeue", "--noheader", "--name", lab.name).strip())
+    until(lambda: not slurm.queue_of(lab.name))
     assert "sent 0 runs" in lab.submit()
     assert {run["state"] for run in lab.runs()} == {state}
 

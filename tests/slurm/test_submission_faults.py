@@ -76,9 +76,8 @@ class Case:
 
     def queued(self) -> dict[str, str]:
         """Why each job in the queue waits, by its id."""
-        listed = self.slurm.run("squeue", "--array", "--noheader", f"--name={self.name}", "--format=%F|%K|%r")
-        lines = [line.split("|") for line in listed.splitlines()]
-        return {number if task == "N/A" else f"{number}_{task}": why for number, task, why in lines}
+        found: dict[str, str] = self.slurm.queue_of(self.name)
+        return found
 
     def assert_whole(self) -> None:
         """Every run has one job, which is in the queue and not held, and nothing else is there."""

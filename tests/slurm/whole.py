@@ -58,9 +58,7 @@ def assert_sent(experiment: Experiment, slurm: Slurm, jobs: int = 1) -> None:
     written = [(run_id, job.job_id) for submission in sent for run_id, job in submission.jobs.items()]
     assert set(Counter(run_id for run_id, _ in written).values()) == {jobs}
     # accounting has a job's comment once it has ended, which is a moment after its run has
-    until(
-        lambda: not slurm.run("squeue", "--noheader", f"--name={experiment.name}").strip(), "all have ended"
-    )
+    until(lambda: not slurm.queue_of(experiment.name), "all have ended")
     expected = Counter(job for _, job in written)
     until(lambda: Counter(jobs_given(experiment, slurm)) == expected, f"Slurm was given {expected}")
 
