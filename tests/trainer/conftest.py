@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def train_run(tmp_path: Path) -> TrainRun:
         stop_request: StopRequest | None = None,
         now: Callable[[], float] | None = None,
     ) -> Trained:
-        run = Root(tmp_path).experiment("test").run(name)
+        run = Root(tmp_path).experiment("test").run(hashlib.sha256(name.encode()).hexdigest()[:10])
         run.path.mkdir(parents=True, exist_ok=True)
         number = len(run.journals()) + 1
         journal = Journal.create(run.journal(number))
