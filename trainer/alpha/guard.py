@@ -9,7 +9,8 @@ computed the gradient:
   Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
 
 What is off is looked at again along another direction, from parameters a little aside: there no unit sits
-exactly on the kink of its activation. Only what is off both times is reported.
+exactly on the kink of its activation. Only what is off both times is reported. A loss that draws random
+numbers is not checked: its values differ from pass to pass.
 """
 
 from __future__ import annotations
@@ -155,7 +156,10 @@ class Guard:
         fused: bool,
         number: int,
     ) -> Findings | None:
-        """Compare along a test direction; return None where loss or gradient are not finite."""
+        """Compare along a test direction.
+
+        Return None where loss or gradient are not finite, or where the loss draws random numbers.
+        """
         vector = self._direction(gradient, number)
         expected = float(inner(vector, gradient))
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
@@ -163,6 +167,9 @@ class Guard:
         precision = Precision()  # type: ignore[no-untyped-call]
         with torch.no_grad(), precision:
             again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
+            losses = self._losses(again, parts)
+        if losses is None:
+            return None
         tolerance = Tolerance.of(precision.rounding)
         step = tolerance.step / 4 ** (number - 1)  # the second look is closer
         line = Watched.of(self._router.line(vector, step))
@@ -173,7 +180,6 @@ class Guard:
         seen = line.seen[-len(parts) :]
         moved_outputs = self._differences(parts, vector, step)
 
-        losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
         size = _mean([of.abs() for of in losses], parts)
         terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
         by_differences = _mean(self._slopes(again, moved_outputs, parts), parts)
@@ -227,6 +233,14 @@ class Guard:
             return accumulate(self._model, self._loss, parts)
 
         return self._replayed(passed), _take_gradient(self._parameters)
+
+    def _losses(self, outputs: list[Tensor], parts: list[Batch]) -> list[Tensor] | None:
+        """Return the losses of each chunk; None if the loss draws random numbers, and no passes agree."""
+        generators = self._router.generators
+        with generators.preserved():
+            start = generators.state()
+            losses = [self._loss.values(z, part["targets"]) for z, part in zip(outputs, parts, strict=True)]
+            return None if generators.drawn_since(start) else losses
 
     @torch.no_grad()
     def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
