@@ -344,7 +344,7 @@ def _explain(task: _Task, error: BaseException, number: int, writer: Journal) ->
         log.error("%s", error)
         hint = getattr(error, "hint", None)
         return "failed", f"{error} ({hint})" if hint else str(error)
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
     log.error("%s", text)
     reason = shortened(f"{type(error).__name__}: {_message(error)}")
     if not _is_superseded(task, number):
