@@ -106,10 +106,11 @@ def warnings_of(lab: Lab, run_id: str, attempt: int) -> list[str]:
 
 
 def report_warnings(lab: Lab) -> list[str]:
+    """What a report finds of fingerprints, beside the journals' own warnings, which it repeats."""
     with open_store(lab.root) as store:
         store.sync(["exp"])
         found: list[str] = report_json(compare(load(store.db, "exp"), [], []))["warnings"]
-    return [warning for warning in found if "fingerprint" in warning]
+    return [warning for warning in found if "fingerprint" in warning and "was allowed" not in warning]
 
 
 def test_the_journal_tells_the_fingerprint_and_that_it_is_the_same(lab: Lab, data: Data) -> None:

@@ -78,7 +78,7 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_submission_with_a_hostile_id_is_damaged_and_the_rest_goes_on(
-    change: Change, root: Root, tmp_path: Path
+    change: Change, root: Root, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_changed(root, change)
     with pytest.raises(UserError, match=r"bad\.json"):
@@ -89,9 +89,12 @@ def test_a_submission_with_a_hostile_id_is_damaged_and_the_rest_goes_on(
     status = call(root, "status", "exp", "--json")
     assert status.exit_code == 0, status.output
     assert [run["id"] for run in json.loads(status.stdout)["runs"]] == [RUN]
-    refused = call(root, "cancel", "exp", "--all")  # which must know of every job
+    refused = call(root, "retry", "exp", "--all")  # which must know of every job
     assert refused.exit_code == 2
     assert "bad.json" in refused.stderr
+    cancelled = call(root, "cancel", "exp", "--all")
+    assert cancelled.exit_code == 0
+    assert "bad.json" in caplog.text
     assert not list(tmp_path.rglob("*outside*"))
 
 

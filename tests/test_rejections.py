@@ -55,7 +55,7 @@ def test_status_and_report_count_them(lab: Lab, alpha: dict[str, Any], expected:
     for reason, count in expected.items():
         assert f"{2 * count} {reason} (in 2 runs)" in text
     report = call(lab, "report", "exp", "--format", "markdown")
-    assert "## Rejected α*" in report
+    assert "## Rejected α" in report
     rows = [[cell.strip() for cell in line.split("|")] for line in report.splitlines()]
     for reason, count in expected.items():
         assert sum(row[2:5] == [reason, str(count), "1"] for row in rows) == 2

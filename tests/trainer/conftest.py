@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 from alphagrid.store.journal import Journal, Record, read
-from alphagrid.store.layout import Root, RunFiles
+from alphagrid.store.layout import RUN_ID, Root, RunFiles
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.loop import train
 from alphagrid.trainer.outcome import Outcome
@@ -45,6 +45,11 @@ class TrainRun(Protocol):
     ) -> Trained: ...
 
 
+def run_id(name: str) -> str:
+    """An id of a run: the name itself where it is one."""
+    return name if RUN_ID.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()[:10]
+
+
 @pytest.fixture
 def train_run(tmp_path: Path) -> TrainRun:
     """Return a function that makes one more attempt at a run."""
@@ -55,7 +60,7 @@ def train_run(tmp_path: Path) -> TrainRun:
         stop_request: StopRequest | None = None,
         now: Callable[[], float] | None = None,
     ) -> Trained:
-        run = Root(tmp_path).experiment("test").run(hashlib.sha256(name.encode()).hexdigest()[:10])
+        run = Root(tmp_path).experiment("test").run(run_id(name))
         run.path.mkdir(parents=True, exist_ok=True)
         number = len(run.journals()) + 1
         journal = Journal.create(run.journal(number))
