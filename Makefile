@@ -39,7 +39,7 @@ lint: $(INSTALLED) .typecheck/alphagrid ## style, types, and the direction of im
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.typecheck $(BIN)/mypy -p alphagrid.analysis -p alphagrid.cluster_profiles -p alphagrid.jobs \
-	  -p alphagrid.slurm -p alphagrid.store -p alphagrid.trainer -m alphagrid.cli -m alphagrid.documents -m alphagrid.problems -m alphagrid.terminal \
+	  -p alphagrid.slurm -p alphagrid.store -p alphagrid.trainer -m alphagrid.cli -m alphagrid.documents -m alphagrid.printable -m alphagrid.problems -m alphagrid.terminal \
 	  -m alphagrid.errors
 	MYPYPATH=.typecheck $(BIN)/mypy tests benchmarks docs
 	$(BIN)/lint-imports
