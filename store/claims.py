@@ -2,8 +2,9 @@
 
 On some network file systems, and between two mounts of one folder, a `flock` is seen by one host only.
 Creating a file with O_EXCL is exclusive everywhere. So whoever takes up a run creates the next of the files
-`claim-0001`, `claim-0002`, … in its folder. The newest claim counts. No claim is ever removed, so a process
-whose list of the folder is out of date tries to create a file that exists, and fails.
+`claim-0001`, `claim-0002`, … in its folder. The newest claim counts. No claim is ever removed (but one that
+could not be written, by its maker), so a process whose list of the folder is out of date tries to create a
+file that exists, and fails.
 
 The file says whose it is, and its owner touches it every `HEARTBEAT_SECONDS`. A process of the same machine
 (and process namespace) is known to live by its id and start time. For one of another machine the heartbeat
@@ -14,6 +15,7 @@ attempt of the run, and stops (`journal.overtaken`).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -80,8 +82,13 @@ class Claim:
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, Owner.current().model_dump_json().encode())
+            content = Owner.current().model_dump_json().encode()
+            if os.write(descriptor, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
+        except OSError:  # a full disk: this process takes up nothing, and nobody is to wait for it
+            path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         self._path = path
@@ -95,8 +102,8 @@ class Claim:
             return
         self._over.set()
         self._heart.join()
-        with suppress(OSError):  # a full disk, perhaps; the claim ends with the process, too
-            self._path.write_bytes(RELEASED)
+        with suppress(OSError):  # the claim ends with the process, too
+            _overwrite(self._path, RELEASED)
         self._path = None
 
     def _beat(self) -> None:
@@ -104,6 +111,13 @@ class Claim:
         while not self._over.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):
                 os.utime(self._path)
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """Replace the content of a file by a shorter one, in its place: that needs no room on a full disk."""
+    with path.open("r+b", buffering=0) as file:
+        file.write(content)
+        file.truncate(len(content))
 
 
 def is_at_work(run: RunFiles) -> bool:
