@@ -36,8 +36,8 @@ LATE_TO_HEAR = """
 mkdir {folder}/first 2>/dev/null || mkdir {folder}/second 2>/dev/null || exec {real} "$@"
 {real} "$@" | sed 's/|CANCELLED[^|]*|/|PENDING|/'
 """
-FORGETS_JOBS = """
-case "$*" in *"show job"*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
+FORGETS_A_JOB = """
+case "$*" in *"show job JOB") echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
 exec {real} "$@"
 """
 CRASHING = """
@@ -142,7 +142,7 @@ def test_a_job_of_an_older_submission_leaves_the_run_to_the_newer_one(
     path = os.environ["PATH"]
     instead_of("squeue", "exit 0")
     instead_of("sacct", "exit 0")
-    instead_of("scontrol", FORGETS_JOBS)
+    instead_of("scontrol", FORGETS_A_JOB.replace("JOB", lab.job()))
     lab.write(20)
     assert "sent 1 run" in lab.submit()
     monkeypatch.setenv("PATH", path)
@@ -161,7 +161,7 @@ def test_cancel_stops_the_jobs_of_all_submissions(
     path = os.environ["PATH"]
     instead_of("squeue", "exit 0")
     instead_of("sacct", "exit 0")
-    instead_of("scontrol", FORGETS_JOBS)
+    instead_of("scontrol", FORGETS_A_JOB.replace("JOB", lab.job()))
     assert "sent 1 run" in lab.submit()
     monkeypatch.setenv("PATH", path)
     assert len(queued(slurm)) == 2
