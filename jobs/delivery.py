@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +91,10 @@ class Delivery:
                 left = left[count:]
 
     def _send(self, runs: Sequence[str]) -> None:
-        for run_id, job in zip(runs, self._jobs(runs), strict=True):
-            self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=self.submission.created)
+        jobs = self._jobs(runs)
+        now = time.time()  # Slurm's own time of submission is close to it, by which a job can be known
+        for run_id, job in zip(runs, jobs, strict=True):
+            self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=now)
 
     def _first_to_go(self) -> list[str]:
         """Return the jobs that need not wait for a canary."""

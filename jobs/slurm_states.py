@@ -44,6 +44,8 @@ OVER = frozenset({"CANCELLED", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED", *BY_
 RESUMES = "the next submit continues it"
 SLACK_SECONDS = 1200.0
 """How far apart two times of one job may be: clocks differ, and a submission takes its time."""
+CLOSE_SECONDS = 5.0
+"""The same where another comment or name makes it likely that the job is another one with this number."""
 LONGEST = 100_000
 """Characters of a list of jobs; the system takes no argument over 128 kB."""
 
@@ -111,7 +113,8 @@ def own_records(one: Handed, records: Sequence[Record]) -> list[Record]:
     own, expected = [], one.submitted
     for record in records:
         named = _is_named(one, record.comment, record.name)
-        if named or (named is None and _is_near(record.submitted, expected)):
+        slack = CLOSE_SECONDS if record.comment else SLACK_SECONDS
+        if named or (named is None and _is_near(record.submitted, expected, slack)):
             own.append(record)
             expected = record.ended or record.submitted
     return own
@@ -130,14 +133,15 @@ def matching_jobs(runs: Iterable[Handed], jobs: Iterable[QueuedJob]) -> dict[Key
     for job in jobs:
         for one in by_job.get(job.job_id, ()):
             named = _is_named(one, job.comment, job.name)
-            if named or (named is None and _is_near(job.submitted, one.submitted)):
+            if named or (named is None and _is_near(job.submitted, one.submitted, CLOSE_SECONDS)):
                 found[one.key] = job
             elif named is None:
                 doubtful.append((one, job))
     records = _records_if_told({job.job_id: [one] for one, job in doubtful})
     for one, job in doubtful:
         own = own_records(one, records.get(job.job_id, ()))
-        if any(_is_near(job.submitted, time) for record in own for time in (record.submitted, record.ended)):
+        times = [time for record in own for time in (record.submitted, record.ended)]
+        if any(_is_near(job.submitted, time, CLOSE_SECONDS) for time in times):
             found[one.key] = job
     return found
 
@@ -182,8 +186,8 @@ def _is_named(one: Handed, comment: str, name: str) -> bool | None:
     return False if comment.startswith(COMMENT) else None
 
 
-def _is_near(time: float | None, expected: float | None) -> bool:
-    return time is not None and expected is not None and abs(time - expected) <= SLACK_SECONDS
+def _is_near(time: float | None, expected: float | None, slack: float) -> bool:
+    return time is not None and expected is not None and abs(time - expected) <= slack
 
 
 def _word(state: str, reason: str) -> Word:
