@@ -104,16 +104,16 @@ def at_controller(runs: Collection[Handed]) -> dict[Key, Word]:
     return {**words, **_words(matching_jobs(runs, [job for job in known if job.state not in OVER]))}
 
 
-def own_records(one: Handed, records: Sequence[Record]) -> list[Record]:
+def own_records(one: Handed, records: Sequence[Record], empty_slack: float = SLACK_SECONDS) -> list[Record]:
     """Return a run's records in accounting, oldest first, and not those of another job with its number.
 
     Where neither comment nor name tells, the times do: a record begins when the job was submitted or when
-    its previous record ended, because it was requeued then.
+    its previous record ended, because it was requeued then; `empty_slack` [s] is for one without a comment.
     """
     own, expected = [], one.submitted
     for record in records:
         named = _is_named(one, record.comment, record.name)
-        slack = CLOSE_SECONDS if record.comment else SLACK_SECONDS
+        slack = CLOSE_SECONDS if record.comment else empty_slack
         if named or (named is None and _is_near(record.submitted, expected, slack)):
             own.append(record)
             expected = record.ended or record.submitted
@@ -139,7 +139,7 @@ def matching_jobs(runs: Iterable[Handed], jobs: Iterable[QueuedJob]) -> dict[Key
                 doubtful.append((one, job))
     records = _records_if_told({job.job_id: [one] for one, job in doubtful})
     for one, job in doubtful:
-        own = own_records(one, records.get(job.job_id, ()))
+        own = own_records(one, records.get(job.job_id, ()), CLOSE_SECONDS)
         times = [time for record in own for time in (record.submitted, record.ended)]
         if any(_is_near(job.submitted, time, CLOSE_SECONDS) for time in times):
             found[one.key] = job
