@@ -118,6 +118,9 @@ def test_without_accounting_status_says_so_once_and_goes_by_the_journals(
     done = lab.call("status", lab.name)
     assert done.returncode == 0
     assert done.stdout.count("Connection refused") == 1
+    assert states(lab) == {"cancelled": 2}  # the controller remembers for some minutes
+    forgets = 'case "$*" in *"show job"*) echo "Invalid job id specified" >&2; exit 1 ;; esac'
+    script(tmp_path / "down" / "scontrol", f'{forgets}; exec {shutil.which("scontrol")} "$@"')
     assert states(lab) == {"unknown": 2}
 
 
