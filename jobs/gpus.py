@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SystemRefused, UserError
-from ..slurm import command, notation
+from ..slurm import nodes, notation
 from ..slurm.cluster import Node
 from ..slurm.notation import Devices
 
@@ -110,17 +110,16 @@ def failure_reason(nodes: Sequence[str], why: str, experiment: str, run: str) ->
 def _has_other_nodes(partition: str, profile: Mapping[str, Any], tried: Sequence[str]) -> bool:
     """Return whether a partition has another usable node with such GPUs; True where Slurm does not answer."""
     try:
-        shown = command.run(["scontrol", "--oneliner", "show", "node"])
+        listed = [Node.read(record) for record in nodes.records()]
     except SystemRefused:
         return True
     excluded = {*tried, *notation.hosts(profile.get("exclude"))}
-    nodes = [Node.read(record) for record in notation.records(shown) if "NodeName" in record]
     return any(
         partition in node.partitions
         and node.usable
         and node.name not in excluded
         and all(node.count(wanted) >= wanted.count for wanted in _devices(profile))
-        for node in nodes
+        for node in listed
     )
 
 

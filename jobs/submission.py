@@ -115,7 +115,7 @@ def submit(
         wanted = {entry.id: entry for entry in data_paths.entries(experiment)}
         continuity.check([_point(entry) for entry in wanted.values()], past)
         sent_before = newest(past)
-        before = survey(root, files, past, wanted, profile, time.time())
+        before = survey(root, files, past, wanted, profile)
         verdicts = before.verdicts
         chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
         resumable.check_formats(files, chosen)

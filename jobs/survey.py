@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,6 @@ def survey(
     past: Sequence[Submission],
     wanted: Mapping[str, RunEntry],
     profile: Profile,
-    now: float,
 ) -> Survey:
     """Clear up what killed submitters left, and tell for each wanted run whether it is to be sent.
 
@@ -56,9 +56,7 @@ def survey(
     sent = {run_id: one for run_id, one in newest(past).items() if run_id in concerned}
     found = certain_standings(root, files, sent)
     verdicts = {
-        run_id: verdict(
-            _situation(files, run_id, found.get(run_id), sent.get(run_id), profile, now), _stop(entry)
-        )
+        run_id: verdict(_situation(files, run_id, found.get(run_id), sent.get(run_id), profile), _stop(entry))
         for run_id, entry in wanted.items()
     }
     again = [sent[run_id] for run_id, why in verdicts.items() if why == "send" and run_id in sent]
@@ -74,8 +72,7 @@ def settle(
     Jobs that are held are released; if it is given, those of the runs in `only`. What a submitter has in the
     queue that may be at work on another host is left alone.
     """
-    now = time.time()
-    past = [one for one in past if not duplicates.may_be_at_work(one, now)]
+    past = [one for one in past if not duplicates.may_be_at_work(one, time.time())]
     unproven = [one for one in past if not canary.is_proven(files, one)]
     if any(one.profile["cluster"] == "slurm" for one in past) and slurm.is_here():
         slurm.settle(past, {one.id for one in unproven}, only)
@@ -93,26 +90,24 @@ def held_back(unproven: Sequence[Submission], again: Sequence[Sent]) -> list[str
 
 
 def _situation(
-    files: ExperimentFiles,
-    run_id: str,
-    standing: Standing | None,
-    sent: Sent | None,
-    profile: Profile,
-    now: float,
+    files: ExperimentFiles, run_id: str, standing: Standing | None, sent: Sent | None, profile: Profile
 ) -> Situation:
     if standing is None or sent is None:
         return Situation(None)
     if standing.state == "unknown" and profile.cluster == sent.submission.profile["cluster"] == "local":
         return Situation("pending")  # still queued; only its supervisor is gone, and about to be replaced
     known = attempts.read(files.run(run_id)) if standing.state in ("completed", "failed") else ()
-    may_run = standing.is_unsettled and now - _last_sign(files.run(run_id), sent) < RUNAWAY_SECONDS
+    may_run = standing.is_unsettled and time.time() - _last_sign(files.run(run_id), sent) < RUNAWAY_SECONDS
     return Situation(standing.state, known, standing.is_alive, may_run)
 
 
 def _last_sign(run: RunFiles, sent: Sent) -> float:
     """Return when a run last wrote to its journal, or was submitted (Unix time)."""
-    written = [path.stat().st_mtime for _, path in run.journals()]
-    return max([sent.submission.created, *written])
+    signs = [sent.submission.created]
+    for _, path in run.journals():
+        with suppress(OSError):  # listed, and not there yet
+            signs.append(path.stat().st_mtime)
+    return max(signs)
 
 
 def _stop(entry: RunEntry) -> Mapping[str, Any]:

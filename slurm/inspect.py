@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import SystemRefused, UserError
-from . import notation
+from . import nodes, notation
 from .cluster import Association, Node, Partition, Qos, Site
 from .command import Failed, run
 
@@ -52,7 +52,7 @@ def survey(ask: Ask = ask) -> Site:
     user = _user()
     answers = {
         "partitions": ask(["scontrol", "--all", "--oneliner", "show", "partition"]),
-        "nodes": ask(["scontrol", "--all", "--oneliner", "show", "node"]),
+        "nodes": ask(nodes.COMMAND),
         "accounts": _accounts(ask, config, user, "association", ACCOUNTS),
         "users": _accounts(ask, config, user, "user", ("defaultaccount",)),
         "qos": _accounts(ask, config, user, "qos", QOS),

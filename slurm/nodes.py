@@ -10,14 +10,25 @@ from .command import run
 LOOPBACK = ("127.", "localhost", "::1")
 
 
+COMMAND = ("scontrol", "--all", "--oneliner", "show", "node")
+
+
+def records() -> list[dict[str, str]]:
+    """Return what the controller says of each node.
+
+    Raises:
+        SystemRefused: scontrol is not there, or failed.
+    """
+    return [record for record in notation.records(run(COMMAND)) if "NodeName" in record]
+
+
 def are_all_here() -> bool:
     """Return whether this machine is the cluster's only one.
 
     Raises:
         SystemRefused: scontrol is not there, or failed.
     """
-    records = notation.records(run(["scontrol", "--all", "--oneliner", "show", "node"]))
-    nodes = [record for record in records if "NodeName" in record]
+    nodes = records()
     here = socket.gethostname().partition(".")[0]
     for node in nodes:
         is_here = node.get("NodeHostName", "").partition(".")[0] == here

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .randomness import _held
+from .randomness import Generator, held_generators
 
 IN_INIT = "make it where the model is built, as a buffer or an attribute of its module"
-
-Generator = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
 
 
 class ModuleState:
@@ -37,7 +35,7 @@ class ModuleState:
             for name, persistent, buffer in _buffers(self._model)
             if not persistent or self._new.get(name) != _kind(buffer) or _overlaps(buffer)
         }
-        generators = {name: _saved(generator) for name, generator in _generators(self._model)}
+        generators = {name: _saved(generator) for name, generator in held_generators(self._model)}
         return {"buffers": buffers, "generators": generators}
 
     def load_state_dict(self, state: dict[str, Any] | None, device: torch.device) -> list[str]:
@@ -63,7 +61,7 @@ class ModuleState:
 
     def _load_generators(self, generators: dict[str, Any]) -> list[str]:
         modules = dict(self._model.named_modules(remove_duplicate=False))
-        present = dict(_generators(self._model))
+        present = dict(held_generators(self._model))
         warnings = []
         for name, saved in generators.items():
             path, _, own = name.rpartition(".")
@@ -121,17 +119,6 @@ def _set_buffer(
         return
     where = device if buffer is None else buffer.device
     module.register_buffer(name, None if value is None else value.to(where), persistent=persistent)
-
-
-def _generators(model: nn.Module) -> Iterator[tuple[str, Generator]]:
-    """Yield each generator that modules hold, by the path to it; one that is held twice is yielded once."""
-    seen: set[int] = set()
-    for place, item in _held(model):
-        if not isinstance(item, Generator) or isinstance(item, random.SystemRandom):  # which has no state
-            continue
-        if id(item) not in seen:
-            seen.add(id(item))
-            yield place, item
 
 
 def _saved(generator: Generator) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .streams import derive
 
 State = dict[str, Any]
 GeneratorState = list[Any]
+Generator = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
 GLOBAL = 3
 """Generators of `Generators` that no module holds: Python's, NumPy's and torch's."""
 
@@ -71,22 +72,24 @@ def _uses_cuda() -> bool:
     return used
 
 
-def module_generators(model: nn.Module) -> dict[str, torch.Generator]:
-    """Return the torch generators that modules hold as attributes, also in lists, tuples and mappings.
+def held(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what modules hold as attributes, also in lists, tuples and mappings, with the path to each.
 
-    The name is the path to the attribute (`encoder.0.noise`, `noises.1`); one held twice is there once.
+    The path is that of the module and the attribute: `encoder.0.noise`, `noises.1`.
     """
-    found: dict[int, tuple[str, torch.Generator]] = {}
-    for place, item in _held(model):
-        if isinstance(item, torch.Generator):
-            found.setdefault(id(item), (place, item))
-    return dict(found.values())
-
-
-def _held(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what modules hold as attributes, also in containers, with the path to each."""
     for path, module in model.named_modules():
         yield from _items(path, vars(module), set())
+
+
+def held_generators(model: nn.Module) -> Iterator[tuple[str, Generator]]:
+    """Yield each generator that modules hold, with the path to it; one that is held twice is yielded once."""
+    seen: set[int] = set()
+    for place, item in held(model):
+        if not isinstance(item, Generator) or isinstance(item, random.SystemRandom):  # which has no state
+            continue
+        if id(item) not in seen:
+            seen.add(id(item))
+            yield place, item
 
 
 def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -130,12 +133,11 @@ class Generators:
 
         A forward pass can make one: it is to start from there, however many passes there were.
         """
-        for _, item in () if self._model is None else _held(self._model):
-            part = _part_of(item)
-            if part is None or id(item) in self._known:
+        for _, item in () if self._model is None else held_generators(self._model):
+            if id(item) in self._known:
                 continue
             self._known.add(id(item))
-            self._parts.append(part)
+            self._parts.append(_part_of(item))
             if isinstance(item, torch.Generator) and reset:
                 item.manual_seed(item.initial_seed())
 
@@ -185,22 +187,21 @@ class _Part(NamedTuple):
     seed: Callable[[int], Any]
 
 
-def _part_of(item: Any) -> _Part | None:
-    """Return the access to an object if it is a generator."""
-    if isinstance(item, torch.Generator):
-        return _Part(item.get_state, item.set_state, item.manual_seed)
-    if isinstance(item, random.Random):
-        return _Part(item.getstate, item.setstate, item.seed)
-    if isinstance(item, np.random.RandomState):
-        return _Part(lambda: item.get_state(legacy=False), item.set_state, _numpy_seed(item.seed))
-    if isinstance(item, np.random.Generator):
-        bits = item.bit_generator
+def _part_of(generator: Generator) -> _Part:
+    """Return the access to a generator."""
+    if isinstance(generator, torch.Generator):
+        return _Part(generator.get_state, generator.set_state, generator.manual_seed)
+    if isinstance(generator, random.Random):
+        return _Part(generator.getstate, generator.setstate, generator.seed)
+    if isinstance(generator, np.random.RandomState):
+        seed = _numpy_seed(generator.seed)
+        return _Part(lambda: generator.get_state(legacy=False), generator.set_state, seed)
+    bits = generator.bit_generator
 
-        def restore(state: Any) -> None:
-            bits.state = state
+    def restore(state: Any) -> None:
+        bits.state = state
 
-        return _Part(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
-    return None
+    return _Part(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
 
 
 def _numpy_seed(seed: Callable[[int], None]) -> Callable[[int], None]:

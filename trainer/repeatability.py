@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .buffers import buffers_preserved
 from .losses import Loss
-from .randomness import Generators, _held
-from .streams import Batch, Prefetched, Stream, copied
+from .randomness import Generators, held
+from .streams import Batch, Prefetched, Stream, are_same, copied
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
@@ -51,7 +51,7 @@ class Rereading:
             self.first = position, copied(batch)
             return None
         kept, self.first, self._done = self.first, None, True
-        return None if kept[0] != position or _same(kept[1], batch) else UNSTABLE_DATA
+        return None if kept[0] != position or are_same(kept[1], batch) else UNSTABLE_DATA
 
     def ahead(self, generators: Generators) -> str | None:
         """Read the first batch of a stream that is read ahead once more; return a warning if that matters.
@@ -65,7 +65,7 @@ class Rereading:
             start = generators.state()
             again = self._stream.again(position)
             drawn = generators.drawn_since(start)
-        return UNSTABLE_DATA if drawn or not _same(batch, again) else None
+        return UNSTABLE_DATA if drawn or not are_same(batch, again) else None
 
 
 def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Batch) -> str | None:
@@ -105,19 +105,6 @@ def _close(first: Tensor, second: Tensor) -> bool:
     return bool((first - second).abs().max() <= tolerance) if first.numel() else True
 
 
-def _same(left: Any, right: Any) -> bool:
-    """Return whether two batches hold the same numbers."""
-    if isinstance(left, Tensor):
-        if not isinstance(right, Tensor) or left.shape != right.shape:
-            return False
-        return bool(((left == right) | ((left != left) & (right != right))).all())  # NaN is NaN
-    if isinstance(left, Mapping):
-        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return True
-
-
 @dataclass(frozen=True, eq=False)
 class _TensorMark:
     """A tensor as it is: another one, or one that was written to, is not equal."""
@@ -139,7 +126,7 @@ class _TensorMark:
 def _marks(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield what can be compared of the attributes of modules that no checkpoint holds, by their places."""
     registered = {id(module) for module in model.modules()}
-    for place, item in _held(model):
+    for place, item in held(model):
         if not OF_TORCH.isdisjoint(place.split(".")) or isinstance(item, nn.Parameter):
             continue
         if isinstance(item, nn.Module):

@@ -100,6 +100,24 @@ def copied(value: Any) -> Any:
     return _each_tensor(value, Tensor.clone)
 
 
+def are_same(left: Any, right: Any) -> bool:
+    """Return whether nested tensors have the same values; NaN is the same as NaN.
+
+    Tensors that are not dense are not compared: they count as the same.
+    """
+    if isinstance(left, Tensor):
+        if not isinstance(right, Tensor) or left.shape != right.shape:
+            return False
+        return left.layout != torch.strided or bool(
+            ((left == right) | ((left != left) & (right != right))).all()
+        )
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(are_same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(are_same, left, right))
+    return True
+
+
 def examples(batch: Batch) -> int:
     """Return the number of examples in a batch: the length of its targets."""
     return length(batch["targets"])

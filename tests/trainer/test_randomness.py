@@ -13,7 +13,7 @@ import torch
 from alphagrid.errors import UserError
 from alphagrid.trainer.alpha.routes import Line, by_curvlinops, by_finite_difference, by_jvp, by_parabola
 from alphagrid.trainer.losses import loss_of
-from alphagrid.trainer.randomness import Generators, module_generators
+from alphagrid.trainer.randomness import Generators, held_generators
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -33,11 +33,20 @@ class Noisy(nn.Module):
 def test_the_generators_of_all_modules_are_found_once_and_by_name() -> None:
     inner = Noisy()
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), inner)
-    found = module_generators(model)
+    found = dict(held_generators(model))
     assert list(found) == ["2.own", "2.listed.2", "2.named.mask.0"]
     assert found["2.own"] is inner.own
-    assert list(module_generators(inner)) == ["own", "listed.2", "named.mask.0"]
-    assert module_generators(nn.Linear(2, 2)) == {}
+    assert [place for place, _ in held_generators(inner)] == ["own", "listed.2", "named.mask.0"]
+    assert not list(held_generators(nn.Linear(2, 2)))
+
+
+def test_a_generator_that_has_no_state_is_left_alone() -> None:
+    """Python's SystemRandom draws from the system: nothing could be saved or put back."""
+    model, system = nn.Linear(2, 2), random.SystemRandom()
+    model.__dict__["system"] = system
+    assert not list(held_generators(model))
+    with Generators(model).preserved():
+        system.random()
 
 
 class Drawing(nn.Module):
