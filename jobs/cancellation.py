@@ -58,7 +58,7 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
 
 
 def _accounts(files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Account]:
-    """Return what each run has left on disk; a damaged marker is none, and is written anew."""
+    """Return what each run has left on disk; a damaged marker counts as none, and is written again."""
     found = {}
     for run_id, one in sent.items():
         try:

@@ -71,7 +71,7 @@ def lost_runs(
 ) -> dict[str, Rival | None]:
     """Return the runs that this submission's held `jobs` (by run) have lost, and to which job.
 
-    None stands for a job that is gone: somebody has cancelled it.
+    None stands for a job that is gone, because it was cancelled.
 
     Raises:
         SystemRefused: Slurm does not answer.
@@ -197,5 +197,5 @@ def description(lost: Mapping[str, Rival | None]) -> str:
         said.append(f"another submit sent {len(rivals)} of the runs at the same time (Slurm jobs {jobs})")
     if len(lost) > len(rivals):
         count = len(lost) - len(rivals)
-        said.append(f"{count} held jobs were cancelled by somebody else: submit again")
+        said.append(f"{count} held jobs were cancelled meanwhile: submit again")
     return "; ".join(said)

@@ -20,7 +20,7 @@ START_SECONDS = 120.0
 
 
 def is_supervised(root: Root) -> bool:
-    """Tell whether a supervisor of this user is at work on this root, on this machine."""
+    """Return whether a supervisor of this user is at work on this root, on this machine."""
     return locks.is_held(root.supervisor / "lock")
 
 

@@ -34,10 +34,10 @@ class Slot:
 
 
 def prepare() -> Path:
-    """Make the folder of this user's slots, which nobody else can enter, and return it.
+    """Make the folder of this user's slots, which no other user can enter, and return it.
 
     Raises:
-        SystemRefused: somebody else made it before, or it cannot be made.
+        SystemRefused: another user made it before, or it cannot be made.
     """
     folder = slots_folder(os.environ)
     folders.make_private(folder.parent)

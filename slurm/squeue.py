@@ -27,7 +27,7 @@ class QueuedJob:
     name: str = ""
     user: str = ""
     submitted: float | None = None
-    """Unix time; Slurm sets it anew when it requeues the job."""
+    """Unix time; Slurm sets it again when it requeues the job."""
 
 
 def jobs(selection: Sequence[str]) -> list[QueuedJob]:

@@ -86,7 +86,7 @@ class Claim:
             if os.write(descriptor, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
-        except OSError:  # a full disk: this process takes up nothing, and nobody is to wait for it
+        except OSError:  # a full disk: this process works on nothing, and no other should wait for it
             path.unlink(missing_ok=True)
             raise
         finally:

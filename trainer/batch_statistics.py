@@ -23,7 +23,7 @@ BATCHES = 50
 
 @contextmanager
 def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
-    """Compute the running statistics anew at the present parameters; put the old ones back in the end.
+    """Compute the running statistics again at the present parameters; put the old ones back in the end.
 
     Torch's normalisations average over all of `batches`; without any, nothing happens. Statistics of other
     modules take note of each batch as they do in training. A model whose buffers no pass changes makes one.
@@ -46,7 +46,7 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _averaging(model: nn.Module) -> Iterator[None]:
-    """Have normalisations begin anew, and count every batch the same."""
+    """Reset the statistics of normalisations, and count every batch the same."""
     layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
     momenta = [layer.momentum for layer in layers]
     try:

@@ -204,13 +204,13 @@ def _load(file: CheckpointFile, stream: IO[bytes]) -> dict[str, Any]:
     if found != FORMAT:
         raise UserError(
             f"{file.path} {other_format(found)}",
-            "go on with the version that wrote it, or begin anew with `alphagrid retry --fresh`",
+            "go on with the version that wrote it, or train from the start with `alphagrid retry --fresh`",
         )
     try:
         state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{file.path} cannot be loaded: {_reason(file.path, error)}",
-            f"{PLAIN_VALUES}; then begin anew with `alphagrid retry --fresh`",
+            f"{PLAIN_VALUES}; then train from the start with `alphagrid retry --fresh`",
         ) from error
     return state

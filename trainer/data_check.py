@@ -33,7 +33,7 @@ def check_data(
     Reading and hashing the data is outside the clock, and leaves no trace in any random generator.
 
     Raises:
-        DataChanged: the fingerprints differ, and nobody allowed that.
+        DataChanged: the fingerprints differ, and that was not allowed.
     """
     now = _describe(session, recorder)
 
@@ -64,7 +64,7 @@ def check_data(
     raise DataChanged(
         f"the data of the run have changed (fingerprint: {difference})",
         f"restore them and run: {again}; or go on with the new ones: {again} --allow-data-change; "
-        f"or begin anew with them: {again} --fresh",
+        f"or train from the start with them: {again} --fresh",
     )
 
 

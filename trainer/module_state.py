@@ -75,7 +75,7 @@ class ModuleState:
                 _restore(present[name], saved["state"])
             else:
                 warnings.append(
-                    f"the generator {name} begins anew: it was a {saved['kind']}, and is a {kind}"
+                    f"the generator {name} starts from its seed: it was a {saved['kind']}, and is a {kind}"
                 )
         return warnings
 
@@ -86,7 +86,7 @@ class ModuleState:
         if not names:
             return []
         told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return [f"the checkpoint is an older alphagrid's, which did not save {told}: they begin anew"]
+        return [f"the checkpoint is an older alphagrid's, which did not save {told}: they start from their initial values"]
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:

@@ -18,7 +18,7 @@ SEQUENCES = (list, tuple, set, frozenset)
 
 
 class Uncopied(Exception):
-    """A state holds an object of which nobody knows how to copy all that may change."""
+    """A state holds an object of a class that this module cannot copy completely."""
 
 
 def size(value: Any) -> int:

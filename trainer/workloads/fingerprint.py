@@ -2,7 +2,7 @@
 
 The same values give the same fingerprint on every platform, however they lie in memory. Floating-point
 tensors also have a sketch: their norm, and projections onto fixed random directions. A data set that is
-computed anew on another kind of processor may differ in last digits; its sketch then hardly does.
+computed on another kind of processor may differ in last digits; its sketch then hardly does.
 """
 
 from __future__ import annotations
