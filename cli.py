@@ -775,7 +775,7 @@ def _wait(root: Root, experiment: str) -> None:
 
 
 def _write_report(data: Any, out: Path | None, files: ExperimentFiles) -> None:
-    """Write the report's files; where they were not asked for and the experiment cannot be written, say so."""
+    """Write the report's files; if they were not asked for and cannot be written, say so."""
     from .analysis.report import write_report
     from .errors import SystemRefused
     from .store import ownership

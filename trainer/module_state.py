@@ -86,7 +86,9 @@ class ModuleState:
         if not names:
             return []
         told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return [f"the checkpoint is an older alphagrid's, which did not save {told}: they start from their initial values"]
+        return [
+            f"the checkpoint is an older alphagrid's, without {told}: they start from their initial values"
+        ]
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
