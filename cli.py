@@ -627,7 +627,7 @@ def store_rebuild(root: RootOption = None) -> None:
 
 @store_app.command("check")
 def store_check(as_json: JsonOption = False, root: RootOption = None) -> None:
-    """Report damaged journal lines, gaps, and differences between journals and index; exit 1 if any."""
+    """Report damaged files, gaps in journals, and differences between journals and index; exit 1 if any."""
     with _open_store(_root(root)) as store:
         findings = store.check()
     if as_json:

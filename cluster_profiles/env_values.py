@@ -45,7 +45,8 @@ def check_value(text: str) -> str:
         raise ValueError("'${' must begin a variable, as in ${DATA_DIR}")
     if found := SHELL.search(text):
         raise ValueError(
-            f"'{found[0]}' is not expanded here, only ${{NAME}} is; use setup: [export NAME=…] for the rest"
+            f"'{found[0]}' is not expanded here; write ${{NAME}} for a variable; use setup for the rest: "
+            "[export NAME=…]"
         )
     return text
 
@@ -59,7 +60,10 @@ def expand(env: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]
     known, expanded = dict(environ), {}
     for name, value in env.items():
         if missing := [other for other in VARIABLE.findall(value) if other not in known]:
-            raise UserError(_unset(name, missing[0]), f"export {missing[0]}=… where the run runs")
+            raise UserError(
+                _unset(name, missing[0]),
+                f"export {missing[0]}=… where the run runs (local: before the supervisor starts)",
+            )
         known[name] = expanded[name] = VARIABLE.sub(lambda match: known[match[1]], value)
     return expanded
 

@@ -13,7 +13,7 @@ RESERVED = {
     "array": "alphagrid makes the arrays; see throttle and max_array",
     "comment": "alphagrid finds its jobs by it",
     "hold": "alphagrid holds and releases its arrays",
-    "job-name": "it is the experiment's name",
+    "job-name": "it is EXPERIMENT.SUBMISSION, by which alphagrid finds its jobs",
     "output": "see alphagrid logs",
     "error": "see alphagrid logs",
     "open-mode": "logs of all attempts are kept; see alphagrid logs",

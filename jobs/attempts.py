@@ -186,7 +186,7 @@ def _read_one(number: int, path: Path) -> Attempt:
         ending = _ending(journal.read_end(path, TAIL_BYTES))
     except OSError as error:
         if path.is_file():
-            hint = "the runs of other experiments are not concerned"
+            hint = f"check its owner and mode: ls -l {path}"
             raise SystemRefused(f"cannot read {path}: {error.strerror or error}", hint) from error
         return Attempt(number, path)  # no file: `store check` says so
     began_at = None if first is None else first["time"]

@@ -43,7 +43,11 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
     now = time.time() if now is None else now
     files = root.experiment(experiment)
     ownership.check(files, "cancel")
-    with locks.held(files.path / "submit.lock", LOCK_SECONDS, f"a submit of '{experiment}' does not end"):
+    with locks.held(
+        files.path / "submit.lock",
+        LOCK_SECONDS,
+        f"another process has submitted to '{experiment}' for {LOCK_SECONDS:.0f} s",
+    ):
         past, problems = submissions.read_good(files)
         for problem in problems:
             log.warning("%s; runs that it alone sends are left alone", problem)

@@ -55,7 +55,10 @@ def check(device: str, profile: Mapping[str, Any]) -> None:
         raise NoGpu(node, why)
     elif profile["cluster"] == "local" and os.environ.get("CUDA_VISIBLE_DEVICES"):
         number = os.environ["CUDA_VISIBLE_DEVICES"]
-        raise UserError(f"torch does not see GPU {number} of {node} ({why})", f"mend it, or {ON_THE_CPU}")
+        raise UserError(
+            f"torch does not see GPU {number} of {node} ({why})",
+            f"check it with nvidia-smi on {node}; or {ON_THE_CPU}",
+        )
     elif device == "cuda":
         raise UserError(
             f"the config says `device: cuda`, and torch sees no GPU on {node} ({why})", ON_THE_CPU

@@ -26,7 +26,8 @@ def is_cancelled(run: RunFiles, submission: str) -> bool:
         if isinstance(error, OSError) and has_not_arrived(error):
             return False
         raise UserError(
-            f"{run.cancel_marker} is damaged", "remove it; then cancel the run once more"
+            f"{run.cancel_marker} is damaged",
+            f"rm {run.cancel_marker}; to cancel again: alphagrid cancel {run.path.parent.name} {run.id}",
         ) from error
 
 

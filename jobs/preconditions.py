@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,10 +85,12 @@ def check_umask(root: Root) -> None:
     existing = next(path for path in (root.path, *root.path.parents) if os.path.exists(path))  # noqa: PTH110
     mode = existing.stat().st_mode
     if mode & stat.S_ISGID or (existing == root.path and mode & stat.S_IWGRP):
+        own = shlex.quote(str(root.path))
         raise UserError(
             f"the root {root.path} is shared with a group (mode {stat.S_IMODE(mode):04o}), and your umask "
             f"{umask:04o} would hide your runs from it",
-            f"umask 027, then submit again; or keep it to yourself: chmod g-ws {existing}",
+            f"umask 027, then submit again; or make the root yours alone: mkdir -p {own} && "
+            f"chmod g-rwxs,o-rwx {own}",
         )
 
 

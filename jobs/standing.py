@@ -18,6 +18,7 @@ from .states import UNSURE, Account, State, Word
 
 LAG_SECONDS = 10.0
 """How long accounting is waited for: it hears a moment later than squeue that a job has ended, and how."""
+LOST = "submit sends it ten minutes after its last sign of life, retry at once"
 ARRAYS_ASKED_BY_READERS = 10
 """For how many arrays a reading command asks the controller, which takes one call each."""
 
@@ -213,7 +214,7 @@ def _unclear(left: Sequence[Handed], words: Mapping[Key, Word], tolerant: bool) 
 def _lost(words: Mapping[Key, Word], known: Mapping[Key, Word]) -> dict[Key, Word]:
     """Return better words for the jobs that accounting alone believes to run."""
     return {
-        key: Word("unsettled", f"{word.reason}; the controller does not know it")
+        key: Word("unsettled", f"{word.reason}; the controller does not know it; {LOST}")
         for key, word in words.items()
         if word.state == "unsettled" and key not in known
     }

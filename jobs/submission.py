@@ -256,7 +256,9 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
 
 
 def _alone(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
-    refusal = f"another submit of '{files.name}' is under way and does not end"
+    refusal = (
+        f"another process has submitted to '{files.name}' or cancelled its runs for {LOCK_SECONDS:.0f} s"
+    )
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
 
@@ -362,8 +364,8 @@ def _recorded_profile(record: Mapping[str, Any], experiment: str) -> Profile:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"the runs were sent with a profile that is not valid any more: {where}: {first['msg']}",
-            f"give another: alphagrid retry {experiment} … --profile NAME",
+            f"the profile recorded for these runs is no longer valid: {where}: {first['msg']}",
+            f"give another one: alphagrid retry {experiment} --failed --profile NAME",
         ) from error
 
 

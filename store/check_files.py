@@ -43,7 +43,7 @@ def _marker(path: Path) -> str | None:
     try:
         list(read_object(path)["submissions"])
     except (ValueError, KeyError, TypeError):
-        return "is no cancel marker: it cancels nothing"
+        return "is not a valid cancel marker: submit refuses, a supervisor does not start the run; remove it"
     return None
 
 

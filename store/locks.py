@@ -92,7 +92,7 @@ def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
     except OSError as error:
         raise SystemRefused(f"cannot write {path}: {error.strerror}") from error
     if not taken:
-        raise SystemRefused(refusal)
+        raise SystemRefused(f"{refusal} ({path} is locked)", f"see which process holds it: fuser -v {path}")
     try:
         yield lock
     finally:

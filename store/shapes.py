@@ -39,7 +39,7 @@ def config_problem(config: Mapping[str, Any]) -> str | None:
                 return f"{section}.{key} is no text"
         for key in AMOUNTS.get(section, ()):
             if not _is_amount(keys.get(key)):
-                return f"{section}.{key} is no amount"
+                return f"{section}.{key} should be a number of at least 0"
     if not isinstance(config.get("seed"), int | None):
         return "seed is no whole number"
     if not isinstance(config.get("device"), str | None):

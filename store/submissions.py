@@ -221,7 +221,7 @@ def _read_to_act(path: Path) -> Submission:
 
 
 def _no_submission(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is no submission: {why}", "restore it or remove it")
+    return UserError(f"{path} is not a valid submission file: {why}", f"restore it, or remove it: rm {path}")
 
 
 def read_all(files: ExperimentFiles) -> list[Submission]:

@@ -130,7 +130,7 @@ def test_a_damaged_submission_keeps_no_other_from_its_supervisor(
     job = backlog.next()
     assert job is not None
     assert job.files.name == "other"
-    assert caplog.text.count("s1.json is no submission") == 1
+    assert caplog.text.count("s1.json is not a valid submission file") == 1
 
 
 def test_a_damaged_marker_ends_no_backlog_and_starts_no_run(root: Root, exp: ExperimentFiles) -> None:

@@ -44,7 +44,9 @@ class _Resolver:
             start, rest = self.folder, text
         elif (start := os.path.expanduser(first)).startswith("~"):  # noqa: PTH111 (no error of its own)
             reason = f"there is no user '{first[1:]}'"
-            self.problems.append(PathUnresolved(text, reason, f"a file of that name is ./{text}"))
+            self.problems.append(
+                PathUnresolved(text, reason, f"if it is a file beside the specification, write ./{text}")
+            )
             return text
         if "${" in start or not _is_utf8(start):
             reason = f"it lies below {start.encode(errors='replace').decode()}"

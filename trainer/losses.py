@@ -98,8 +98,8 @@ class CrossEntropy:
                 f"cross_entropy: outputs of shape {list(shape)} and targets of shape {list(wanted)} are "
                 "ambiguous: the class scores may be in dimension 1, as torch expects them, or in the last "
                 "one, as alphagrid does",
-                "if they are last, say so in the workload: loss = CrossEntropy(classes_last=True), from "
-                "alphagrid.trainer.losses; else return outputs.movedim(1, -1) as well",
+                "set loss = CrossEntropy(classes_last=True) (from alphagrid.trainer.losses) in the workload; "
+                "if the scores are in dimension 1, also return outputs.movedim(1, -1) from forward",
             )
         if not has_scores_last:
             raise _mismatch(self.name, outputs, targets, SCORES_LAST)

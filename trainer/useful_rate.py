@@ -29,8 +29,8 @@ def require_useful_rate(session: Session, taken: Taken) -> None:
     else:
         return
     raise UserError(
-        f"alpha.policy {alpha.policy} has found no learning rate: {policy.misses} values or windows of them "
-        f"were rejected (the last one: {reasons[-1]}), and steps are taken at a rate of {rate:.3g}",
+        f"alpha.policy {alpha.policy} has found no learning rate: {policy.misses} values or windows of α* "
+        f"were rejected (last reason: {reasons[-1]}), and steps are taken at a rate of {rate:.3g}",
         hint,
     )
 
