@@ -6,13 +6,18 @@ A supervisor may therefore be killed at any moment; the next one finds the same 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
+from typing import Literal
 
-from ..errors import UserError
-from ..store import claims, submissions
+from ..errors import SystemRefused, UserError
+from ..store import claims, ownership, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, canary, local, markers, slots, states
+from . import attempts, canary, markers, slots, states
+
+UNREADABLE_SECONDS = 600.0
+"""How long a run whose files cannot be read is looked at again, before it is left out."""
 
 log = logging.getLogger("alphagrid.supervisor")
 
@@ -33,6 +38,11 @@ class Job:
     def run(self) -> RunFiles:
         """The run's files."""
         return self.files.run(self.run_id)
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"{self.files.name}/{self.run_id}"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -61,6 +71,8 @@ class Backlog:
         """Those of them whose canary never will."""
         self._said: set[tuple[str, str]] = set()
         """What could not be read, and why."""
+        self._unreadable_since: dict[tuple[str, str], float] = {}
+        """Since when (monotonic) the files of runs cannot be read."""
 
     def __len__(self) -> int:
         """Return how many runs are waiting, or running under another supervisor's worker."""
@@ -72,15 +84,15 @@ class Backlog:
         What cannot be read is left out, and said once; it may only not have arrived yet.
         """
         for files in self._root.experiments():
-            if not local.runs(self._root.supervisor, files):
+            if ownership.other_owner(files) is not None:
                 continue  # another user's: the code that it names would run under this user's account
             try:
                 self._look_at(files)
-            except OSError as error:
-                self._say(files.name, str(error))
+            except (OSError, UserError) as error:
+                self._say(files.name, f"left out: {error}")
         self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
-            if not claims.is_at_work(job.run):
+            if self.standing(job) != "at work":
                 self._waiting[key] = self._elsewhere.pop(key)
 
     def _look_at(self, files: ExperimentFiles) -> None:
@@ -95,27 +107,38 @@ class Backlog:
             waits = self._waits(job)
             if waits and job.submission not in self._hopeless:
                 continue
-            if claims.is_at_work(job.run):
+            standing = self.standing(job)
+            if standing == "at work":
                 self._elsewhere[key] = self._waiting.pop(key)
-            elif waits or self.is_settled(job.run, job.submission):
+            elif waits or standing == "over":
                 del self._waiting[key]
             else:
                 return job
         return None
 
-    def is_settled(self, run: RunFiles, submission: str) -> bool:
-        """Return whether nothing more is to come of a run; one whose files cannot be read is not started."""
+    def standing(self, job: Job) -> Literal["at work", "over", "due"]:
+        """Return whether a process has a run, or nothing more is to come of it, or it has to run.
+
+        A run whose files cannot be read counts as one at work, because a network file system may answer again
+        a moment later; after `UNREADABLE_SECONDS`, and where a file is damaged, it is left out.
+        """
         try:
-            return account_of(run, submission).settled
+            is_at_work = claims.is_at_work(job.run)
+            is_over = not is_at_work and account_of(job.run, job.submission).settled
         except (OSError, UserError) as error:
-            self._say(f"{run.path.parent.name}/{run.id}", str(error))
-            return True
+            since = self._unreadable_since.setdefault(job.key, time.monotonic())
+            may_pass = isinstance(error, OSError | SystemRefused)
+            is_left_out = not may_pass or time.monotonic() - since > UNREADABLE_SECONDS
+            self._say(job.name, f"{'left out' if is_left_out else 'looked at again'}: {error}")
+            return "over" if is_left_out else "at work"
+        self._unreadable_since.pop(job.key, None)
+        return "at work" if is_at_work else "over" if is_over else "due"
 
     def _say(self, name: str, problem: str) -> None:
-        """Write to the supervisor's log what is left out, once."""
+        """Write a problem to the supervisor's log, once."""
         if (name, problem) not in self._said:
             self._said.add((name, problem))
-            log.error("%s: left out: %s", name, problem)
+            log.error("%s: %s", name, problem)
 
     def _waits(self, job: Job) -> bool:
         """Tell whether a job has to wait for its canary."""
@@ -127,15 +150,21 @@ class Backlog:
         self._hopeless.clear()
         for name, (files, submission) in list(self._unproven.items()):
             leader = files.name, str(submission.canary)
-            settled = self.is_settled(files.run(leader[1]), self._newest.get(leader, submission.id))
+            newest = self._newest.get(leader, submission.id)
+            is_over = self.standing(Job(files, leader[1], newest, parallel=1)) == "over"
             if canary.is_proven(files, submission):  # looked at last: it may have ended just now
                 del self._unproven[name]
-            elif settled:
+            elif is_over:
                 self._hopeless.add(name)
 
     def remove(self, job: Job) -> None:
         """Leave a job to the one who asked, who starts it."""
         self._waiting.pop(job.key, None)
+
+    def set_aside(self, job: Job, problem: str) -> None:
+        """Look again, at the next refresh, at a job that could not be started: a full disk may be cleared."""
+        self._say(job.name, problem)
+        self._elsewhere[job.key] = job
 
     def put_back(self, job: Job) -> None:
         """Look at a job again: its process has ended, but perhaps not its run."""
@@ -145,7 +174,7 @@ class Backlog:
     def _take_in(self, files: ExperimentFiles) -> None:
         good, problems = submissions.read_good(files)
         for problem in problems:
-            self._say(files.name, problem)
+            self._say(files.name, f"left out: {problem}")
         if problems:
             del self._seen[files.name]  # look again
         sent = {entry.id: submission for submission in good for entry in submission.runs}

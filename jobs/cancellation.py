@@ -40,7 +40,6 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
         UserError: the experiment is another user's.
         SystemRefused: a marker cannot be written, or Slurm refused; the markers written hold nevertheless.
     """
-    now = time.time() if now is None else now
     files = root.experiment(experiment)
     ownership.check(files, "cancel")
     with locks.held(
@@ -56,7 +55,7 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
         found = standings(root, files, sent, known, tolerant=True)
         ended = tuple(run_id for run_id in sent if _has_ended(found[run_id], known[run_id]))
         doomed = {run_id: one for run_id, one in sent.items() if run_id not in ended}
-        _mark(files, past, doomed, now)
+        _mark(files, past, doomed, time.time() if now is None else now)
         _tell(files, past, doomed)
     return Cancelled(tuple(doomed), ended)
 
@@ -100,12 +99,9 @@ def _tell(files: ExperimentFiles, past: Sequence[Submission], doomed: Mapping[st
     """Send SIGTERM to the workers of this machine, and scancel the jobs; who is neither finds the marker.
 
     Raises:
-        SystemRefused: Slurm refused, or does not answer.
+        SystemRefused: Slurm refused, or does not answer, or a worker could not be told.
     """
-    for run_id in doomed:
-        pid = locks.holder(files.run(run_id).lock)
-        if pid is not None:
-            _terminate(pid)
+    refusals = [error for run_id in doomed if (error := _stop_worker(files, run_id)) is not None]
     if any(one.submission.profile["cluster"] == "slurm" and one.submission.jobs for one in doomed.values()):
         try:
             scontrol.cancel(slurm.jobs_of(past, doomed))
@@ -114,12 +110,21 @@ def _tell(files: ExperimentFiles, past: Sequence[Submission], doomed: Mapping[st
                 f"{error.message}; the runs are marked, and stop when they are started again",
                 "cancel again when Slurm answers: until then those that run go on",
             ) from error
+    if refusals:
+        raise refusals[0]
 
 
-def _terminate(pid: int) -> None:
+def _stop_worker(files: ExperimentFiles, run_id: str) -> SystemRefused | None:
+    """Send SIGTERM to the worker that has a run on this machine, if there is one; return why that failed."""
     try:
-        os.kill(pid, signal.SIGTERM)
+        pid = locks.holder(files.run(run_id).lock)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:  # it ended meanwhile
-        pass
-    except PermissionError as error:
-        raise SystemRefused(f"process {pid} belongs to another user") from error
+        return None
+    except (OSError, SystemRefused) as error:
+        return SystemRefused(
+            f"the worker of {run_id} could not be told ({error}); the run is marked, "
+            "and stops when it is started again"
+        )
+    return None

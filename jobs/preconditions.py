@@ -73,8 +73,8 @@ def check_writable(root: Root) -> None:
 def check_umask(root: Root) -> None:
     """Refuse a umask that would hide this user's files from the group that shares the root.
 
-    A root is shared with a group where its setgid bit is set, as it is below a folder that has it, or where
-    the group may write into it.
+    A root is shared with a group where its setgid bit is set, as it is below a folder that has it, and the
+    group may enter it, or where the group may write into it.
 
     Raises:
         UserError: the umask, and what to do.
@@ -84,7 +84,8 @@ def check_umask(root: Root) -> None:
         return
     existing = next(path for path in (root.path, *root.path.parents) if os.path.exists(path))  # noqa: PTH110
     mode = existing.stat().st_mode
-    if mode & stat.S_ISGID or (existing == root.path and mode & stat.S_IWGRP):
+    is_inherited = bool(mode & stat.S_ISGID and mode & stat.S_IRWXG)
+    if is_inherited or (existing == root.path and mode & stat.S_IWGRP):
         own = shlex.quote(str(root.path))
         raise UserError(
             f"the root {root.path} is shared with a group (mode {stat.S_IMODE(mode):04o}), and your umask "

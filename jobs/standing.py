@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ..errors import SystemRefused
 from ..slurm import scontrol
-from ..store import claims
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
 from . import canary, handed, local, slurm_states, states
@@ -192,14 +191,16 @@ def ask(parties: Sequence[Party], *, tolerant: bool) -> Answers:
         words = {**words, **slurm_states.in_accounting(left)}
     except SystemRefused as error:
         notes.append(f"accounting does not tell how jobs ended ({error.message})")
+    unclear = _unclear(left, words, tolerant)
     try:
-        known = slurm_states.at_controller(_unclear(left, words, tolerant))
+        known = slurm_states.at_controller(unclear)
     except SystemRefused as error:
         if not tolerant:
             raise
         notes.append(f"the controller could not be asked ({error.message})")
-        known = {}
-    return Answers({**words, **_lost(words, known), **known}, tuple(notes))
+        unclear, known = [], {}
+    lost = _lost({one.key: words[one.key] for one in unclear if one.key in words and one.key not in known})
+    return Answers({**words, **lost, **known}, tuple(notes))
 
 
 def _unclear(left: Sequence[Handed], words: Mapping[Key, Word], tolerant: bool) -> list[Handed]:
@@ -211,12 +212,12 @@ def _unclear(left: Sequence[Handed], words: Mapping[Key, Word], tolerant: bool) 
     return unclear if len(arrays) <= ARRAYS_ASKED_BY_READERS else []
 
 
-def _lost(words: Mapping[Key, Word], known: Mapping[Key, Word]) -> dict[Key, Word]:
-    """Return better words for the jobs that accounting alone believes to run."""
+def _lost(words: Mapping[Key, Word]) -> dict[Key, Word]:
+    """Return better words for those of the jobs unknown to the controller that accounting believes to run."""
     return {
         key: Word("unsettled", f"{word.reason}; the controller does not know it; {LOST}")
         for key, word in words.items()
-        if word.state == "unsettled" and key not in known
+        if word.state == "unsettled"
     }
 
 
@@ -274,7 +275,7 @@ def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
         if one.cluster == "local":
             word = local.word(supervised, party.files.run(one.run_id), party.accounts[one.run_id])
         elif one.cluster == "debug":
-            word = Word("running") if claims.is_at_work(party.files.run(one.run_id)) else None
+            word = local.at_work(party.files.run(one.run_id))
         elif one.refusal is not None and one.job_id is None:
             word = Word("unsent", one.refusal)
         else:

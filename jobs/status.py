@@ -208,8 +208,16 @@ def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause
     return causes.illustrate(
         found,
         queries.hosts(db, known.files.name),
-        lambda run_id: logs.tail(known.files, run_id, jobs[run_id], LOG_LINES),
+        lambda run_id: _end_of_log(known, run_id, jobs[run_id]),
     )
+
+
+def _end_of_log(known: Known, run_id: str, jobs: Sequence[logs.Job]) -> list[str]:
+    """Return the last lines of a run's log; none where it, or a journal that names it, cannot be read."""
+    try:
+        return logs.tail(known.files, run_id, jobs, LOG_LINES)
+    except (OSError, UserError):
+        return []
 
 
 def _run_status(
@@ -247,7 +255,7 @@ def _run_status(
 def _share_done(row: RunRow) -> float:
     """Return how much of its `stop` a run has done; 0 where no submission tells its stop any more."""
     bounds = ((row.step, row.stop.get("steps")), (row.train_seconds, row.stop.get("train_seconds")))
-    shares = [done / bound for done, bound in bounds if bound is not None]
+    shares = [done / bound for done, bound in bounds if bound]
     return min(1.0, max(shares, default=0.0))
 
 

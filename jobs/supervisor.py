@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store import claims, locks
+from ..store import locks
 from ..store.layout import Root
 
 PATIENCE = 2.0
@@ -106,11 +106,11 @@ class Supervisor:
             try:
                 self._start(job)
             except OSError as error:
-                log.error("%s/%s: cannot be started: %s", job.files.name, job.run_id, error)
+                self._backlog.set_aside(job, f"cannot be started: {error}")
 
     def _starting(self) -> int:
         """Return how many processes have been started that do not hold their run, and so a slot, yet."""
-        return sum(not locks.is_held(child.job.run.lock) for child in self._children)
+        return sum(self._backlog.standing(child.job) != "at work" for child in self._children)
 
     def _start(self, job: Any) -> None:
         from .worker import run_attempt
@@ -121,13 +121,13 @@ class Supervisor:
             run_attempt, str(self._root.path), job.files.name, job.run_id, job.submission
         )
         self._children.append(_Child(job, process, before))
-        log.info("%s/%s: started as process %s", job.files.name, job.run_id, process.job_id)
+        log.info("%s: started as process %s", job.name, process.job_id)
 
     def _reap(self) -> None:
         ended = [child for child in self._children if child.process.done()]
         self._children = [child for child in self._children if child not in ended]
         for child in ended:
-            log.info("%s/%s: process %s ended", child.job.files.name, child.job.run_id, child.process.job_id)
+            log.info("%s: process %s ended", child.job.name, child.process.job_id)
             if not self._given_up(child):
                 self._backlog.put_back(child.job)
 
@@ -136,18 +136,14 @@ class Supervisor:
         from .worker import conclude_silent_run
 
         job = child.job
-        began = len(job.run.journals()) > child.attempts_before or claims.is_at_work(job.run)
-        if began or self._backlog.is_settled(job.run, job.submission):
+        if self._backlog.standing(job) != "due" or len(job.run.journals()) > child.attempts_before:
             self._silent_starts.pop(job.key, None)
             return False
         count = self._silent_starts[job.key] = self._silent_starts.get(job.key, 0) + 1
         if count < MAX_SILENT_STARTS:
             return False
         reason = f"{count} processes ended before they could begin; `alphagrid logs` shows what they said"
-        try:
-            conclude_silent_run(job.files, job.run_id, job.submission, reason)
-        except OSError as error:
-            log.error("%s/%s: cannot write: %s", job.files.name, job.run_id, error)
+        conclude_silent_run(job.files, job.run_id, job.submission, reason)
         return True
 
 

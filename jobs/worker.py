@@ -96,7 +96,9 @@ def attempt_run(
     """
     stop = StopRequest() if stop is None else stop
     manifest = _manifest(files, submission)
-    entry = next(entry for entry in manifest.runs if entry.id == run_id)
+    entry = next((entry for entry in manifest.runs if entry.id == run_id), None)
+    if entry is None:  # given up to another submitter's job (`duplicates`)
+        return "elsewhere"
     task = _Task(files.run(run_id), manifest, entry)
     with signals.requesting(stop), ExitStack() as held:
         if not _take_place(task, stop, held) or _is_settled(task):
@@ -138,8 +140,8 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
     """
     try:
         _conclude(files.run(run_id), submission, reason)
-    except SystemRefused as error:
-        log.error("%s: %s", run_id, error.message)
+    except (OSError, SystemRefused) as error:
+        log.error("%s: cannot write how it ended: %s", run_id, error)
 
 
 def _conclude(run: RunFiles, submission: str, reason: str) -> None:

@@ -144,11 +144,9 @@ class Root:
 
     def supervisor_of(self, uid: int) -> Path:
         """Return the folder of a user's local supervisor: each user who submits under the root has one."""
-        try:
-            is_owner = self.path.stat().st_uid == uid
-        except OSError:  # it is yet to be made
-            is_owner = True
-        return self.path / (".supervisor" if is_owner else f".supervisor-{uid}")
+        own = self.path / ".supervisor"
+        owners = {_uid(self.path.resolve()), _uid(own)} - {None}  # what is not there may become this user's
+        return own if owners <= {uid} else self.path / f".supervisor-{uid}"
 
     def experiment(self, name: str) -> ExperimentFiles:
         """Return the files of an experiment, whether they exist or not.
@@ -176,6 +174,14 @@ def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
     if path.exists() and not path.is_dir():
         raise UserError(f"the root {path} is no folder", "choose another: --root DIR or ALPHAGRID_ROOT")
     return Root(path)
+
+
+def _uid(path: Path) -> int | None:
+    """Return whose a file or folder is; None if that cannot be seen."""
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -568,7 +568,7 @@ def test_a_new_root_below_a_shared_folder_is_shared(machine: Machine) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("mode", [0o700, 0o755])
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o2700])
 def test_in_a_root_of_ones_own_any_umask_is_fine(machine: Machine, mode: int) -> None:
     machine.root.path.chmod(mode)
     code, _, err = machine.submit(ALICE, "hers", 0o077)
@@ -668,3 +668,10 @@ def test_an_experiment_of_ones_own_is_recognised_where_a_file_system_changes_own
         ownership.check(files, "cancel")
     monkeypatch.setattr(ownership, "filesystem_type", lambda path: "nfs4")
     ownership.check(files, "cancel")
+
+
+@needs_root
+def test_a_supervisors_folder_that_another_user_prepared_is_not_used(machine: Machine) -> None:
+    (machine.root.path / ".supervisor").mkdir()
+    os.chown(machine.root.path / ".supervisor", BOB, GROUP)
+    assert machine.run(ALICE, lambda: machine.root.supervisor.name) == f".supervisor-{ALICE}"
