@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Delivery:
     """Those that the cluster took."""
     lost: dict[str, Rival | None] = field(default_factory=dict)
     """The runs that another submitter's jobs have, with those jobs (`duplicates`)."""
+    _sent_at: float = field(default=0.0, init=False)
+    """When the newest array was submitted (Unix time): close to Slurm's own time, by which a job is known."""
 
     def run(self) -> None:
         """Send everything; behind a canary, leave the rest held.
@@ -65,15 +67,24 @@ class Delivery:
         """
         sent = [job.job_id for job in self.jobs.values()]
         try:
-            self.lost = duplicates.lost_runs(self.files, self.submission, self.jobs, self.past)
+            self.lost = duplicates.lost_runs(self.files, self.jobs, self.past)
             superfluous = [self.jobs.pop(run_id).job_id for run_id in self.lost]
             self.record(self.jobs, self.lost)
         except BaseException:
             self.jobs.clear()
-            scontrol.cancel({handed.array(job_id) for job_id in sent})
+            self._give_up({handed.array(job_id) for job_id in sent})
             raise
-        scontrol.cancel(superfluous)
-        slurm.release(self._first_to_go())
+        try:
+            scontrol.cancel(superfluous)
+        finally:
+            slurm.release(self._first_to_go())
+
+    def _give_up(self, job_ids: Iterable[str]) -> None:
+        """Cancel jobs after a failure, which matters more than a refusal to cancel them."""
+        try:
+            scontrol.cancel(job_ids)
+        except SystemRefused as error:
+            slurm.log.warning("%s; the next submit cancels what is left", error.message)
 
     def _send_what_fits(self) -> None:
         """Where the cluster does not take an array, try half of it, down to a single job."""
@@ -92,9 +103,8 @@ class Delivery:
 
     def _send(self, runs: Sequence[str]) -> None:
         jobs = self._jobs(runs)
-        now = time.time()  # Slurm's own time of submission is close to it, by which a job can be known
         for run_id, job in zip(runs, jobs, strict=True):
-            self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=now)
+            self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=self._sent_at)
 
     def _first_to_go(self) -> list[str]:
         """Return the jobs that need not wait for a canary."""
@@ -116,29 +126,34 @@ class Delivery:
             try:
                 return executor.give(number, run_attempt, calls)
             except BaseException:  # its tasks would find nothing to do
-                scontrol.cancel([number])
+                self._give_up([number])
                 raise
         except OSError as error:
             raise SystemRefused(f"cannot write to {self.files.submitit}: {error.strerror}") from error
 
     def _sbatch(self, script: Path) -> str:
         try:
-            return sbatch(script, self.keep_open)
+            number = sbatch(script, self.keep_open)
         except Silent as silence:
-            if (number := self._unanswered()) is None:
+            if (found := self._unanswered()) is None:
                 raise
-            slurm.log.warning("%s; one was found in the queue: %s", silence.message, number)
-            return number
+            slurm.log.warning("%s; one was found in the queue: %s", silence.message, found.job_id)
+            number = handed.array(found.job_id)
+            self._sent_at = time.time() if found.submitted is None else found.submitted
+        else:
+            self._sent_at = time.time()
+        return number
 
-    def _unanswered(self) -> str | None:
-        """Return the array that is in the queue although sbatch did not say so, None where none is clear."""
+    def _unanswered(self) -> squeue.QueuedJob | None:
+        """Return a job of the array that is in the queue although sbatch did not say so, None if unclear."""
         known = {handed.array(job.job_id) for job in self.jobs.values()}
         try:
             jobs = squeue.jobs(["--me"])
         except SystemRefused:
             return None
-        ours = {handed.array(job.job_id) for job in jobs if self._is_own(job)} - known
-        return ours.pop() if len(ours) == 1 else None
+        ours = {handed.array(job.job_id): job for job in jobs if self._is_own(job)}
+        found = [job for number, job in ours.items() if number not in known]
+        return found[0] if len(found) == 1 else None
 
     def _is_own(self, job: squeue.QueuedJob) -> bool:
         return is_of_submission(self.submission.id, job.comment, job.name)

@@ -31,9 +31,11 @@ import re
 import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import SystemRefused
 from ..slurm import scontrol, squeue
 from ..slurm.command import Failed
 from ..slurm.squeue import QueuedJob
@@ -67,9 +69,9 @@ class Rival:
 
 
 def lost_runs(
-    files: ExperimentFiles, submission: Submission, jobs: Mapping[str, JobRef], past: Sequence[Submission]
+    files: ExperimentFiles, jobs: Mapping[str, JobRef], past: Sequence[Submission]
 ) -> dict[str, Rival | None]:
-    """Return the runs that this submission's held `jobs` (by run) have lost, and to which job.
+    """Return the runs that a submission's held `jobs` (by run) have lost, and to which job.
 
     None stands for a job that is gone, because it was cancelled.
 
@@ -101,11 +103,16 @@ def may_be_at_work(submission: Submission, now: float) -> bool:
 
 
 def _queue(own: Collection[str]) -> list[QueuedJob]:
-    """Return this user's jobs, in an answer that is newer than all of `own`."""
+    """Return this user's jobs, in an answer that is newer than all of `own`.
+
+    Raises:
+        SystemRefused: the controller does not answer, whatever became of squeue.
+    """
     for _ in range(LOOKS):
-        listed = squeue.jobs(["--me"])
-        if set(own) <= {job.job_id for job in listed}:
-            return listed
+        with suppress(SystemRefused):
+            listed = squeue.jobs(["--me"])
+            if set(own) <= {job.job_id for job in listed}:
+                return listed
         time.sleep(SECONDS_BETWEEN_LOOKS)
     return list(scontrol.all_jobs().values())
 
@@ -123,13 +130,14 @@ def _rivals(
         if run_id in one.submission.jobs
     }
     runs_of: dict[str, list[str]] = {}
+    look = _Look(files)
     for job in others:
         submission = _submission_of(files.name, job)
         if submission is None or (submission, job.job_id) in considered:
             continue
         number, _, task = job.job_id.partition("_")
         if number not in runs_of:
-            runs_of[number] = _runs_of_array(files, number, submission, wanted)
+            runs_of[number] = _runs_of_array(look, number, submission, wanted)
         index = int(task or 0)
         if index < len(runs_of[number]) and runs_of[number][index] in wanted:
             yield runs_of[number][index], Rival(job.job_id, submission)
@@ -147,9 +155,7 @@ def _submission_of(experiment: str, job: QueuedJob) -> str | None:
     return last if before == experiment and SUBMISSION.fullmatch(last) else None
 
 
-def _runs_of_array(
-    files: ExperimentFiles, number: str, submission: str, wanted: Collection[str]
-) -> list[str]:
+def _runs_of_array(look: _Look, number: str, submission: str, wanted: Collection[str]) -> list[str]:
     """Return the runs of an array by task; none if it is of another root, or has none of the wanted runs."""
     try:
         script = scontrol.batch_script(number)
@@ -161,27 +167,32 @@ def _runs_of_array(
     if runs is None or folder is None:
         return []
     ids = runs[1].split()
-    if not set(ids) & set(wanted) or not _is_ours(files, shlex.split(folder[1])[0], submission):
-        return []
-    return ids
+    return ids if set(ids) & set(wanted) and look.is_ours(shlex.split(folder[1])[0], submission) else []
 
 
-def _is_ours(files: ExperimentFiles, folder: str, submission: str) -> bool:
-    """Return whether a job's folder is this experiment's; another host may know it under another path."""
-    here, there = files.path.absolute(), Path(folder)
-    if here == there:
-        return True
-    try:
-        if here.samefile(there):
+class _Look:
+    """Tells whether jobs are of this experiment, or of one of the same name under another root."""
+
+    def __init__(self, files: ExperimentFiles) -> None:
+        self._files = files
+        self._deadline = time.monotonic() + SECONDS_TO_APPEAR
+
+    def is_ours(self, folder: str, submission: str) -> bool:
+        """Return whether a job's folder is this experiment's; another host may know it under another path.
+
+        The job's submission is then here, though it may take a while to be seen; all are waited for together.
+        """
+        here, there = self._files.path.absolute(), Path(folder)
+        if here == there:
             return True
-    except OSError:
-        pass
-    deadline = time.monotonic() + SECONDS_TO_APPEAR
-    while f"{submission}.json" not in {path.name for path in submissions.submission_files(files)}:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(1)
-    return True
+        with suppress(OSError):
+            if here.samefile(there):
+                return True
+        while f"{submission}.json" not in {path.name for path in submissions.submission_files(self._files)}:
+            if time.monotonic() > self._deadline:
+                return False
+            time.sleep(1)
+        return True
 
 
 def _number(job_id: str) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..cluster_profiles import env_values
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
+from ..slurm.sbatch import outside_a_job
 from ..store.layout import ExperimentFiles
 from . import code, last_words
 from .code import Code
@@ -90,11 +91,10 @@ def _trial(
 
 def _run(script: str) -> tuple[int | None, list[str]]:
     """Run a script as a job would, as far as the environment goes; None stands for one that took too long."""
-    environment = {name: value for name, value in os.environ.items() if not _is_of_a_job(name)}
     process = subprocess.Popen(
         ["bash", "-c", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment, start_new_session=True,
+        env=outside_a_job(), start_new_session=True,
     )  # fmt: skip
     try:
         said, _ = process.communicate(timeout=TRIAL_SECONDS)
@@ -105,10 +105,6 @@ def _run(script: str) -> tuple[int | None, list[str]]:
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         return None, _lines(said)
-
-
-def _is_of_a_job(name: str) -> bool:
-    return name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_")) and not name.startswith("SLURM_CONF")
 
 
 def _lines(said: bytes) -> list[str]:

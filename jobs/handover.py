@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..cluster_profiles.loader import Profile
@@ -69,11 +70,6 @@ def hand_over(
     delivery = Delivery(files, submission, profile, record, past, (lock.descriptor,))
     try:
         delivery.run()
-    except KeyboardInterrupt:
-        log.warning(
-            "interrupted: sent %d of %d runs; submit again sends the rest", len(delivery.jobs), len(ids)
-        )
-        raise
     except SystemRefused as error:
         refused = submissions.amend(
             files, submission, jobs=delivery.jobs, refusal=error.message, submitter=None
@@ -86,6 +82,13 @@ def hand_over(
             return HandedOver(tuple(delivery.jobs), unsent, error.message)
         sent = f"sent {len(delivery.jobs)} of {len(ids)} runs"
         raise SystemRefused(f"{error.message} ({sent})", error.hint) from error
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            sent = f"sent {len(delivery.jobs)} of {len(ids)} runs"
+            log.warning("interrupted: %s; submit again sends the rest", sent)
+        with suppress(OSError, SystemRefused):  # `duplicates.may_be_at_work` ends with this process, too
+            submissions.amend(files, submission, submitter=None)
+        raise
     finally:
         if delivery.lost:
             log.warning("%s", duplicates.description(delivery.lost))

@@ -2,8 +2,10 @@
 
 squeue, sacct and scontrol tell of jobs; here a job is matched with the run that it was submitted for. Job ids
 are reused, and a site's scripts may rewrite comments and names, so a job is a run's if its id fits and its
-comment or its name carries the submission, or, where both were rewritten, if it was submitted when the
-submission was, or requeued when its previous record ended.
+comment or its name carries the submission. Where both were rewritten, it is a run's if it was submitted when
+the submission was. Slurm sets that time anew when it requeues a job. Of a job in the queue the batch script
+decides then, which no site rewrites. A record in accounting is a run's if it begins where its previous one
+ends; so is a job in the queue whose script cannot be read, another user's for example.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ SLACK_SECONDS = 1200.0
 """How far apart two times of one job may be: clocks differ, and a submission takes its time."""
 CLOSE_SECONDS = 5.0
 """The same where another comment or name makes it likely that the job is another one with this number."""
+MOST_CALLS = 20
+"""For how many arrays the controller is asked one by one."""
 LONGEST = 100_000
 """Characters of a list of jobs; the system takes no argument over 128 kB."""
 
@@ -84,6 +88,8 @@ def in_accounting(runs: Iterable[Handed]) -> dict[Key, Word]:
 def at_controller(runs: Collection[Handed]) -> dict[Key, Word]:
     """Return what the controller itself says of runs, one call per array; it soon forgets jobs that ended.
 
+    Where there are many arrays, all jobs are asked for in one call.
+
     Sites cache squeue, and squeue itself now and then leaves out a job; the controller's own record of one
     job does not.
 
@@ -91,9 +97,9 @@ def at_controller(runs: Collection[Handed]) -> dict[Key, Word]:
         SystemRefused: scontrol failed otherwise than by not knowing a job.
     """
     by_job = _by_job(runs)
-    known: list[QueuedJob] = []
-    for number in sorted({handed.array(job_id) for job_id in by_job}):
-        known += scontrol.jobs(number).values()
+    arrays = sorted({handed.array(job_id) for job_id in by_job})
+    answers = map(scontrol.jobs, arrays) if len(arrays) <= MOST_CALLS else [scontrol.all_jobs()]
+    known = [job for answer in answers for job_id, job in answer.items() if job_id in by_job]
     ended = [job for job in known if job.state in OVER]
     words = {
         one.key: _final_word(job.state, "")
@@ -126,7 +132,10 @@ def is_of_submission(submission: str, comment: str, name: str) -> bool:
 
 
 def matching_jobs(runs: Iterable[Handed], jobs: Iterable[QueuedJob]) -> dict[Key, QueuedJob]:
-    """Return the job of each run among `jobs`; accounting is asked where neither names nor times tell."""
+    """Return the job of each run among `jobs`.
+
+    Where neither names nor times tell, its script is read, and where that cannot be, accounting is asked.
+    """
     by_job = _by_job(runs)
     found: dict[Key, QueuedJob] = {}
     doubtful: list[tuple[Handed, QueuedJob]] = []
@@ -137,25 +146,31 @@ def matching_jobs(runs: Iterable[Handed], jobs: Iterable[QueuedJob]) -> dict[Key
                 found[one.key] = job
             elif named is None:
                 doubtful.append((one, job))
-    records = _records_if_told({job.job_id: [one] for one, job in doubtful})
+    scripts = {number: _script(number) for number in {_array(job) for _, job in doubtful}}
+    records = _records_if_told({job.job_id: [one] for one, job in doubtful if not scripts[_array(job)]})
     for one, job in doubtful:
-        own = own_records(one, records.get(job.job_id, ()), CLOSE_SECONDS)
-        times = [time for record in own for time in (record.submitted, record.ended)]
-        if any(_is_near(job.submitted, time, CLOSE_SECONDS) for time in times):
+        told = own_records(one, records.get(job.job_id, ()), CLOSE_SECONDS)
+        if one.comment in scripts[_array(job)] or _continues(told, job):
             found[one.key] = job
     return found
 
 
+def _continues(records: Sequence[Record], job: QueuedJob) -> bool:
+    """Return whether a job in the queue has the last of these records, or was requeued when one ended."""
+    times = [time for record in records for time in (record.submitted, record.ended)]
+    return any(_is_near(job.submitted, time, CLOSE_SECONDS) for time in times)
+
+
+def _script(number: str) -> str:
+    """Return the script of a job or an array; nothing where the controller does not give it."""
+    try:
+        return scontrol.batch_script(number)
+    except SystemRefused:
+        return ""
+
+
 def _words(found: Mapping[Key, QueuedJob]) -> dict[Key, Word]:
     return {key: _word(job.state, job.reason) for key, job in found.items()}
-
-
-def _records_if_told(by_job: Mapping[str, Sequence[Handed]]) -> dict[str, list[Record]]:
-    """Return the records of jobs; none where accounting does not answer."""
-    try:
-        return _records(by_job) if by_job else {}
-    except SystemRefused:
-        return {}
 
 
 def _records(by_job: Mapping[str, Sequence[Handed]]) -> dict[str, list[Record]]:
@@ -184,6 +199,18 @@ def _is_named(one: Handed, comment: str, name: str) -> bool | None:
     if is_of_submission(one.submission, comment, name):
         return True
     return False if comment.startswith(COMMENT) else None
+
+
+def _array(job: QueuedJob) -> str:
+    return handed.array(job.job_id)
+
+
+def _records_if_told(by_job: Mapping[str, Sequence[Handed]]) -> dict[str, list[Record]]:
+    """Return the records of jobs; none where accounting does not answer."""
+    try:
+        return _records(by_job) if by_job else {}
+    except SystemRefused:
+        return {}
 
 
 def _is_near(time: float | None, expected: float | None, slack: float) -> bool:

@@ -96,7 +96,7 @@ def submit(
             changed (unless that is allowed), checkpoints of another format, or an import that fails.
         SystemRefused: the cluster, or the file system, refused.
     """
-    environ, now = os.environ if environ is None else environ, time.time() if now is None else now
+    environ = os.environ if environ is None else environ
     known = {**environ, **(profile.env or {})}
     preconditions.check_variables(experiment.variables, known, experiment.document)
     if profile.cluster == "slurm":
@@ -147,11 +147,7 @@ def submit(
         canary=None if submission.canary is None else chosen[0].name,
         kept=_kept(verdicts),
         no_longer_named=left,
-        warnings=(
-            *preconditions.warnings(profile, environ, root),
-            *_profile_warnings(profile, root, experiment.variables),
-            *told,
-        ),
+        warnings=(*_warnings(profile, root, environ, experiment.variables), *told),
     )
 
 
@@ -177,7 +173,6 @@ def retry(
             from the root's group, or nodes are to be excluded where there is no Slurm.
         SystemRefused: the cluster, or the file system, refused.
     """
-    now = time.time() if now is None else now
     files = root.experiment(experiment)
     verdicts: dict[str, Verdict] = {}
     groups: list[tuple[Profile, Submission]] = []
@@ -195,14 +190,14 @@ def retry(
         groups = _groups(
             files, past, again, profile, exclude_nodes, fresh, allow_code_change, allow_data_change, now
         )
-        told = tuple(note for used, submission in groups for note in _check_sendable(files, used, submission))
+        told = [note for used, submission in groups for note in _check_sendable(files, used, submission)]
         scontrol.cancel(held_back(unproven, again))
         handed = HandedOver()
         for used, submission in groups:
             handed += hand_over(files, submission, used, lock, past)
     for used, submission in groups:
         _start(root, files, used, submission, verdicts)
-    return Submitted(experiment, **vars(handed), kept=_kept(verdicts), warnings=told)
+    return Submitted(experiment, **vars(handed), kept=_kept(verdicts), warnings=tuple(dict.fromkeys(told)))
 
 
 def _prepared(
@@ -225,9 +220,11 @@ def _prepared(
     return given, told
 
 
-def _profile_warnings(profile: Profile, root: Root, used: Iterable[str]) -> tuple[str, ...]:
+def _warnings(
+    profile: Profile, root: Root, environ: Mapping[str, str], used: Iterable[str]
+) -> tuple[str, ...]:
     """Return what is odd about a profile, the root and variables it is used with, but no reason to refuse."""
-    found = tuple(secret_values.warnings(profile))
+    found = (*preconditions.warnings(profile, environ, root), *secret_values.warnings(profile))
     if profile.cluster != "slurm":
         return found
     given = [name for name in used if name not in profile.env]
@@ -242,6 +239,7 @@ def _profile_warnings(profile: Profile, root: Root, used: Iterable[str]) -> tupl
 
 def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
     """See that what is to be sent once more can be; return what is worth a warning."""
+    told = _warnings(profile, Root(files.path.parent), os.environ, ())
     given = Code.of(submission)
     resumable.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
@@ -249,10 +247,10 @@ def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submis
     if profile.cluster != "slurm":
         if profile.cluster == "local":
             slots.prepare()
-        return ()
+        return told
     slurm.require()
     slurm_root.check_path(Root(files.path.parent))
-    return environment.check(files, profile, given, code.user_modules(submission.runs))
+    return told + environment.check(files, profile, given, code.user_modules(submission.runs))
 
 
 def _alone(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
@@ -262,8 +260,9 @@ def _alone(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
 
-def _after(past: Sequence[Submission], now: float) -> float:
-    """Return a time later than all submissions', whatever the clocks of the machines involved say."""
+def _after(past: Sequence[Submission], now: float | None) -> float:
+    """Return a time (default: the present) later than all submissions', whatever the machines' clocks say."""
+    now = time.time() if now is None else now
     return max(now, past[-1].created + 1e-3) if past else now
 
 

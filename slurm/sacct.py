@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .command import run
 from .notation import unix_time
 
-FIELDS = "JobID,State,ExitCode,Submit,End,User,JobName,Comment"
+FIELDS = "JobID,State,ExitCode,Submit,End,JobName,Comment"
 _COMMAND = (
     "sacct",
     "--allusers",
@@ -39,7 +39,6 @@ class Record:
     comment: str
     """Empty while the job has not ended, and for ever where accounting keeps no comments."""
     name: str = ""
-    user: str = ""
 
 
 def records(selection: Sequence[str]) -> dict[str, list[Record]]:
@@ -55,10 +54,10 @@ def records(selection: Sequence[str]) -> dict[str, list[Record]]:
         fields = line.split("|", FIELDS.count(","))
         if len(fields) <= FIELDS.count(","):
             continue
-        job, state, exit_code, submitted, ended, user, name, comment = fields
+        job, state, exit_code, submitted, ended, name, comment = fields
         began = unix_time(submitted)
         if began is not None:
-            record = Record(state, exit_code, began, unix_time(ended), comment.strip(), name.strip(), user)
+            record = Record(state, exit_code, began, unix_time(ended), comment.strip(), name.strip())
             for job_id in _each(job):
                 found[job_id].append(record)
     return {job: sorted(own, key=lambda record: record.submitted) for job, own in found.items()}

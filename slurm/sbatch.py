@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import SystemRefused
-from .command import clean_environment
+from .command import Absent, clean_environment
 
 OF_A_JOB = ("SLURMD_", "SUBMITIT_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """Beginnings of variables of an enclosing job, which sbatch would pass on to the new one."""
@@ -50,22 +50,30 @@ class Silent(SystemRefused):
     """sbatch did not answer in time; the job may exist."""
 
 
+def outside_a_job() -> dict[str, str]:
+    """Return this process' environment without what an enclosing job, or the user's shell, says to Slurm."""
+    return {name: value for name, value in clean_environment().items() if not name.startswith(OF_A_JOB)}
+
+
 def sbatch(script: Path, keep_open: Sequence[int] = ()) -> str:
     """Submit a batch script and return the job's id; sbatch inherits the descriptors in `keep_open`.
 
     Raises:
         TooMany: the cluster takes no more jobs now, or no array of this size.
         Silent: it did not answer within `SECONDS`.
-        SystemRefused: it refused.
+        Absent: it is not on this machine's PATH.
+        SystemRefused: it refused, or cannot be run.
     """
-    environment = {
-        name: value for name, value in clean_environment().items() if not name.startswith(OF_A_JOB)
-    }
-    process = subprocess.Popen(
-        ["sbatch", str(script)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=tuple(keep_open),
-        env=environment,
-    )  # fmt: skip
+    try:
+        process = subprocess.Popen(
+            ["sbatch", str(script)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=tuple(keep_open), env=outside_a_job(),
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise Absent("this machine has no sbatch") from error
+    except OSError as error:
+        raise SystemRefused(f"sbatch cannot be run ({error.strerror})") from error
     assert process.stdout is not None
     try:
         with process.stdout:

@@ -1,7 +1,10 @@
 """What sbatch's refusals mean; the texts are those of Slurm 22.05."""
 
+from pathlib import Path
+
 import pytest
-from alphagrid.slurm.sbatch import TooMany, refusal
+from alphagrid.slurm.command import Absent
+from alphagrid.slurm.sbatch import TooMany, refusal, sbatch
 
 VIOLATES = (
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
@@ -50,3 +53,11 @@ def test_any_other_refusal_is_told_in_sbatchs_words_on_one_line() -> None:
         == "sbatch refused: invalid partition specified: nowhere; Invalid partition name specified"
     )
     assert error.exit_code == 3
+
+
+def test_a_machine_that_has_no_sbatch_any_more_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Absent, match="this machine has no sbatch"):
+        sbatch(tmp_path / "script")
