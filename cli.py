@@ -144,10 +144,10 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the runs to their end; exit 1 if one failed.")
     ] = False,
-    canary: Annotated[
-        bool,
-        typer.Option("--canary", help="Start one run alone, the others at its first evaluation."),
-    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Send at most N of the runs that are due."),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Then cancel what still waits or runs and is no longer in SPEC."),
@@ -183,7 +183,7 @@ def submit(
     chosen = choose_profile(experiment, profile)
     if dry_run:
         check_names(_root(root), experiment)
-        _print_plan(experiment, chosen, canary, as_json)
+        _print_plan(experiment, chosen, limit, as_json)
         return
     if prune and not yes and not sys.stdin.isatty():
         raise UserError("--prune cancels runs, and there is nobody to ask", "add --yes to cancel unasked")
@@ -196,7 +196,7 @@ def submit(
         under,
         allow_code_change=allow_code_change,
         allow_data_change=allow_data_change,
-        canary=canary,
+        limit=limit,
     )
     _say_submitted(submitted, under, prune)
     pruned = _prune(under, experiment.name, yes) if prune else []
@@ -684,13 +684,13 @@ def _print_json(value: Any, indent: int | None = None) -> None:
     sys.stdout.write(json_text(value, indent) + "\n")
 
 
-def _print_plan(experiment: Any, profile: Any, canary: bool, as_json: bool) -> None:
+def _print_plan(experiment: Any, profile: Any, limit: int | None, as_json: bool) -> None:
     from . import terminal
     from .jobs.plan import dry_run, dry_run_warnings
 
     for warning in dry_run_warnings(experiment, {**os.environ, **profile.env}):
         terminal.say(f"warning: {warning}")
-    plan = dry_run(experiment, profile, canary)
+    plan = dry_run(experiment, profile, limit)
     if as_json:
         _print_json(plan)
     else:
@@ -713,8 +713,9 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
     say(f"sent {sent} of {submitted.experiment} to {where}{kept}")
     if submitted.limit is not None:
         say(f"the cluster takes no more now: {submitted.limit}; submit again when some jobs have ended")
-    if submitted.canary is not None:
-        say(f"{submitted.canary} goes first, the others at its first evaluation")
+    sent_or_tried = len(submitted.sent) + len(submitted.unsent)
+    if sent_or_tried < submitted.due:
+        say(f"--limit: {sent_or_tried} of {submitted.due} due; submit again to send the others")
     if submitted.no_longer_named and not prune:
         names = ", ".join(submitted.no_longer_named)
         say(f"no longer in the spec, left alone: {names}")

@@ -14,7 +14,7 @@ from ..errors import SystemRefused, UserError
 from ..store import claims, ownership, submissions
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import Submission
-from . import attempts, canary, markers, slots, states
+from . import attempts, markers, slots, states
 
 UNREADABLE_SECONDS = 600.0
 """How long a run whose files cannot be read is looked at again, before it is left out."""
@@ -65,10 +65,6 @@ class Backlog:
         self._waiting: dict[tuple[str, str], Job] = {}
         self._elsewhere: dict[tuple[str, str], Job] = {}
         self._newest: dict[tuple[str, str], str] = {}
-        self._unproven: dict[str, tuple[ExperimentFiles, Submission]] = {}
-        """Submissions whose canary has not reached an evaluation, by their ids."""
-        self._hopeless: set[str] = set()
-        """Those of them whose canary never will."""
         self._said: set[tuple[str, str]] = set()
         """What could not be read, and why."""
         self._unreadable_since: dict[tuple[str, str], float] = {}
@@ -90,7 +86,6 @@ class Backlog:
                 self._look_at(files)
             except (OSError, UserError) as error:
                 self._say(files.name, f"left out: {error}")
-        self._look_at_canaries()
         for key, job in list(self._elsewhere.items()):
             if self.standing(job) != "at work":
                 self._waiting[key] = self._elsewhere.pop(key)
@@ -104,13 +99,10 @@ class Backlog:
     def next(self) -> Job | None:
         """Return the first job that has to run now; what turns out to be settled is dropped."""
         for key, job in list(self._waiting.items()):
-            waits = self._waits(job)
-            if waits and job.submission not in self._hopeless:
-                continue
             standing = self.standing(job)
             if standing == "at work":
                 self._elsewhere[key] = self._waiting.pop(key)
-            elif waits or standing == "over":
+            elif standing == "over":
                 del self._waiting[key]
             else:
                 return job
@@ -140,23 +132,6 @@ class Backlog:
             self._said.add((name, problem))
             log.error("%s: %s", name, problem)
 
-    def _waits(self, job: Job) -> bool:
-        """Tell whether a job has to wait for its canary."""
-        found = self._unproven.get(job.submission)
-        return found is not None and canary.waits(found[1], job.run_id)
-
-    def _look_at_canaries(self) -> None:
-        """See which have reached an evaluation, and which have come to an end without."""
-        self._hopeless.clear()
-        for name, (files, submission) in list(self._unproven.items()):
-            leader = files.name, str(submission.canary)
-            newest = self._newest.get(leader, submission.id)
-            is_over = self.standing(Job(files, leader[1], newest, parallel=1)) == "over"
-            if canary.is_proven(files, submission):  # looked at last: it may have ended just now
-                del self._unproven[name]
-            elif is_over:
-                self._hopeless.add(name)
-
     def remove(self, job: Job) -> None:
         """Leave a job to the one who asked, who starts it."""
         self._waiting.pop(job.key, None)
@@ -178,10 +153,6 @@ class Backlog:
         if problems:
             del self._seen[files.name]  # look again
         sent = {entry.id: submission for submission in good for entry in submission.runs}
-        for submission in sent.values():
-            self._unproven.pop(submission.id, None)
-            if submission.canary is not None and submission.profile["cluster"] == "local":
-                self._unproven[submission.id] = (files, submission)
         parallel = {submission.id: self._parallel(submission) for submission in sent.values()}
         for run_id, submission in sent.items():
             job = Job(files, run_id, submission.id, parallel[submission.id])

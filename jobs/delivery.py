@@ -44,7 +44,7 @@ class Delivery:
     """When the newest array was submitted (Unix time): close to Slurm's own time, by which a job is known."""
 
     def run(self) -> None:
-        """Send everything; behind a canary, leave the rest held.
+        """Send everything.
 
         Raises:
             TooMany: the cluster takes no more jobs now; `jobs` says what it took.
@@ -77,7 +77,7 @@ class Delivery:
         try:
             scontrol.cancel(superfluous)
         finally:
-            slurm.release(self._first_to_go())
+            slurm.release(job.job_id for job in self.jobs.values())
 
     def _give_up(self, job_ids: Iterable[str]) -> None:
         """Cancel jobs after a failure, which matters more than a refusal to cancel them."""
@@ -91,7 +91,7 @@ class Delivery:
         left = [entry.id for entry in self.submission.runs]
         size = self.profile.max_array or slurm.MAX_ARRAY
         while left:
-            count = 1 if left[0] == self.submission.canary else min(size, len(left))
+            count = min(size, len(left))
             try:
                 self._send(left[:count])
             except TooMany:
@@ -105,11 +105,6 @@ class Delivery:
         jobs = self._jobs(runs)
         for run_id, job in zip(runs, jobs, strict=True):
             self.jobs[run_id] = JobRef(cluster="slurm", job_id=job, submitted=self._sent_at)
-
-    def _first_to_go(self) -> list[str]:
-        """Return the jobs that need not wait for a canary."""
-        canary = None if self.submission.canary in self.lost else self.submission.canary
-        return [job.job_id for run_id, job in self.jobs.items() if canary in (None, run_id)]
 
     def _jobs(self, runs: Sequence[str]) -> list[str]:
         """Submit one array, held, write down what its tasks are to do, and return their ids."""

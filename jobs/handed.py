@@ -25,8 +25,6 @@ class Handed:
     name: str = ""
     refusal: str | None = None
     """Why its cluster did not take it, if it has no job."""
-    canary: str | None = None
-    """The run that has to reach an evaluation before the others of the submission start."""
     site: str | None = None
     """The name of the Slurm cluster that has its job."""
 

@@ -64,8 +64,7 @@ def hand_over(
     def record(jobs: Mapping[str, JobRef], lost: Collection[str]) -> None:
         nonlocal submission
         runs = [entry for entry in submission.runs if entry.id not in lost]
-        canary = None if submission.canary in lost else submission.canary
-        submission = submissions.amend(files, submission, jobs=dict(jobs), runs=runs, canary=canary)
+        submission = submissions.amend(files, submission, jobs=dict(jobs), runs=runs)
 
     delivery = Delivery(files, submission, profile, record, past, (lock.descriptor,))
     try:

@@ -62,7 +62,6 @@ def _handed(row: RunRow, sender: SenderRow) -> Handed:
         job_id=None if row.job is None else row.job.job_id,
         submitted=None if row.job is None else row.job.submitted,
         refusal=sender.refusal,
-        canary=sender.canary,
         site=sender.site,
     )
 

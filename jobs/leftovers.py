@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from ..store import submissions
 from ..store.layout import Root
-from . import canary
-from .standing import Sent, accounts, newest, standings
-from .states import ACTIVE, State
+from .standing import accounts, newest, standings
+from .states import ACTIVE
 
 
 def find(root: Root, experiment: str) -> dict[str, str]:
-    """Return the names, by id, of the leftovers: they wait, run, or are held back behind a canary.
+    """Return the names, by id, of the leftovers: they wait or run.
 
     What has ended, or was interrupted and will not go on by itself, is none.
 
@@ -22,9 +21,4 @@ def find(root: Root, experiment: str) -> dict[str, str]:
     named = past[-1].named if past else {}
     sent = {run_id: one for run_id, one in newest(past).items() if run_id not in named}
     found = standings(root, files, sent, accounts(files, sent))
-    return {run_id: one.entry.name for run_id, one in sent.items() if _is_active(one, found[run_id].state)}
-
-
-def _is_active(one: Sent, state: State) -> bool:
-    held_back = canary.waits(one.submission, one.entry.id) and one.entry.id in one.submission.jobs
-    return state in ACTIVE or (state == "interrupted" and held_back)
+    return {run_id: one.entry.name for run_id, one in sent.items() if found[run_id].state in ACTIVE}

@@ -38,10 +38,11 @@ def choose_profile(experiment: Experiment, option: str | None = None) -> Profile
 
 
 @collector_paused()
-def dry_run(experiment: Experiment, profile: Profile, canary: bool = False) -> dict[str, Any]:
+def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) -> dict[str, Any]:
     """Return what `submit --dry-run --json` prints: the runs, sbatch calls and GPU-hours at most.
 
-    GPU-hours are runs × hours × GPUs; null where GPUs are asked for without a time limit.
+    GPU-hours are runs × hours × GPUs; null where GPUs are asked for without a time limit. Both count at most
+    `limit` runs.
     """
     runs = [
         {
@@ -53,13 +54,13 @@ def dry_run(experiment: Experiment, profile: Profile, canary: bool = False) -> d
         }
         for run in experiment.runs
     ]
-    alone = 1 if canary and len(runs) > 1 else 0
-    calls = alone + sbatch_calls(len(runs) - alone, profile.max_array) if profile.cluster == "slurm" else 0
+    sent = len(runs[:limit])
+    calls = sbatch_calls(sent, profile.max_array) if profile.cluster == "slurm" else 0
     return {
         "experiment": experiment.name,
         "runs": runs,
         "sbatch_calls": calls,
-        "gpu_hours": gpu_hours(len(runs), profile),
+        "gpu_hours": gpu_hours(sent, profile),
     }
 
 

@@ -53,18 +53,16 @@ def sbatch_calls(runs: int, max_array: int | None) -> int:
     return math.ceil(runs / (max_array or MAX_ARRAY))
 
 
-def settle(
-    submissions: Sequence[Submission],
-    waiting: Collection[str] = (),
-    only: Collection[str] | None = None,
-) -> None:
-    """Clear up after a submitter that was killed half-way.
+def settle(submissions: Sequence[Submission], only: Collection[str] | None = None) -> dict[str, str]:
+    """Clear up after a submitter that was killed half-way; return the jobs, by run, that a canary holds back.
 
     Its arrays are found by their comment: one that was written down is released, one that was not (its
     tasks may lack their pickles) is cancelled, and its runs go out again. So are tasks that were not written
     down because an older job has their run. What is not held was let go by a submitter that had written it
-    down, in a file that is not seen from here yet. What waits for its canary in a submission of `waiting`
-    stays held; so do runs that are not among `only`, if that is given.
+    down, in a file that is not seen from here yet. What is not among the runs `only`, if given, stays held.
+
+    An older version held jobs until its canary had reached an evaluation. Nothing releases them any more, so
+    their runs are to be sent again, and the jobs, which stay held, to be cancelled then.
 
     Raises:
         SystemRefused: squeue failed, or scancel.
@@ -74,10 +72,14 @@ def settle(
     own = matching_jobs(recorded, queued)
     by_id = {submission.id: submission for submission in submissions}
     held: set[str] = set()
+    held_back: dict[str, str] = {}
     for (submission_id, run_id), job in own.items():
-        stays = submission_id in waiting and run_id != by_id[submission_id].canary
-        if is_held(job.reason) and not stays and (only is None or run_id in only):
+        if not is_held(job.reason) or (only is not None and run_id not in only):
+            continue
+        if by_id[submission_id].canary in (None, run_id):
             held.add(job.job_id)
+        else:
+            held_back[run_id] = job.job_id
     known = {job.job_id for job in own.values()}
     unrecorded = {
         job.job_id for job in queued if job.job_id not in known and is_held(job.reason) and _is_of(by_id, job)
@@ -90,6 +92,7 @@ def settle(
         scontrol.release(_together(held, [submission.jobs for submission in submissions]))
     except SystemRefused as error:  # an administrator may have reasons to hold them
         log.warning("%s", error.message)
+    return held_back
 
 
 def _array_unless(job_id: str, arrays: Collection[str]) -> str:

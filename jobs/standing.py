@@ -10,7 +10,7 @@ from ..errors import SystemRefused
 from ..slurm import scontrol
 from ..store.layout import ExperimentFiles, Root
 from ..store.submissions import RunEntry, Submission
-from . import canary, handed, local, slurm_states, states
+from . import handed, local, slurm_states, states
 from .backlog import account_of
 from .handed import Handed, Key
 from .states import UNSURE, Account, State, Word
@@ -41,7 +41,6 @@ class Sent:
             job_id=None if job is None else job.job_id,
             submitted=None if job is None else job.submitted,
             refusal=self.submission.refusal,
-            canary=self.submission.canary,
             site=self.submission.site,
         )
 
@@ -125,9 +124,8 @@ def standings(
     Raises:
         SystemRefused: Slurm does not answer although a run may be in its hands, and not `tolerant`.
     """
-    party = _party(files, {run_id: one for run_id, one in sent.items() if run_id in accounts}, accounts)
-    found = stand(root, party, ask([party], tolerant=tolerant))
-    return {run_id: found[run_id] for run_id in accounts}
+    party = Party(files, accounts, {run_id: sent[run_id].handed for run_id in accounts if run_id in sent})
+    return stand(root, party, ask([party], tolerant=tolerant))
 
 
 def certain_standings(root: Root, files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Standing]:
@@ -249,23 +247,10 @@ def _abroad(left: Sequence[Handed], tolerant: bool) -> dict[Key, Word]:
 def stand(root: Root, party: Party, answers: Answers) -> dict[str, Standing]:
     """Return how each run of a party stands, with what Slurm says."""
     words = _words(root, party, answers)
-    found = {
+    return {
         run_id: Standing(*states.state(account, words.get(run_id)), words.get(run_id))
         for run_id, account in party.accounts.items()
     }
-    return {**found, **_behind_canaries(party, found)}
-
-
-def _party(files: ExperimentFiles, sent: Mapping[str, Sent], known: Mapping[str, Account]) -> Party:
-    """Return the party of the runs sent, with the canaries that they wait for."""
-    leaders = {
-        entry.id: Sent(one.submission, entry)
-        for one in sent.values()
-        if one.submission.canary is not None and one.submission.canary not in known
-        for entry in one.submission.runs[:1]
-    }
-    handed = {run_id: one.handed for run_id, one in {**leaders, **sent}.items()}
-    return Party(files, {**accounts(files, leaders), **known}, handed)
 
 
 def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
@@ -283,31 +268,3 @@ def _words(root: Root, party: Party, answers: Answers) -> dict[str, Word]:
         if word is not None:
             found[one.run_id] = word
     return found
-
-
-def _behind_canaries(party: Party, found: Mapping[str, Standing]) -> dict[str, Standing]:
-    """Return how those runs stand that wait for their submission's canary, be it in vain."""
-    judged: dict[str, Standing] = {}
-    proven: dict[str, bool] = {}
-    for one in party.open:
-        if found[one.run_id].state in ("pending", "unknown") and _is_behind_canary(party, one):
-            assert one.canary is not None
-            if one.submission not in proven:
-                proven[one.submission] = canary.has_evaluated(party.files.run(one.canary), one.submission)
-            if not proven[one.submission]:
-                judged[one.run_id] = _judged(party, found, one.canary)
-    return judged
-
-
-def _is_behind_canary(party: Party, one: Handed) -> bool:
-    """Tell whether a run has not begun, and was sent to start after a canary."""
-    account = party.accounts[one.run_id]
-    has_begun = account.attempts > 0 and not account.sent_since
-    reached_queue = one.cluster != "slurm" or one.job_id is not None
-    return one.canary not in (None, one.run_id) and reached_queue and not has_begun
-
-
-def _judged(party: Party, found: Mapping[str, Standing], leader: str) -> Standing:
-    standing = found.get(leader, Standing("unknown"))
-    name = party.handed[leader].name if leader in party.handed else leader
-    return Standing(*canary.judge(standing.state, standing.reason, name))

@@ -26,7 +26,6 @@ from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, Title
-from . import canary as canaries
 from . import (
     code,
     continuity,
@@ -47,7 +46,7 @@ from .grid import Experiment
 from .handover import HandedOver, hand_over
 from .reconciliation import Situation, Verdict, retry_verdict
 from .standing import Sent, certain_standings, newest
-from .survey import held_back, settle, survey
+from .survey import settle, survey
 
 LOCK_SECONDS = 600.0
 
@@ -63,8 +62,8 @@ class Submitted:
     """Ids of the runs for which the cluster had no room; the next `submit` sends them."""
     limit: str | None = None
     """What the cluster said to those."""
-    canary: str | None = None
-    """Name of the run for whose first evaluation the others wait."""
+    due: int = 0
+    """How many runs were due; more than were sent where a limit was asked for."""
     kept: Mapping[Verdict, tuple[str, ...]] = field(default_factory=dict)
     """Ids of the runs that were not, by why."""
     no_longer_named: tuple[str, ...] = ()
@@ -79,14 +78,13 @@ def submit(
     *,
     allow_code_change: bool = False,
     allow_data_change: bool = False,
-    canary: bool = False,
+    limit: int | None = None,
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
 ) -> Submitted:
     """Send the runs of `experiment` that have not come to their end and are not under way.
 
-    With `canary` the first of them goes alone, the others when it has reached its first evaluation; without,
-    what waits for an earlier canary may start as well.
+    At most `limit` of them, the first in the specification's order, if that is given.
 
     Returns when they are handed over; with profile `debug`, when they have run.
 
@@ -117,7 +115,8 @@ def submit(
         sent_before = newest(past)
         before = survey(root, files, past, wanted, profile)
         verdicts = before.verdicts
-        chosen = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        due = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
+        chosen = due[:limit]
         resumable.check_formats(files, chosen)
         named = {
             run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
@@ -133,9 +132,8 @@ def submit(
             data_change_allowed=allow_data_change,
             runs=chosen,
             named=named,
-            canary=chosen[0].id if canary and len(chosen) > 1 else None,
         )
-        before.see_to_canaries(files, let_go=not canary)
+        scontrol.cancel(before.held_back[entry.id] for entry in chosen if entry.id in before.held_back)
         handed = HandedOver()
         if chosen or (past and past[-1].named != named):
             handed = hand_over(files, submission, profile, lock, past)
@@ -144,7 +142,7 @@ def submit(
     return Submitted(
         experiment.name,
         **vars(handed),
-        canary=None if submission.canary is None else chosen[0].name,
+        due=len(due),
         kept=_kept(verdicts),
         no_longer_named=left,
         warnings=(*_warnings(profile, root, environ, experiment.variables), *told),
@@ -181,17 +179,18 @@ def retry(
     with _alone(files) as lock:
         past = submissions.read_all(files)
         now = _after(past, now)
-        unproven = settle(files, past, run_ids)
+        held_back = settle(past, run_ids)
         sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
         _check_known(experiment, run_ids, sent)
         for run_id, standing in certain_standings(root, files, sent).items():
-            verdicts[run_id] = retry_verdict(Situation(standing.state, (), standing.is_alive), fresh)
+            situation = Situation(standing.state, (), standing.is_alive)
+            verdicts[run_id] = "send" if run_id in held_back else retry_verdict(situation, fresh)
         again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
         groups = _groups(
             files, past, again, profile, exclude_nodes, fresh, allow_code_change, allow_data_change, now
         )
         told = [note for used, submission in groups for note in _check_sendable(files, used, submission)]
-        scontrol.cancel(held_back(unproven, again))
+        scontrol.cancel(held_back.values())
         handed = HandedOver()
         for used, submission in groups:
             handed += hand_over(files, submission, used, lock, past)
@@ -305,11 +304,7 @@ def _start(
 
 
 def _run_here(files: ExperimentFiles, submission: Submission) -> None:
-    ids = [entry.id for entry in submission.runs]
-    if submission.canary is not None:
-        debug.run_here(files, submission.id, ids[:1])
-        ids = ids[1:] if canaries.is_proven(files, submission) else []
-    debug.run_here(files, submission.id, ids)
+    debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
 
 
 def _groups(

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster_profiles.loader import Profile
-from ..slurm import scontrol
 from ..store.layout import ExperimentFiles, Root, RunFiles
 from ..store.submissions import RunEntry, Submission
-from . import attempts, canary, duplicates, slurm
+from . import attempts, duplicates, slurm
 from .reconciliation import Situation, Verdict, verdict
 from .standing import Sent, Standing, certain_standings, newest
-from .states import ACTIVE
 
 RUNAWAY_SECONDS = 600.0
 """How long after its last sign of life a run is not sent again that only accounting believes to run."""
@@ -27,16 +25,8 @@ class Survey:
 
     verdicts: dict[str, Verdict]
     """For each wanted run, whether it is to be sent."""
-    waiting: list[Submission]
-    """Submissions whose canary is under way."""
-    held_back: list[str]
-    """Jobs of runs that are to be sent once more, which waited for a canary in vain."""
-
-    def see_to_canaries(self, files: ExperimentFiles, let_go: bool) -> None:
-        """Cancel the jobs that waited in vain; with `let_go`, release those that wait."""
-        scontrol.cancel(self.held_back)
-        for one in self.waiting if let_go else ():
-            canary.let_go(files, one)
+    held_back: Mapping[str, str]
+    """Jobs, by run, that an older version's canary holds back; those of runs that are sent are cancelled."""
 
 
 def survey(
@@ -51,42 +41,26 @@ def survey(
     Raises:
         SystemRefused: Slurm does not answer although a run may be in its hands.
     """
-    unproven = settle(files, past)
-    concerned = wanted.keys() | {one.canary for one in unproven}
-    sent = {run_id: one for run_id, one in newest(past).items() if run_id in concerned}
+    held_back = settle(past)
+    sent = {run_id: one for run_id, one in newest(past).items() if run_id in wanted}
     found = certain_standings(root, files, sent)
-    verdicts = {
-        run_id: verdict(_situation(files, run_id, found.get(run_id), sent.get(run_id), profile), _stop(entry))
-        for run_id, entry in wanted.items()
-    }
-    again = [sent[run_id] for run_id, why in verdicts.items() if why == "send" and run_id in sent]
-    waiting = [one for one in unproven if one.canary in found and found[one.canary].state in ACTIVE]
-    return Survey(verdicts, waiting, held_back(unproven, again))
+    verdicts: dict[str, Verdict] = {}
+    for run_id, entry in wanted.items():
+        situation = _situation(files, run_id, found.get(run_id), sent.get(run_id), profile)
+        verdicts[run_id] = "send" if run_id in held_back else verdict(situation, _stop(entry))
+    return Survey(verdicts, held_back)
 
 
-def settle(
-    files: ExperimentFiles, past: Sequence[Submission], only: Collection[str] | None = None
-) -> list[Submission]:
-    """Clear up after a submitter that was killed; return the submissions whose canary has proven nothing.
+def settle(past: Sequence[Submission], only: Collection[str] | None = None) -> dict[str, str]:
+    """Clear up after a submitter that was killed; return the jobs, by run, that a canary holds back.
 
     Jobs that are held are released; if it is given, those of the runs in `only`. What a submitter has in the
     queue that may be at work on another host is left alone.
     """
     past = [one for one in past if not duplicates.may_be_at_work(one, time.time())]
-    unproven = [one for one in past if not canary.is_proven(files, one)]
     if any(one.profile["cluster"] == "slurm" for one in past) and slurm.is_here():
-        slurm.settle(past, {one.id for one in unproven}, only)
-    return unproven
-
-
-def held_back(unproven: Sequence[Submission], again: Sequence[Sent]) -> list[str]:
-    """Return the jobs, still held, of runs that are to be sent once more."""
-    ids = {one.id for one in unproven}
-    return [
-        one.submission.jobs[one.entry.id].job_id
-        for one in again
-        if one.submission.id in ids and one.entry.id in one.submission.jobs
-    ]
+        return slurm.settle(past, only)
+    return {}
 
 
 def _situation(

@@ -31,7 +31,7 @@ from ..store.messages import shortened
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, canary, code, data_paths, gpus, markers, provenance, requeue, signals, slots
+from . import attempts, code, data_paths, gpus, markers, provenance, requeue, signals, slots
 from .attempts import Attempt
 from .variables import expand_variables
 
@@ -105,7 +105,6 @@ def attempt_run(
             return "elsewhere"
         if markers.is_cancelled(task.run, submission):
             return "cancelled"
-        held.enter_context(canary.releasing(files, manifest, run_id))
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
 

@@ -65,7 +65,7 @@ def _read(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stam
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
         return
     texts = (_json(submission.profile), submission.code_path, _titles_json(submission))
-    fate = (submission.refusal, submission.canary, submission.site)
+    fate = (submission.refusal, submission.site)
     head = (files.name, name, *stamp, submission.id, submission.created, *texts, *fate)
     db.execute(f"INSERT INTO submission VALUES ({', '.join('?' * len(head))})", head)
     entries = [(files.name, name, *_entry(run, submission.jobs.get(run.id))) for run in submission.runs]

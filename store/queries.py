@@ -167,7 +167,7 @@ def metric_keys(db: sqlite3.Connection) -> list[str]:
 def senders(db: sqlite3.Connection, experiment: str) -> dict[str, SenderRow]:
     """Return the submissions of an experiment, by id."""
     sql = """
-        SELECT id, json_extract(profile, '$.cluster'), refusal, canary, site FROM submission
+        SELECT id, json_extract(profile, '$.cluster'), refusal, site FROM submission
         WHERE experiment = ?
     """
     return {row[0]: SenderRow(*row) for row in db.execute(sql, (experiment,))}

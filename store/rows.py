@@ -23,7 +23,6 @@ class SenderRow:
     id: str
     cluster: str
     refusal: str | None
-    canary: str | None
     site: str | None
     """The name of its Slurm cluster."""
 

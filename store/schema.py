@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 
-VERSION = 4
+VERSION = 5
 """Raise it with every change of a table or of what ingesting puts there."""
 APPLICATION_ID = 0x616C6867
 LEAST_SQLITE = (3, 37, 0)
@@ -55,9 +55,9 @@ TABLES: Mapping[str, Table] = {
         {
             "experiment": str, "file": str, **_STAMP,
             "id": str, "created": float, "profile": str, "code_path": str, "named": str, "refusal": str,
-            "canary": str, "site": str,
+            "site": str,
         },
-        "experiment file", "code_path refusal canary site",
+        "experiment file", "code_path refusal site",
     ),
     "entry": _table(
         {

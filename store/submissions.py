@@ -144,7 +144,7 @@ class Submission(_Manifest):
     refusal: str | None = None
     """Why the cluster did not accept the jobs of those runs that have none."""
     canary: RunId | None = None
-    """The run, the first, that has to reach an evaluation before the others may start; None to let all go."""
+    """Of older versions: the run for whose first evaluation the jobs of the others are held."""
 
     @model_validator(mode="after")
     def _check_code_path(self) -> Self:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.jobs import attempts, canary, logs, markers, supervisor
+from alphagrid.jobs import attempts, logs, markers, supervisor
 from alphagrid.jobs.backlog import Backlog
 from alphagrid.jobs.pruning import prunable
 from alphagrid.jobs.status import status
@@ -257,8 +257,6 @@ def test_a_journal_that_is_listed_only_is_an_attempt_that_has_written_nothing_ye
     assert (first.end, second.began, second.end) == ("completed", False, None)
     assert attempts.latest(run) == second
     assert not attempts.has_new_checkpoint(second)
-    assert canary.has_evaluated(run, str(first.submission))
-    assert not canary.has_evaluated(run, "another")
     assert logs.tail(lab.files, run.id) == []
     assert [one.name for one in status(lab.root, "exp").runs] == ["lr0.1"]
 

@@ -118,22 +118,20 @@ def which(command: str) -> str:
     return subprocess.run(["which", command], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("options", [{}, {"canary": True}], ids=["plain", "canary"])
 def test_wherever_a_submit_is_killed_the_next_one_leaves_one_job_a_run(
     tmp_path: Path,
     slurm: Any,
     closed: None,
     submitters: Submitters,
     fault_row: Any,
-    options: dict[str, Any],
 ) -> None:
     whole = Case(tmp_path / "whole", slurm, "whole")
-    code, deeds = submitters.submit(whole.spec, whole.root, **options)
+    code, deeds = submitters.submit(whole.spec, whole.root)
     assert code == 0
     assert sum(one.startswith("sbatch") for one in deeds) == 2
     for point in range(1, len(deeds) + 1):
         case = Case(tmp_path / f"at-{point}", slurm, f"at-{point}")
-        code, done = submitters.submit(case.spec, case.root, point, **options)
+        code, done = submitters.submit(case.spec, case.root, point)
         assert code == -9, (point, done)
         assert submitters.submit(case.spec, case.root)[0] == 0
         try:
@@ -141,7 +139,7 @@ def test_wherever_a_submit_is_killed_the_next_one_leaves_one_job_a_run(
         except AssertionError as error:
             raise AssertionError(f"killed before {deeds[point - 1]!r}") from error
     fault_row(
-        f"`submit{' --canary' if options else ''}` is killed (SIGKILL) before any of its deeds",
+        "`submit` is killed (SIGKILL) before any of its deeds",
         f"wherever of {len(deeds)} places: the next `submit` leaves one job a run in the queue, and no other",
         "nothing",
     )
