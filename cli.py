@@ -733,11 +733,11 @@ def _say_how_to_begin_anew(submitted: Submitted, selectors: list[str]) -> None:
 
 def _prune(root: Root, experiment: str, yes: bool) -> list[str]:
     """Cancel runs under way that the specification names no more, if somebody agrees; return their ids."""
-    from .jobs import leftovers
+    from .jobs.cancellation import active_runs_not_in_spec
     from .jobs.cancellation import cancel as stop
     from .terminal import say
 
-    found = leftovers.find(root, experiment)
+    found = active_runs_not_in_spec(root, experiment)
     if not found:
         say("nothing to cancel: no run under way has left the spec")
         return []

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from .jobs.status import ExperimentStatus, RunStatus
 
 WIDTH_IN_A_PIPE = 400
-PERIOD = 1.0
-SLURM_PERIOD = 5.0
-"""Seconds between two looks; a site's Slurm answers other people too."""
 MOST_RUNS = 40
 """Runs shown before the rest is only counted."""
 MOST_CAUSES = 6
@@ -269,7 +266,7 @@ def _until_quiet(
         if not found.goes_on and (was_unsure or not found.is_unsure):
             return found
         was_unsure = not found.goes_on
-        time.sleep(SLURM_PERIOD if any(run.cluster == "slurm" for run in found.runs) else PERIOD)
+        time.sleep(found.poll_seconds)
 
 
 class _Console(Console):

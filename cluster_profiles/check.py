@@ -50,7 +50,7 @@ def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
         UserError: the profile is not for Slurm, or there is no Slurm here.
         SystemRefused: Slurm's controller does not answer.
     """
-    if profile.cluster != "slurm":
+    if not profile.uses_slurm:
         raise UserError(
             f"profile '{profile.name}' is not for Slurm (cluster: {profile.cluster})", "nothing to check"
         )

@@ -111,6 +111,11 @@ class Profile(BaseModel):
     """Any other long option of sbatch, such as reservation or nice; true for one without a value."""
 
     @property
+    def uses_slurm(self) -> bool:
+        """Whether runs go to a Slurm cluster."""
+        return self.cluster == "slurm"
+
+    @property
     def gpus(self) -> int:
         """GPUs of one run, as far as `gres` and the options of `sbatch` tell."""
         requests = (self.gres or "").split(",")

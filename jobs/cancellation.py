@@ -1,22 +1,23 @@
-"""Cancelling runs: first a durable marker, then a word to whoever runs them."""
+"""Cancelling runs: first a durable marker, then a signal to whoever executes them."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SystemRefused, UserError
-from ..slurm import scontrol
 from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
-from ..store.submissions import Submission
-from . import attempts, markers, slurm
-from .standing import Sent, Standing, accounts, newest, standings
-from .states import Account, account
+from ..store.submissions import Submission, SubmittedRun, newest_runs
+from .clock import Clock
+from .resolve_states import run_states
+from .runs import attempts, cancel_marker, disk_record
+from .runs.disk_record import DiskRecord
+from .runs.states import ACTIVE, RunState
+from .schedulers import SCHEDULERS, Schedulers
+from .schedulers.local import stop_workers
 
 LOCK_SECONDS = 600.0
 
@@ -30,15 +31,23 @@ class Cancelled:
     cancelled: tuple[str, ...]
     """They stop at their next step, with a checkpoint, and stay so until they are retried."""
     ended: tuple[str, ...]
-    """They had come to their end before."""
+    """They had ended before."""
 
 
-def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | None = None) -> Cancelled:
+def cancel(
+    root: Root,
+    experiment: str,
+    run_ids: Sequence[str],
+    *,
+    schedulers: Schedulers = SCHEDULERS,
+    clock: Clock = time,
+) -> Cancelled:
     """Cancel the given runs, whether they wait, run or were interrupted.
 
     Raises:
         UserError: the experiment is another user's.
-        SystemRefused: a marker cannot be written, or Slurm refused; the markers written hold nevertheless.
+        SystemRefused: a marker cannot be written, or a scheduler refused; the markers written hold
+            nevertheless.
     """
     files = root.experiment(experiment)
     ownership.check(files, "cancel")
@@ -50,81 +59,80 @@ def cancel(root: Root, experiment: str, run_ids: Sequence[str], *, now: float | 
         past, problems = submissions.read_good(files)
         for problem in problems:
             log.warning("%s; runs that it alone sends are left alone", problem)
-        sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
-        known = _accounts(files, sent)
-        found = standings(root, files, sent, known, tolerant=True)
-        ended = tuple(run_id for run_id in sent if _has_ended(found[run_id], known[run_id]))
-        doomed = {run_id: one for run_id, one in sent.items() if run_id not in ended}
-        _mark(files, past, doomed, time.time() if now is None else now)
-        _tell(files, past, doomed)
-    return Cancelled(tuple(doomed), ended)
+        selected = {run_id: run for run_id, run in newest_runs(past).items() if run_id in set(run_ids)}
+        records = _read_records(files, selected)
+        states = run_states(root, files, selected, records, schedulers=schedulers, tolerant=True)
+        ended = tuple(run_id for run_id in selected if _has_ended(states[run_id], records[run_id]))
+        cancelled = {run_id: run for run_id, run in selected.items() if run_id not in ended}
+        _mark(files, past, cancelled, clock.time())
+        _stop(files, past, cancelled, schedulers)
+    return Cancelled(tuple(cancelled), ended)
 
 
-def _accounts(files: ExperimentFiles, sent: Mapping[str, Sent]) -> dict[str, Account]:
-    """Return what each run has left on disk; a damaged marker counts as none, and is written again."""
-    found = {}
-    for run_id, one in sent.items():
+def active_runs_not_in_spec(root: Root, experiment: str) -> dict[str, str]:
+    """Return the names, by id, of runs that wait or run and that the specification no longer names.
+
+    Raises:
+        SystemRefused: a scheduler does not answer although it may have a run.
+    """
+    files = root.experiment(experiment)
+    past = submissions.read_all(files)
+    named = past[-1].named if past else {}
+    runs = {run_id: run for run_id, run in newest_runs(past).items() if run_id not in named}
+    states = run_states(root, files, runs)
+    return {run_id: run.entry.name for run_id, run in runs.items() if states[run_id].state in ACTIVE}
+
+
+def _read_records(files: ExperimentFiles, runs: Mapping[str, SubmittedRun]) -> dict[str, DiskRecord]:
+    """Return what each run's files say; a damaged cancel marker counts as none, and is written again."""
+    records = {}
+    for run_id, run in runs.items():
         try:
-            found.update(accounts(files, {run_id: one}))
+            records[run_id] = disk_record.read(files.run(run_id), run.submission.id)
         except UserError as error:
             log.warning("%s", error.message)
-            found[run_id] = account(attempts.latest(files.run(run_id)), one.submission.id, cancelled=False)
-    return found
+            latest = attempts.latest(files.run(run_id))
+            records[run_id] = DiskRecord.of(latest, run.submission.id, cancelled=False)
+    return records
 
 
-def _has_ended(standing: Standing, account: Account) -> bool:
-    """Tell whether a run is at its end by its own files; what scancel did is known to accounting alone.
+def _has_ended(state: RunState, record: DiskRecord) -> bool:
+    """Return whether a run has ended by its own files; what scancel did is known to accounting alone.
 
-    One that was cancelled may not have heard of it, and is told again while anybody may have it in his hands.
+    A run that was cancelled before may not have noticed, and is stopped again while a scheduler may have it.
     """
-    if account.end is not None and not account.sent_since:
+    if record.end is not None and not record.submitted_since:
         return True
-    return account.cancelled and standing.is_certain and not standing.is_alive
+    return record.cancelled and state.is_certain and not state.is_alive
 
 
-def _mark(files: ExperimentFiles, past: Iterable[Submission], doomed: Iterable[str], now: float) -> None:
-    senders: dict[str, list[str]] = {run_id: [] for run_id in doomed}
+def _mark(files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[str], now: float) -> None:
+    """Write a cancel marker into each run's folder that names all submissions of the run."""
+    senders: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
     for submission in past:
         for entry in submission.runs:
             if entry.id in senders:
                 senders[entry.id].append(submission.id)
-    for run_id, names in senders.items():
+    for run_id, submission_ids in senders.items():
         try:
-            markers.write(files.run(run_id), names, now)
+            cancel_marker.write(files.run(run_id), submission_ids, now)
         except OSError as error:
             raise SystemRefused(f"cannot cancel {run_id}: {error.strerror}") from error
 
 
-def _tell(files: ExperimentFiles, past: Sequence[Submission], doomed: Mapping[str, Sent]) -> None:
-    """Send SIGTERM to the workers of this machine, and scancel the jobs; who is neither finds the marker.
+def _stop(
+    files: ExperimentFiles,
+    past: Sequence[Submission],
+    cancelled: Mapping[str, SubmittedRun],
+    schedulers: Schedulers,
+) -> None:
+    """Signal the workers on this machine, and end the schedulers' jobs; every other worker finds the marker.
 
     Raises:
-        SystemRefused: Slurm refused, or does not answer, or a worker could not be told.
+        SystemRefused: a worker could not be signalled, or a scheduler refused; the others were told.
     """
-    refusals = [error for run_id in doomed if (error := _stop_worker(files, run_id)) is not None]
-    if any(one.submission.profile["cluster"] == "slurm" and one.submission.jobs for one in doomed.values()):
-        try:
-            scontrol.cancel(slurm.jobs_of(past, doomed))
-        except SystemRefused as error:
-            raise SystemRefused(
-                f"{error.message}; the runs are marked, and stop when they are started again",
-                "cancel again when Slurm answers: until then those that run go on",
-            ) from error
-    if refusals:
-        raise refusals[0]
-
-
-def _stop_worker(files: ExperimentFiles, run_id: str) -> SystemRefused | None:
-    """Send SIGTERM to the worker that has a run on this machine, if there is one; return why that failed."""
     try:
-        pid = locks.holder(files.run(run_id).lock)
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:  # it ended meanwhile
-        return None
-    except (OSError, SystemRefused) as error:
-        return SystemRefused(
-            f"the worker of {run_id} could not be told ({error}); the run is marked, "
-            "and stops when it is started again"
-        )
-    return None
+        stop_workers(files, cancelled)
+    finally:
+        for cluster in {run.submission.profile["cluster"] for run in cancelled.values()}:
+            schedulers[cluster].cancel(past, cancelled)

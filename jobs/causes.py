@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from ..store.messages import in_one_line
-from .states import State
+from .runs.states import State
 
 FAILURES: tuple[State, ...] = ("failed", "unknown", "interrupted")
 WITH_LOG = frozenset({"failed", "unknown"})

@@ -13,9 +13,10 @@ from typing import Any, Self
 from ..errors import UserError
 from ..store.layout import ExperimentFiles
 from ..store.submissions import RunEntry, Submission
-from . import attempts, provenance, snapshot
-from .attempts import Attempt
+from . import provenance, snapshot
 from .project import import_root, is_found, is_installed, read_project, shown
+from .runs import attempts
+from .runs.attempts import Attempt
 
 MOST_NAMED = 8
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..store.submissions import RunEntry
+from ..store.submissions import RunEntry, SubmittedRun
 from ..trainer.config import TrainingConfig
 from ..trainer.data_path import PathUnresolved, resolve
 from .grid import Experiment
-from .standing import Sent
 from .variables import place_of_text
 
 SHOWN = 3
@@ -60,7 +59,7 @@ def with_expanded_paths(config: TrainingConfig, entry: RunEntry) -> TrainingConf
     return TrainingConfig.model_validate({**config.as_dict(), "workload": section})
 
 
-def changes(chosen: Iterable[RunEntry], sent_before: Mapping[str, Sent]) -> tuple[str, ...]:
+def changes(chosen: Iterable[RunEntry], sent_before: Mapping[str, SubmittedRun]) -> tuple[str, ...]:
     """Return a warning if runs are to go on with other paths than they were last sent with."""
     pairs = [(sent_before[entry.id].entry, entry) for entry in chosen if entry.id in sent_before]
     moved = [

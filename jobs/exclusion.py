@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
+from .schedulers import SCHEDULERS
 
 NODES = re.compile(r"[A-Za-z0-9][\w.,\[\]-]*")
 """Names as Slurm writes them: `gpu07`, `gpu[01-03,07]`, or several with commas."""
@@ -18,7 +19,7 @@ def keeping_off(profile: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]
     Raises:
         UserError: the profile is not one of Slurm, or something is no node's name.
     """
-    if nodes and profile["cluster"] != "slurm":
+    if nodes and not SCHEDULERS[profile["cluster"]].has_nodes:
         raise UserError(
             f"there are no nodes to exclude on the cluster '{profile['cluster']}'", "leave out --exclude-node"
         )

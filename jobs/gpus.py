@@ -17,6 +17,7 @@ from ..errors import SystemRefused, UserError
 from ..slurm import nodes, notation
 from ..slurm.cluster import Node
 from ..slurm.notation import Devices
+from .schedulers import SCHEDULERS
 
 MAX_NODES = 3
 """On how many nodes a run looks for a GPU before it has failed."""
@@ -53,7 +54,7 @@ def check(device: str, profile: Mapping[str, Any]) -> None:
             raise UserError(f"{promise}, and torch {torch.__version__} was built without CUDA", INSTALL)
     elif asked:
         raise NoGpu(node, why)
-    elif profile["cluster"] == "local" and os.environ.get("CUDA_VISIBLE_DEVICES"):
+    elif SCHEDULERS[profile["cluster"]].assigns_gpus and os.environ.get("CUDA_VISIBLE_DEVICES"):
         number = os.environ["CUDA_VISIBLE_DEVICES"]
         raise UserError(
             f"torch does not see GPU {number} of {node} ({why})",
@@ -80,7 +81,7 @@ def missing() -> str | None:
 
 def is_asked_for(profile: Mapping[str, Any]) -> bool:
     """Return whether a Slurm profile, as a submission records it, asks for a GPU or a share of one."""
-    return profile["cluster"] == "slurm" and bool(_devices(profile))
+    return SCHEDULERS[profile["cluster"]].grants_gpus and bool(_devices(profile))
 
 
 def _devices(profile: Mapping[str, Any]) -> list[Devices]:

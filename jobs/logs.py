@@ -15,13 +15,12 @@ from ..printable import visible
 from ..store.files import has_not_arrived, open_file
 from ..store.layout import JOB_ID, ExperimentFiles
 from ..store.messages import shortened
-from . import attempts
-from .states import UNSURE, State
+from .runs import attempts
+from .runs.states import UNSURE, State
+from .schedulers import SCHEDULERS
 
 PERIOD = 0.5
 """Seconds between two looks at a log that is followed."""
-SLURM_PERIOD = 5.0
-"""Seconds between two questions to Slurm about the run, which other people ask too."""
 CHUNK = 1 << 16
 log = logging.getLogger("alphagrid")
 
@@ -54,6 +53,8 @@ class Outlook:
     """All jobs that it was given to, oldest first."""
     goes_on: bool = False
     """Whether it will go on by itself, or may."""
+    poll_seconds: float = 0.0
+    """Pause between two questions to its scheduler."""
 
     @property
     def in_words(self) -> str:
@@ -90,8 +91,8 @@ def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]
 
 def absence(outlook: Outlook) -> str:
     """Say why there is no log, of a run that has none."""
-    if outlook.cluster == "debug":
-        return "a run of the profile debug writes to the terminal of its submit, and nowhere else"
+    if outlook.cluster is not None and (reason := SCHEDULERS[outlook.cluster].log_absence) is not None:
+        return reason
     if outlook.state in ("pending", "requeued"):
         return f"it has not started: {outlook.reason or 'it waits for its turn'}; logs -f waits with it"
     if outlook.state == "running":
@@ -166,8 +167,7 @@ class _Watch:
 
     def outlook(self) -> tuple[Outlook, bool]:
         """Return what was last known, and whether the run is over."""
-        pause = SLURM_PERIOD if self._outlook is not None and self._outlook.cluster == "slurm" else 0.0
-        if self._outlook is not None and time.monotonic() < self._asked + pause:
+        if self._outlook is not None and time.monotonic() < self._asked + self._outlook.poll_seconds:
             return self._outlook, False
         self._outlook, self._asked = self._look(), time.monotonic()
         is_over, was_unsure = not self._outlook.goes_on, self._was_unsure
@@ -178,7 +178,9 @@ class _Watch:
 def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
     if not JOB_ID.fullmatch(job_id):  # a journal may say anything
         return []
-    folder = files.submitit / run_id if cluster == "local" else files.submitit
+    if cluster not in SCHEDULERS:
+        return []
+    folder = SCHEDULERS[cluster].log_folder(files, run_id)
     names = (f"{job_id}_0_log.out", f"{job_id}_0_log.err")
     return [folder / name for name in names if os.path.exists(folder / name)]  # noqa: PTH110 (never raises)
 

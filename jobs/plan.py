@@ -10,7 +10,7 @@ from ..cluster_profiles.loader import Profile, load_profile
 from ..problems import Place
 from .collector import collector_paused
 from .grid import Experiment
-from .slurm import sbatch_calls
+from .schedulers import SCHEDULERS
 
 
 def choose_profile(experiment: Experiment, option: str | None = None) -> Profile:
@@ -55,7 +55,7 @@ def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) 
         for run in experiment.runs
     ]
     sent = len(runs[:limit])
-    calls = sbatch_calls(sent, profile.max_array) if profile.cluster == "slurm" else 0
+    calls = SCHEDULERS[profile.cluster].submit_calls(sent, profile)
     return {
         "experiment": experiment.name,
         "runs": runs,
@@ -66,7 +66,7 @@ def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) 
 
 def gpu_hours(runs: int, profile: Profile) -> float | None:
     """Return the GPU-hours that so many runs take at most, None if there is no limit."""
-    if profile.cluster != "slurm" or not profile.gpus:
+    if not profile.uses_slurm or not profile.gpus:
         return 0.0
     return None if profile.hours is None else runs * profile.hours * profile.gpus
 

@@ -8,38 +8,10 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..cluster_profiles.loader import Profile
 from ..documents import Document
 from ..errors import UserError
 from ..store.layout import Root
 from .variables import where_used
-
-PROFILE_KEYS = {
-    "SBATCH_ACCOUNT": "account",
-    "SBATCH_CONSTRAINT": "constraint",
-    "SBATCH_GRES": "gres",
-    "SBATCH_MEM_PER_NODE": "memory",
-    "SBATCH_PARTITION": "partition",
-    "SBATCH_QOS": "qos",
-    "SBATCH_RESERVATION": "sbatch: {reservation: …}",
-    "SBATCH_TIMELIMIT": "hours",
-}
-"""The profile's key for a variable of sbatch (sbatch(1), "INPUT ENVIRONMENT VARIABLES")."""
-
-
-def warnings(profile: Profile, environ: Mapping[str, str], root: Root) -> tuple[str, ...]:
-    """Return what is odd about the submitter's environment or the root, though no reason to refuse."""
-    return (*_ignored(environ), *_open_to_all(root)) if profile.cluster == "slurm" else _open_to_all(root)
-
-
-def _ignored(environ: Mapping[str, str]) -> tuple[str, ...]:
-    ignored = sorted(name for name in environ if name.startswith("SBATCH_"))
-    if not ignored:
-        return ()
-    keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
-    others = [name for name in ignored if name not in PROFILE_KEYS]
-    told = f"{', '.join([*keys, *others])} would override the profile and are ignored"
-    return (told if others == ignored else f"{told}; write the values into the profile",)
 
 
 def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:
@@ -95,7 +67,7 @@ def check_umask(root: Root) -> None:
         )
 
 
-def _open_to_all(root: Root) -> tuple[str, ...]:
+def warnings(root: Root) -> tuple[str, ...]:
     """Return warnings where every user of the machine may write: what lies there is run as this user."""
     means = "who may write there can have programs run under your account (docs/security.md)"
     found = []

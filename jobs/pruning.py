@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import SystemRefused
 from ..store import ownership
 from ..store.layout import Root, RunFiles
-from .states import State
+from .runs.states import State
 from .status import RunStatus
 
 ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "cancelled"})

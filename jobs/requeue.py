@@ -19,6 +19,8 @@ Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
 COMES_BACK: frozenset[Cause] = frozenset({"preempted", "time limit"})
 """What a job has to go back into the queue by itself for, before it is killed."""
 
+SUBMITIT_SLURM = "slurm"
+"""What submitit calls its executor for Slurm."""
 ALIVE = frozenset({"RUNNING", "SIGNALING", "SUSPENDED"})
 DYING = frozenset({"COMPLETING", "CANCELLED"})
 ANSWER_SECONDS = 10.0
@@ -33,7 +35,7 @@ log = logging.getLogger("alphagrid")
 
 def own_job() -> str | None:
     """Return the id of the Slurm job that this process was sent as, `<array>_<task>` if it is an array's."""
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+    if os.environ.get("SUBMITIT_EXECUTOR") != SUBMITIT_SLURM:
         return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

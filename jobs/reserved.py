@@ -10,7 +10,7 @@ from ..problems import Problem, refuse
 from ..store import submissions
 from ..store.layout import RUN_ID, Root
 from ..store.submissions import Submission
-from .states import STATES
+from .runs.states import STATES
 
 if TYPE_CHECKING:
     from .grid import Experiment

@@ -19,7 +19,7 @@ from ..trainer.checkpoint_file import (
     format_of,
     other_format,
 )
-from . import attempts
+from .runs import attempts
 
 MOST_NAMED = 3
 

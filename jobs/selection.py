@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from ..documents import parse_value
 from ..errors import UserError
 from ..problems import nearest
-from .states import STATES
+from .runs.states import STATES
 
 HINT = "give a run's name or id, a state, key=value, --failed or --all"
 

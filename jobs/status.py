@@ -9,24 +9,31 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..store.layout import Root
+from ..store.messages import shortened
 from ..store.rows import RunRow, SenderRow
 from . import causes, logs
 from .causes import Cause
 from .collector import collector_paused
-from .known import Known
 from .logs import Outlook
-from .standing import Answers, Standing, ask, stand
-from .states import ACTIVE, STATES, UNSURE, State
+from .resolve_states import ExperimentRuns
+from .runs.disk_record import DiskRecord
+from .runs.states import ACTIVE, STATES, UNSURE, RunState, State
+from .runs.submitted_job import SubmittedJob
+from .schedulers import SCHEDULERS, Schedulers, scheduler_states
+from .schedulers.base import Scheduler, SchedulerStates
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from ..store.database import Store
+    from ..store.layout import ExperimentFiles
 
+NOT_IN_JSON = ("config", "may_reappear", "poll_seconds")
 LOG_LINES = 5
 """How much of a log is shown with a cause."""
 
@@ -64,7 +71,11 @@ class RunStatus:
     """slurm, local or debug: where its newest submission sent it."""
     job: dict[str, Any] | None
     is_certain: bool = True
-    """Whether everybody could be asked who may know of it."""
+    """Whether every scheduler that may know it could be asked."""
+    may_reappear: bool = False
+    """Whether its scheduler may know it although it seems to be over: squeue leaves out jobs."""
+    poll_seconds: float = Scheduler.poll_seconds
+    """Pause between two looks at it."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """How many α*, or windows of them, its policy rejected, by the reason."""
 
@@ -75,7 +86,7 @@ class RunStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values, without the config."""
-        return {key: value for key, value in vars(self).items() if key != "config"}
+        return {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,13 @@ class ExperimentStatus:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether another look may tell otherwise of a run that seems to be over: squeue leaves out jobs."""
-        return any(run.cluster == "slurm" and run.state in UNSURE for run in self.runs)
+        """Whether another look may find otherwise of a run that seems to be over."""
+        return any(run.may_reappear for run in self.runs)
+
+    @property
+    def poll_seconds(self) -> float:
+        """Pause between two looks."""
+        return max((run.poll_seconds for run in self.runs), default=Scheduler.poll_seconds)
 
     @property
     def counts(self) -> dict[State, int]:
@@ -123,7 +139,71 @@ class ExperimentStatus:
         }
 
 
-def status(root: Root, experiment: str) -> ExperimentStatus:
+@dataclass(frozen=True)
+class IndexedExperiment:
+    """What the index holds of an experiment, once it is brought up to date."""
+
+    files: ExperimentFiles
+    rows: Sequence[RunRow]
+    senders: Mapping[str, SenderRow]
+    """Submissions, by id."""
+    damaged: tuple[str, ...]
+    """Files with lines that could not be read."""
+    rejections: Mapping[int, Mapping[str, int]]
+    """How many α* each run rejected, by its key and the reason."""
+
+    @classmethod
+    def read(cls, db: Connection, files: ExperimentFiles) -> IndexedExperiment:
+        """Return what the index holds."""
+        from ..store import queries
+
+        name = files.name
+        return cls(
+            files,
+            queries.runs(db, name),
+            queries.senders(db, name),
+            tuple(queries.damage(db, name)),
+            queries.rejections_of(db, name),
+        )
+
+    @cached_property
+    def runs(self) -> ExperimentRuns:
+        """The experiment's runs, as their schedulers are asked about them."""
+        jobs = {
+            row.id: _submitted_job(row, sender)
+            for row in self.rows
+            if (sender := self.senders.get(row.last_submission or "")) is not None
+        }
+        return ExperimentRuns(self.files, {row.id: _disk_record(row) for row in self.rows}, jobs)
+
+
+def _submitted_job(row: RunRow, sender: SenderRow) -> SubmittedJob:
+    return SubmittedJob(
+        run_id=row.id,
+        submission=sender.id,
+        cluster=sender.cluster,
+        job_id=None if row.job is None else row.job.job_id,
+        submitted=None if row.job is None else row.job.submitted,
+        run_name=row.name,
+        refusal=sender.refusal,
+        slurm_cluster=sender.site,
+    )
+
+
+def _disk_record(row: RunRow) -> DiskRecord:
+    reason = row.end_reason if row.end_status is not None else row.last_event_reason
+    is_older = row.last_submission is not None and row.attempt_submission not in (row.last_submission, None)
+    return DiskRecord(
+        attempts=row.attempts,
+        end=row.end_status,
+        event=row.last_event,
+        reason=None if reason is None else shortened(reason),
+        submitted_since=is_older or row.attempts == 0,
+        cancelled=row.cancelled,
+    )
+
+
+def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> ExperimentStatus:
     """Return how the runs of an experiment stand.
 
     Raises:
@@ -132,12 +212,12 @@ def status(root: Root, experiment: str) -> ExperimentStatus:
     names = [files.name for files in root.experiments()]
     if experiment not in names:
         raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
-    return _look(root, [experiment])[0]
+    return _read_status(root, [experiment], schedulers)[0]
 
 
-def overview(root: Root) -> list[ExperimentStatus]:
-    """Return how the runs of all experiments stand; Slurm is asked once for all."""
-    return _look(root, [files.name for files in root.experiments()])
+def overview(root: Root, schedulers: Schedulers = SCHEDULERS) -> list[ExperimentStatus]:
+    """Return the states of the runs of all experiments; each scheduler is asked once for all."""
+    return _read_status(root, [files.name for files in root.experiments()], schedulers)
 
 
 def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
@@ -147,7 +227,7 @@ def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
     run = next(run for run in status(root, experiment).runs if run.id == run_id)
     with _open(root) as store:
         jobs = queries.jobs(store.db, experiment, run_id)
-    return Outlook(run.name, run.state, run.reason, run.cluster, tuple(jobs), run.goes_on)
+    return Outlook(run.name, run.state, run.reason, run.cluster, tuple(jobs), run.goes_on, run.poll_seconds)
 
 
 def _hint(experiment: str, names: Sequence[str]) -> str:
@@ -158,12 +238,13 @@ def _hint(experiment: str, names: Sequence[str]) -> str:
     return f"did you mean '{guess}'?" if guess else known
 
 
-def _look(root: Root, experiments: Sequence[str]) -> list[ExperimentStatus]:
+def _read_status(root: Root, experiments: Sequence[str], schedulers: Schedulers) -> list[ExperimentStatus]:
     with collector_paused(), _open(root) as store:
         store.sync(experiments)
-        known = [Known.read(store.db, root.experiment(name)) for name in experiments]
-        answers = ask([one.party for one in known], tolerant=True)
-        return [_joined(root, store.db, one, answers) for one in known]
+        indexed = [IndexedExperiment.read(store.db, root.experiment(name)) for name in experiments]
+        open_runs = [run for experiment in indexed for run in experiment.runs.open]
+        answers = scheduler_states(root, open_runs, schedulers, tolerant=True)
+        return [_experiment_status(store.db, experiment, answers, schedulers) for experiment in indexed]
 
 
 def _open(root: Root) -> Store:
@@ -172,56 +253,60 @@ def _open(root: Root) -> Store:
     return open_store(root)
 
 
-def _joined(root: Root, db: Connection, known: Known, answers: Answers) -> ExperimentStatus:
-    standing = stand(root, known.party, answers)
-    runs = tuple(
-        _run_status(
-            row,
-            standing[row.id],
-            known.senders.get(row.last_submission or ""),
-            known.rejections.get(row.key, {}),
-        )
-        for row in known.rows
+def _experiment_status(
+    db: Connection, experiment: IndexedExperiment, answers: SchedulerStates, schedulers: Schedulers
+) -> ExperimentStatus:
+    states = experiment.runs.states(answers)
+    runs = []
+    for row in experiment.rows:
+        sender = experiment.senders.get(row.last_submission or "")
+        scheduler = None if sender is None else schedulers.get(sender.cluster)
+        runs.append(_run_status(row, states[row.id], scheduler, experiment.rejections.get(row.key, {})))
+    groups = _illustrated(db, experiment, causes.causes(runs))
+    return ExperimentStatus(
+        experiment.files.name,
+        tuple(runs),
+        experiment.damaged,
+        tuple(groups),
+        answers.notes,
+        _warnings(db, experiment),
     )
-    found = _illustrated(db, known, causes.causes(runs))
-    warnings = _warnings(db, known)
-    return ExperimentStatus(known.files.name, runs, known.damaged, tuple(found), answers.notes, warnings)
 
 
-def _warnings(db: Connection, known: Known) -> dict[str, tuple[str, ...]]:
+def _warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
     """Return what runs warn of that the specification names, with the runs' names."""
     from ..store import queries
 
-    names = {row.id: row.name for row in known.rows if row.named}
-    found = queries.warnings(db, known.files.name)
+    names = {row.id: row.name for row in experiment.rows if row.named}
+    found = queries.warnings(db, experiment.files.name)
     named = {text: tuple(names[run] for run in runs if run in names) for text, runs in found.items()}
     return {text: runs for text, runs in named.items() if runs}
 
 
-def _illustrated(db: Connection, known: Known, found: list[Cause]) -> list[Cause]:
+def _illustrated(db: Connection, experiment: IndexedExperiment, found: list[Cause]) -> list[Cause]:
     """Add where the runs of a cause ran last, and the end of a log."""
     from ..store import queries
 
     if not found:
         return []
-    jobs = {row.id: [row.job] if row.job else [] for row in known.rows}
+    jobs = {row.id: [row.job] if row.job else [] for row in experiment.rows}
     return causes.illustrate(
         found,
-        queries.hosts(db, known.files.name),
-        lambda run_id: _end_of_log(known, run_id, jobs[run_id]),
+        queries.hosts(db, experiment.files.name),
+        lambda run_id: _end_of_log(experiment.files, run_id, jobs[run_id]),
     )
 
 
-def _end_of_log(known: Known, run_id: str, jobs: Sequence[logs.Job]) -> list[str]:
+def _end_of_log(files: ExperimentFiles, run_id: str, jobs: Sequence[logs.Job]) -> list[str]:
     """Return the last lines of a run's log; none where it, or a journal that names it, cannot be read."""
     try:
-        return logs.tail(known.files, run_id, jobs, LOG_LINES)
+        return logs.tail(files, run_id, jobs, LOG_LINES)
     except (OSError, UserError):
         return []
 
 
 def _run_status(
-    row: RunRow, standing: Standing, sender: SenderRow | None, rejected: Mapping[str, int]
+    row: RunRow, state: RunState, scheduler: Scheduler | None, rejected: Mapping[str, int]
 ) -> RunStatus:
     done = _share_done(row)
     return RunStatus(
@@ -231,23 +316,25 @@ def _run_status(
         params=row.params,
         config=row.config,
         named=row.named,
-        state=standing.state,
-        reason=standing.reason,
+        state=state.state,
+        reason=state.reason,
         step=row.step,
         train_seconds=row.train_seconds,
         best_validation_loss=_finite(row.best_validation_loss),
         learning_rate=_finite(row.learning_rate),
         attempts=row.attempts,
-        percent_done=100.0 if standing.state == "completed" else round(100 * done, 1),
+        percent_done=100.0 if state.state == "completed" else round(100 * done, 1),
         last_seen=row.last_seen,
-        eta_seconds=_eta(row, done) if standing.state == "running" else None,
+        eta_seconds=_eta(row, done) if state.state == "running" else None,
         checkpoint_step=row.checkpoint_step,
         checkpoint_bytes=row.checkpoint_bytes,
         checkpoint_seconds=row.checkpoint_seconds,
         superseded=row.superseded,
-        cluster=None if sender is None else sender.cluster,
+        cluster=None if scheduler is None else scheduler.name,
         job=None if row.job is None else dict(vars(row.job)),
-        is_certain=standing.is_certain,
+        is_certain=state.is_certain,
+        may_reappear=scheduler is not None and scheduler.may_leave_out_jobs and state.state in UNSURE,
+        poll_seconds=(scheduler or Scheduler).poll_seconds,
         rejected=rejected,
     )
 

@@ -1,7 +1,7 @@
-"""Submitting, retrying: from the runs that are wanted to those that are sent, and no run twice.
+"""Submitting and retrying: from the runs that are wanted to those that are sent, and no run twice.
 
-Everything is written down before anything is started, so a submitter may be killed anywhere; the next
-one finds what the first one meant to do. A lock keeps two of them apart.
+Everything is recorded before anything is started, so a submitter may be killed anywhere; the next one
+finishes or undoes what it left. A lock keeps two submitters of one machine apart.
 """
 
 from __future__ import annotations
@@ -18,35 +18,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..cluster_profiles import sbatch_options, secret_values
+from ..cluster_profiles import secret_values
 from ..cluster_profiles.loader import Profile
 from ..errors import UserError
-from ..slurm import scontrol
 from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
-from ..store.submissions import RunEntry, Submission, Title
-from . import (
-    code,
-    continuity,
-    data_paths,
-    debug,
-    environment,
-    local,
-    preconditions,
-    reserved,
-    resumable,
-    slots,
-    slurm,
-    slurm_root,
-)
+from ..store.submissions import RunEntry, Submission, SubmittedRun, Title, newest_runs
+from . import code, continuity, data_paths, preconditions, reserved, resumable
+from .clock import Clock
 from .code import Code
 from .exclusion import keeping_off
 from .grid import Experiment
-from .handover import HandedOver, hand_over
-from .reconciliation import Situation, Verdict, retry_verdict
-from .standing import Sent, certain_standings, newest
-from .survey import settle, survey
+from .resolve_states import confirmed_states
+from .schedulers import SCHEDULERS, Schedulers
+from .schedulers.base import Scheduler, SubmitRequest, SubmitResult
+from .submission_plan import Decision, plan_retry, plan_submission
 
 LOCK_SECONDS = 600.0
 
@@ -64,7 +51,7 @@ class Submitted:
     """What the cluster said to those."""
     due: int = 0
     """How many runs were due; more than were sent where a limit was asked for."""
-    kept: Mapping[Verdict, tuple[str, ...]] = field(default_factory=dict)
+    kept: Mapping[Decision, tuple[str, ...]] = field(default_factory=dict)
     """Ids of the runs that were not, by why."""
     no_longer_named: tuple[str, ...] = ()
     """Names of earlier runs that the specification does not name any more; they are left alone."""
@@ -80,13 +67,13 @@ def submit(
     allow_data_change: bool = False,
     limit: int | None = None,
     environ: Mapping[str, str] | None = None,
-    now: float | None = None,
+    schedulers: Schedulers = SCHEDULERS,
+    clock: Clock = time,
 ) -> Submitted:
-    """Send the runs of `experiment` that have not come to their end and are not under way.
+    """Send the runs of `experiment` that have not ended and that no scheduler has.
 
-    At most `limit` of them, the first in the specification's order, if that is given.
-
-    Returns when they are handed over; with profile `debug`, when they have run.
+    With `limit`, at most so many of them, the first in the specification's order. Returns when the scheduler
+    has them; with profile `debug`, when they have run.
 
     Raises:
         UserError: an unset variable, a root that cannot be written, another user's experiment, a umask that
@@ -95,57 +82,51 @@ def submit(
         SystemRefused: the cluster, or the file system, refused.
     """
     environ = os.environ if environ is None else environ
-    known = {**environ, **(profile.env or {})}
-    preconditions.check_variables(experiment.variables, known, experiment.document)
-    if profile.cluster == "slurm":
-        slurm.require(environ)
-        slurm_root.check_path(root)
-    elif profile.cluster == "local":
-        slots.prepare()
+    variables = {**environ, **(profile.env or {})}
+    scheduler = schedulers[profile.cluster]
     files = root.experiment(experiment.name)
-    ownership.check(files, "submit")
-    preconditions.check_umask(root)
-    preconditions.check_writable(root)
-    with _alone(files) as lock:
-        past = submissions.read_all(files)
-        now = _after(past, now)
-        reserved.check_baselines(experiment.baselines, past, experiment.document)
-        wanted = {entry.id: entry for entry in data_paths.entries(experiment)}
-        continuity.check([_point(entry) for entry in wanted.values()], past)
-        sent_before = newest(past)
-        before = survey(root, files, past, wanted, profile)
-        verdicts = before.verdicts
-        due = [entry for run_id, entry in wanted.items() if verdicts[run_id] == "send"]
-        chosen = due[:limit]
+    _check_before_writing(experiment, scheduler, root, environ, variables)
+    with _submission_lock(files) as lock:
+        earlier = submissions.read_all(files)
+        reserved.check_baselines(experiment.baselines, earlier, experiment.document)
+        entries = {entry.id: entry for entry in data_paths.entries(experiment)}
+        continuity.check([_point(entry) for entry in entries.values()], earlier)
+
+        replaced_jobs = _reconcile(schedulers, earlier)
+        plan = plan_submission(
+            root, files, earlier, entries, profile.cluster, replaced_jobs, schedulers=schedulers, clock=clock
+        )
+        chosen = [entries[run_id] for run_id in plan.due[:limit]]
         resumable.check_formats(files, chosen)
-        named = {
-            run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs
-        }
-        given, told = _prepared(files, experiment, profile, chosen, past, allow_code_change)
-        told += data_paths.changes(chosen, sent_before)
+        kept_code, warnings = _keep_code(
+            files, experiment, profile, scheduler, chosen, earlier, allow_code_change
+        )
+        earlier_runs = newest_runs(earlier)
+        warnings += data_paths.changes(chosen, earlier_runs)
+
         submission = Submission(
-            id=submissions.new_id(now),
-            created=now,
+            **_identity(earlier, clock),
             experiment=experiment.name,
-            profile=_profile_record(profile, experiment.variables, known),
-            **given.fields(allow_code_change),
+            profile=_profile_record(profile, scheduler, experiment.variables, variables),
+            **kept_code.fields(allow_code_change),
             data_change_allowed=allow_data_change,
             runs=chosen,
-            named=named,
+            named=_titles(experiment),
         )
-        scontrol.cancel(before.held_back[entry.id] for entry in chosen if entry.id in before.held_back)
-        handed = HandedOver()
-        if chosen or (past and past[-1].named != named):
-            handed = hand_over(files, submission, profile, lock, past)
-    _start(root, files, profile, submission, verdicts)
-    left = tuple(one.entry.name for run_id, one in sent_before.items() if run_id not in wanted)
+        result = SubmitResult()
+        if chosen or (earlier and earlier[-1].named != submission.named):
+            replaced = [replaced_jobs[entry.id] for entry in chosen if entry.id in replaced_jobs]
+            result = scheduler.submit(SubmitRequest(files, submission, profile, lock, earlier, replaced))
+    scheduler.start(root, files, submission, plan.has_work)
     return Submitted(
         experiment.name,
-        **vars(handed),
-        due=len(due),
-        kept=_kept(verdicts),
-        no_longer_named=left,
-        warnings=(*_warnings(profile, root, environ, experiment.variables), *told),
+        **vars(result),
+        due=len(plan.due),
+        kept=plan.kept,
+        no_longer_named=tuple(
+            run.entry.name for run_id, run in earlier_runs.items() if run_id not in entries
+        ),
+        warnings=(*_warnings(profile, scheduler, root, environ, experiment.variables), *warnings),
     )
 
 
@@ -159,11 +140,12 @@ def retry(
     exclude_nodes: Sequence[str] = (),
     allow_code_change: bool = False,
     allow_data_change: bool = False,
-    now: float | None = None,
+    schedulers: Schedulers = SCHEDULERS,
+    clock: Clock = time,
 ) -> Submitted:
     """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
 
-    They go on from their last checkpoint; with `fresh` they begin anew. Runs under way are left alone.
+    They go on from their last checkpoint; with `fresh` they start from step 0. Runs under way are left alone.
 
     Raises:
         UserError: the experiment is another user's, a run was never submitted, an import fails, code has
@@ -172,100 +154,145 @@ def retry(
         SystemRefused: the cluster, or the file system, refused.
     """
     files = root.experiment(experiment)
-    verdicts: dict[str, Verdict] = {}
-    groups: list[tuple[Profile, Submission]] = []
     ownership.check(files, "retry")
     preconditions.check_umask(root)
-    with _alone(files) as lock:
-        past = submissions.read_all(files)
-        now = _after(past, now)
-        held_back = settle(past, run_ids)
-        sent = {run_id: one for run_id, one in newest(past).items() if run_id in set(run_ids)}
-        _check_known(experiment, run_ids, sent)
-        for run_id, standing in certain_standings(root, files, sent).items():
-            situation = Situation(standing.state, (), standing.is_alive)
-            verdicts[run_id] = "send" if run_id in held_back else retry_verdict(situation, fresh)
-        again = [one for run_id, one in sent.items() if verdicts[run_id] == "send"]
-        groups = _groups(
-            files, past, again, profile, exclude_nodes, fresh, allow_code_change, allow_data_change, now
-        )
-        told = [note for used, submission in groups for note in _check_sendable(files, used, submission)]
-        scontrol.cancel(held_back.values())
-        handed = HandedOver()
+    with _submission_lock(files) as lock:
+        earlier = submissions.read_all(files)
+        runs = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in set(run_ids)}
+        _check_known(experiment, run_ids, runs)
+
+        replaced_jobs = _reconcile(schedulers, earlier, run_ids)
+        states = confirmed_states(root, files, runs, schedulers=schedulers, clock=clock)
+        plan = plan_retry(states, replaced_jobs, fresh)
+        alike = _alike([runs[run_id] for run_id in plan.due], profile, exclude_nodes)
+        groups = []
+        for record, members in alike:
+            entries = [run.entry.model_copy(update={"fresh": fresh}) for run in members]
+            kept_code = code.as_sent_before(files, members[-1].submission, entries)
+            submission = Submission(
+                **_identity(earlier, clock),
+                experiment=earlier[-1].experiment,
+                profile=record,
+                **kept_code.fields(allow_code_change),
+                data_change_allowed=allow_data_change,
+                runs=entries,
+                named=earlier[-1].named,
+            )
+            groups.append((_recorded_profile(record, experiment, schedulers), submission))
+        warnings = [
+            warning
+            for used, submission in groups
+            for warning in _check_sendable(files, used, schedulers[used.cluster], submission)
+        ]
+        result = SubmitResult()
         for used, submission in groups:
-            handed += hand_over(files, submission, used, lock, past)
+            replaced = [replaced_jobs[entry.id] for entry in submission.runs if entry.id in replaced_jobs]
+            request = SubmitRequest(files, submission, used, lock, earlier, replaced)
+            result += schedulers[used.cluster].submit(request)
     for used, submission in groups:
-        _start(root, files, used, submission, verdicts)
-    return Submitted(experiment, **vars(handed), kept=_kept(verdicts), warnings=tuple(dict.fromkeys(told)))
+        schedulers[used.cluster].start(root, files, submission, plan.has_work)
+    return Submitted(experiment, **vars(result), kept=plan.kept, warnings=tuple(dict.fromkeys(warnings)))
 
 
-def _prepared(
+def _check_before_writing(
+    experiment: Experiment,
+    scheduler: Scheduler,
+    root: Root,
+    environ: Mapping[str, str],
+    variables: Mapping[str, str],
+) -> None:
+    """Refuse what can be known to be wrong before the root is touched.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    preconditions.check_variables(experiment.variables, variables, experiment.document)
+    scheduler.check(root, environ)
+    ownership.check(root.experiment(experiment.name), "submit")
+    preconditions.check_umask(root)
+    preconditions.check_writable(root)
+
+
+def _reconcile(
+    schedulers: Schedulers, earlier: Sequence[Submission], run_ids: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Finish or undo what killed submitters left; return held jobs, by run, that have to be replaced."""
+    replaced_jobs: dict[str, str] = {}
+    for cluster in {submission.profile["cluster"] for submission in earlier}:
+        replaced_jobs.update(schedulers[cluster].reconcile(earlier, run_ids))
+    return replaced_jobs
+
+
+def _keep_code(
     files: ExperimentFiles,
     experiment: Experiment,
     profile: Profile,
+    scheduler: Scheduler,
     chosen: Sequence[RunEntry],
-    past: Sequence[Submission],
+    earlier: Sequence[Submission],
     allow_code_change: bool,
 ) -> tuple[Code, tuple[str, ...]]:
-    """Keep the code of the runs to be sent, and see that a job can import it; return warnings too."""
+    """Keep a snapshot of the runs' code, and check that a job can import it; return warnings too."""
     if not chosen:
         return Code(), ()
-    given = code.of_experiment(files, chosen, experiment.spec_folder, Path(experiment.document.source))
+    kept = code.of_experiment(files, chosen, experiment.spec_folder, Path(experiment.document.source))
     if not allow_code_change:
-        code.check_unchanged(files, chosen, given)
-    told = code.differs_from_others(files, past, given)
-    if profile.cluster == "slurm":
-        told += environment.check(files, profile, given, code.user_modules(chosen))
-    return given, told
+        code.check_unchanged(files, chosen, kept)
+    warnings = code.differs_from_others(files, earlier, kept)
+    return kept, warnings + scheduler.check_imports(files, profile, kept, code.user_modules(chosen))
 
 
 def _warnings(
-    profile: Profile, root: Root, environ: Mapping[str, str], used: Iterable[str]
+    profile: Profile,
+    scheduler: Scheduler,
+    root: Root,
+    environ: Mapping[str, str],
+    variables: Iterable[str],
 ) -> tuple[str, ...]:
-    """Return what is odd about a profile, the root and variables it is used with, but no reason to refuse."""
-    found = (*preconditions.warnings(profile, environ, root), *secret_values.warnings(profile))
-    if profile.cluster != "slurm":
-        return found
-    given = [name for name in used if name not in profile.env]
-    missing = sbatch_options.not_exported(profile.sbatch, given)
-    kept_back = tuple(
-        f"${{{name}}} of the specification may not be set in jobs, because of the profile's sbatch: "
-        f"{{export: {profile.sbatch['export']}}}; give it in env"
-        for name in missing
+    """Return what is unusual about a profile, the root and the variables, but no reason to refuse."""
+    return (
+        *preconditions.warnings(root),
+        *secret_values.warnings(profile),
+        *scheduler.warnings(profile, root, environ, variables),
     )
-    return (*found, *kept_back, *slurm_root.warnings(root))
 
 
-def _check_sendable(files: ExperimentFiles, profile: Profile, submission: Submission) -> tuple[str, ...]:
-    """See that what is to be sent once more can be; return what is worth a warning."""
-    told = _warnings(profile, Root(files.path.parent), os.environ, ())
-    given = Code.of(submission)
+def _check_sendable(
+    files: ExperimentFiles, profile: Profile, scheduler: Scheduler, submission: Submission
+) -> tuple[str, ...]:
+    """Check that runs can be sent once more, and return warnings.
+
+    Raises:
+        UserError: they cannot.
+    """
+    root = Root(files.path.parent)
+    kept = Code.of(submission)
     resumable.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
-        code.check_unchanged(files, submission.runs, given)
-    if profile.cluster != "slurm":
-        if profile.cluster == "local":
-            slots.prepare()
-        return told
-    slurm.require()
-    slurm_root.check_path(Root(files.path.parent))
-    return told + environment.check(files, profile, given, code.user_modules(submission.runs))
+        code.check_unchanged(files, submission.runs, kept)
+    scheduler.check(root, os.environ)
+    warnings = _warnings(profile, scheduler, root, os.environ, ())
+    return warnings + scheduler.check_imports(files, profile, kept, code.user_modules(submission.runs))
 
 
-def _alone(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
+def _submission_lock(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
     refusal = (
         f"another process has submitted to '{files.name}' or cancelled its runs for {LOCK_SECONDS:.0f} s"
     )
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
 
-def _after(past: Sequence[Submission], now: float | None) -> float:
-    """Return a time (default: the present) later than all submissions', whatever the machines' clocks say."""
-    now = time.time() if now is None else now
-    return max(now, past[-1].created + 1e-3) if past else now
+def _identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
+    """Return id and time of a new submission: later than all others, whatever the machines' clocks say."""
+    created = max(clock.time(), earlier[-1].created + 1e-3) if earlier else clock.time()
+    return {"id": submissions.new_id(created), "created": created}
 
 
-def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, Sent]) -> None:
+def _titles(experiment: Experiment) -> dict[str, Title]:
+    return {run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs}
+
+
+def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, SubmittedRun]) -> None:
     unknown = [run_id for run_id in run_ids if run_id not in sent]
     if unknown:
         raise UserError(
@@ -277,83 +304,47 @@ def _point(entry: RunEntry) -> continuity.Point:
     return continuity.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
-def _profile_record(profile: Profile, used: Iterable[str], known: Mapping[str, str]) -> dict[str, Any]:
-    """Return the profile as the worker reads it.
+def _profile_record(
+    profile: Profile, scheduler: Scheduler, names: Iterable[str], variables: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the profile as the worker reads it, with the values of variables that it will not have.
 
-    A local worker has its supervisor's environment, perhaps an older submitter's: the values of the
-    variables that the configs use travel with the submission. Unlike those of `env` they are literal.
+    Unlike the values of `env` these are literal.
     """
     record = profile.model_dump(mode="json")
-    if profile.cluster == "local":
-        record["variables"] = {name: known[name] for name in used if name not in profile.env}
-    return record
+    values = scheduler.recorded_variables([name for name in names if name not in profile.env], variables)
+    return record if values is None else {**record, "variables": values}
 
 
-def _start(
-    root: Root,
-    files: ExperimentFiles,
-    profile: Profile,
-    submission: Submission,
-    verdicts: Mapping[str, Verdict],
-) -> None:
-    """See to it that somebody runs what is due on this machine."""
-    if profile.cluster == "local" and {"send", "active"} & set(verdicts.values()):
-        local.ensure_supervisor(root)
-    if profile.cluster == "debug":
-        _run_here(files, submission)
+def _alike(
+    runs: Sequence[SubmittedRun], profile: Profile | None, exclude_nodes: Sequence[str]
+) -> list[tuple[dict[str, Any], list[SubmittedRun]]]:
+    """Return runs grouped by the profile and the source of code that they were last sent with.
 
-
-def _run_here(files: ExperimentFiles, submission: Submission) -> None:
-    debug.run_here(files, submission.id, [entry.id for entry in submission.runs])
-
-
-def _groups(
-    files: ExperimentFiles,
-    past: Sequence[Submission],
-    again: Sequence[Sent],
-    profile: Profile | None,
-    exclude_nodes: Sequence[str],
-    fresh: bool,
-    allow_code_change: bool,
-    allow_data_change: bool,
-    now: float,
-) -> list[tuple[Profile, Submission]]:
-    """Return one new submission per profile and source of code that the runs were last sent with."""
-    alike: dict[tuple[str, str | None, str | None], list[Sent]] = defaultdict(list)
-    for one in again:
-        record = one.submission.profile if profile is None else profile.model_dump(mode="json")
+    Raises:
+        UserError: nodes are to be excluded where there is no Slurm.
+    """
+    groups: dict[tuple[str, str | None, str | None], list[SubmittedRun]] = defaultdict(list)
+    for run in runs:
+        record = run.submission.profile if profile is None else profile.model_dump(mode="json")
         record = keeping_off(record, exclude_nodes)
-        source = code.source_of(one.submission)
-        kept = one.submission.code_hash if source is None or not Path(source).is_dir() else None
-        alike[json.dumps(record, sort_keys=True), source, kept].append(one)
-    groups = []
-    for (record_json, _, _), members in alike.items():
-        record = json.loads(record_json)
-        runs = [one.entry.model_copy(update={"fresh": fresh}) for one in members]
-        given = code.as_sent_before(files, members[-1].submission, runs)
-        submission = Submission(
-            id=submissions.new_id(now),
-            created=now,
-            experiment=past[-1].experiment,
-            profile=record,
-            **given.fields(allow_code_change),
-            data_change_allowed=allow_data_change,
-            runs=runs,
-            named=past[-1].named,
-        )
-        groups.append((_recorded_profile(record, files.name), submission))
-    return groups
+        source = code.source_of(run.submission)
+        snapshot = run.submission.code_hash if source is None or not Path(source).is_dir() else None
+        groups[json.dumps(record, sort_keys=True), source, snapshot].append(run)
+    return [(json.loads(record), members) for (record, _, _), members in groups.items()]
 
 
-def _recorded_profile(record: Mapping[str, Any], experiment: str) -> Profile:
-    """Return the profile of a record; a local one's `env` may hold values that no profile may write.
+def _recorded_profile(record: Mapping[str, Any], experiment: str, schedulers: Schedulers) -> Profile:
+    """Return the profile of a record; one that no script exports may hold `env` that no profile may write.
 
     Raises:
         UserError: a key of it is not allowed any more.
     """
     keys = {key: value for key, value in record.items() if key != "variables"}
+    if not schedulers[keys["cluster"]].sets_environment:
+        keys["env"] = {}
     try:
-        return Profile.model_validate(keys if keys["cluster"] == "slurm" else {**keys, "env": {}})
+        return Profile.model_validate(keys)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -361,11 +352,3 @@ def _recorded_profile(record: Mapping[str, Any], experiment: str) -> Profile:
             f"the profile recorded for these runs is no longer valid: {where}: {first['msg']}",
             f"give another one: alphagrid retry {experiment} --failed --profile NAME",
         ) from error
-
-
-def _kept(verdicts: Mapping[str, Verdict]) -> dict[Verdict, tuple[str, ...]]:
-    found: dict[Verdict, tuple[str, ...]] = {}
-    for run_id, why in verdicts.items():
-        if why != "send":
-            found[why] = (*found.get(why, ()), run_id)
-    return found

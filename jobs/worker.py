@@ -31,8 +31,11 @@ from ..store.messages import shortened
 from ..store.submissions import RunEntry, Submission
 from ..trainer.config import TrainingConfig
 from ..trainer.stopping import StopRequest
-from . import attempts, code, data_paths, gpus, markers, provenance, requeue, signals, slots
-from .attempts import Attempt
+from . import code, data_paths, gpus, provenance, requeue, signals
+from .runs import attempts, cancel_marker
+from .runs.attempts import Attempt
+from .schedulers import SCHEDULERS, local_slots
+from .schedulers.base import Scheduler
 from .variables import expand_variables
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ def attempt_run(
     with signals.requesting(stop), ExitStack() as held:
         if not _take_place(task, stop, held) or _is_settled(task):
             return "elsewhere"
-        if markers.is_cancelled(task.run, submission):
+        if cancel_marker.is_cancelled(task.run, submission):
             return "cancelled"
         held.enter_context(code.importable(code.import_folder(files, manifest)))
         return _attempt(task, stop)
@@ -177,19 +180,20 @@ class _Task:
         return ExperimentFiles(self.run.path.parent)
 
     @property
-    def cluster(self) -> str:
-        return str(self.submission.profile["cluster"])
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether anybody starts the run again when it has crashed."""
-        return self.cluster == "local" or (self.cluster == "slurm" and self.submission.profile["requeue"])
+    def scheduler(self) -> Scheduler:
+        return SCHEDULERS[self.submission.profile["cluster"]]
 
     @property
     def job(self) -> dict[str, str]:
         """The job that this process is, as the scheduler calls it."""
-        job_id = requeue.own_job() if self.cluster == "slurm" else os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-        return {"cluster": self.cluster, "job_id": job_id or str(os.getpid())}
+        return {"cluster": self.scheduler.name, "job_id": self.scheduler.own_job_id() or str(os.getpid())}
+
+    def fruitless(
+        self, earlier: list[Attempt], next_job: str | None = None, restarts: int = 0
+    ) -> list[Attempt]:
+        """Return the newest attempts in a row that made no progress (`attempts.fruitless`)."""
+        preempts = self.scheduler.preempts
+        return attempts.fruitless(earlier, self.submission.id, next_job, restarts, preempts=preempts)
 
 
 def _take_place(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
@@ -205,10 +209,10 @@ def _take_place(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
 
 
 def _hold(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
-    if task.cluster == "slurm":
+    if not task.scheduler.uses_run_locks:
         task.run.path.mkdir(parents=True, exist_ok=True)
         return True
-    if task.cluster == "local" and not _take_slot(task, stop, held):
+    if task.scheduler.uses_slots and not _take_slot(task, stop, held):
         return False
     lock, claim = locks.FileLock(task.run.lock), claims.Claim(task.run.path)
     held.callback(lock.release)
@@ -217,11 +221,11 @@ def _hold(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
 
 
 def _take_slot(task: _Task, stop: StopRequest, held: ExitStack) -> bool:
-    gpus = slots.visible_gpus(os.environ) if task.entry.config.get("device") != "cpu" else ()
-    count = slots.capacity(
+    gpus = local_slots.visible_gpus(os.environ) if task.entry.config.get("device") != "cpu" else ()
+    count = local_slots.capacity(
         task.submission.profile.get("max_parallel"), task.entry.config.get("threads", 1), len(gpus)
     )
-    slot = slots.take(count, lambda: bool(stop))
+    slot = local_slots.take(count, lambda: bool(stop))
     if slot is None:
         return False
     held.callback(slot.lock.release)
@@ -277,7 +281,7 @@ def _train(
     task: _Task, stop: StopRequest, earlier: list[Attempt], number: int, writer: Journal
 ) -> tuple[Ending, str | None]:
     start = _start_record(task, earlier, number)
-    lost = attempts.fruitless(earlier, task.submission.id, task.job["job_id"], requeue.restarts())
+    lost = task.fruitless(earlier, task.job["job_id"], requeue.restarts())
     try:
         if len(lost) >= attempts.MAX_FRUITLESS:
             raise UserError(_gave_up(lost))
@@ -351,10 +355,11 @@ def _explain(task: _Task, error: BaseException, number: int, writer: Journal) ->
     if not _is_superseded(task, number):
         told = shortened(text, MOST_OF_A_TRACEBACK, MOST_OF_A_TRACEBACK)
         _append(task, writer, "event", event="crash", reason=reason, traceback=told)
-    lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
+    lost = task.fruitless(attempts.read(task.run))
     if len(lost) >= attempts.MAX_FRUITLESS:
         return "failed", _gave_up(lost)
-    return ("crash" if task.comes_back else "failed"), reason
+    comes_back = task.scheduler.restarts_crashed_runs(task.submission.profile)
+    return ("crash" if comes_back else "failed"), reason
 
 
 def _stopped_by_slurm(task: _Task, stop: StopRequest, number: int, writer: Journal) -> Ending:
@@ -367,7 +372,7 @@ def _stopped_by_slurm(task: _Task, stop: StopRequest, number: int, writer: Journ
     )
     if ending != "interrupted" or why not in requeue.COMES_BACK:
         return ending
-    lost = attempts.fruitless(attempts.read(task.run), task.submission.id)
+    lost = task.fruitless(attempts.read(task.run))
     if len(lost) >= attempts.MAX_FRUITLESS:
         return _write_end(task, "failed", _gave_up(lost), number, writer)
     return "requeue"
@@ -394,7 +399,9 @@ def _write_end(
         return "elsewhere"
     reason = None if reason is None else shortened(reason)
     writer.make_room()
-    if ending in ("interrupted", "crash", "cancelled") and markers.is_cancelled(task.run, task.submission.id):
+    if ending in ("interrupted", "crash", "cancelled") and cancel_marker.is_cancelled(
+        task.run, task.submission.id
+    ):
         ending, reason = "cancelled", "cancelled by the user"
     if ending == "interrupted":
         try:
@@ -449,9 +456,7 @@ def _configuration(task: _Task) -> TrainingConfig:
     written = data_paths.written_config(task.entry)
     config = TrainingConfig.model_validate(expand_variables(written, os.environ))
     config = data_paths.with_expanded_paths(config, task.entry)
-    if (
-        task.submission.code_hash is not None and task.cluster != "debug"
-    ):  # which runs what was imported to check it
+    if task.submission.code_hash is not None and task.scheduler.checks_code_origin:
         code.check_origin(task.files, task.submission.code_hash, code.user_modules([task.entry]))
     return config
 
@@ -462,7 +467,7 @@ def _set_variables(task: _Task) -> None:
     Raises:
         UserError: a value uses a variable that is not set.
     """
-    if task.cluster == "slurm":
+    if task.scheduler.sets_environment:
         return
     profile = task.submission.profile
     os.environ.update(profile.get("variables") or {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from re import Pattern
@@ -154,6 +155,21 @@ class Submission(_Manifest):
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"code_path: {self.code_path[:60]!r} is not inside the snapshot")
         return self
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A run, and the submission that sent it."""
+
+    submission: Submission
+    entry: RunEntry
+
+
+def newest_runs(submissions: Iterable[Submission]) -> dict[str, SubmittedRun]:
+    """Return each run with the newest submission that sends it, by id; `submissions` are oldest first."""
+    return {
+        entry.id: SubmittedRun(submission, entry) for submission in submissions for entry in submission.runs
+    }
 
 
 def new_id(now: float) -> str:

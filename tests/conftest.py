@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 from alphagrid.cluster_profiles.loader import Profile, load_profile
-from alphagrid.jobs.attempts import Attempt, read
 from alphagrid.jobs.grid import Experiment, expand
+from alphagrid.jobs.resolve_states import run_states
+from alphagrid.jobs.runs.attempts import Attempt, read
+from alphagrid.jobs.runs.states import RunState
 from alphagrid.jobs.spec import read_spec
-from alphagrid.jobs.standing import accounts, newest, standings
 from alphagrid.jobs.submission import Submitted, submit
 from alphagrid.store import journal, locks, submissions
 from alphagrid.store.layout import ExperimentFiles, Root
+from alphagrid.store.submissions import newest_runs
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no reason to fail. In CI the profile below this one draws the same examples every time.
@@ -136,15 +138,13 @@ class Lab:
 
     def states(self) -> dict[str, str]:
         """Return the states by run id."""
-        sent = newest(submissions.read_all(self.files))
-        found = standings(self.root, self.files, sent, accounts(self.files, sent))
-        return {run_id: standing.state for run_id, standing in found.items()}
+        return {run_id: found.state for run_id, found in self._run_states().items()}
 
     def reasons(self) -> list[str | None]:
-        sent = newest(submissions.read_all(self.files))
-        return [
-            one.reason for one in standings(self.root, self.files, sent, accounts(self.files, sent)).values()
-        ]
+        return [found.reason for found in self._run_states().values()]
+
+    def _run_states(self) -> dict[str, RunState]:
+        return run_states(self.root, self.files, newest_runs(submissions.read_all(self.files)))
 
     def all_are(self, state: str) -> bool:
         return bool(self.states()) and set(self.states().values()) == {state}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs import slurm_states
-from alphagrid.jobs.handed import Handed
-from alphagrid.jobs.states import Word
+from alphagrid.jobs.runs.states import SchedulerState
+from alphagrid.jobs.runs.submitted_job import SubmittedJob
+from alphagrid.jobs.schedulers import slurm_states
 from alphagrid.slurm.pending_reasons import in_words
 
 SENT = 1_700_000_000
@@ -45,8 +45,8 @@ def queued(array: str, task: str, state: str, reason: str, comment: str, submitt
     return f"{array}|{task}|{state}|ada|{submitted}|{reason}|exp|{comment}"
 
 
-def handed(run_id: str, job_id: str, submission: str = "s1") -> Handed:
-    return Handed(run_id, submission, "slurm", job_id, float(SENT))
+def handed(run_id: str, job_id: str, submission: str = "s1") -> SubmittedJob:
+    return SubmittedJob(run_id, submission, "slurm", job_id, float(SENT))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_squeue_is_asked_once_for_all_arrays_and_told_apart_by_comment(site: Sit
     )
     runs = [handed("a", "7_0"), handed("b", "7_1"), handed("c", "8", "s2"), handed("d", "9", "s3")]
     assert slurm_states.in_queue(runs) == {
-        ("s1", "a"): Word("running"),
-        ("s1", "b"): Word("pending", "other jobs come first"),
-        ("s2", "c"): Word("QUANTUM", "Foam"),
+        ("s1", "a"): SchedulerState("running"),
+        ("s1", "b"): SchedulerState("pending", "other jobs come first"),
+        ("s2", "c"): SchedulerState("QUANTUM", "Foam"),
     }
     assert len(site.asked) == 1
     assert "--jobs 7,8,9" in site.asked[0]
@@ -108,7 +108,7 @@ def test_squeue_is_asked_once_for_all_arrays_and_told_apart_by_comment(site: Sit
 def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: Site) -> None:
     many = [handed(f"r{number}", str(10_000_000 + number)) for number in range(30_000)]
     site.answers("squeue", queued("10029999", "N/A", "RUNNING", "None", "alphagrid:s1"))
-    assert slurm_states.in_queue(many) == {("s1", "r29999"): Word("running")}
+    assert slurm_states.in_queue(many) == {("s1", "r29999"): SchedulerState("running")}
     site.answers("sacct", f"10029999|TIMEOUT|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
     assert slurm_states.in_accounting(many)["s1", "r29999"].state == "interrupted"
     assert len(site.asked) == 2
@@ -129,7 +129,7 @@ def test_more_jobs_than_a_command_line_takes_are_asked_about_all_the_same(site: 
 )
 def test_the_final_words_of_accounting(site: Site, state: str, word: str, reason: str) -> None:
     site.answers("sacct", f"7_0|{state}|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1")
-    assert slurm_states.in_accounting([handed("a", "7_0")]) == {("s1", "a"): Word(word, reason)}
+    assert slurm_states.in_accounting([handed("a", "7_0")]) == {("s1", "a"): SchedulerState(word, reason)}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_accounting_that_fails_says_why(site: Site) -> None:
 def test_nobody_is_asked_about_nothing(site: Site) -> None:
     site.answers("sacct", exit_code=1)
     assert slurm_states.in_accounting([]) == slurm_states.in_queue([]) == {}
-    assert slurm_states.in_accounting([Handed("a", "s1", "slurm")]) == {}
+    assert slurm_states.in_accounting([SubmittedJob("a", "s1", "slurm")]) == {}
 
 
 NOISE = [
@@ -209,7 +209,7 @@ NOISE = [
 
 def test_lines_that_are_no_records_are_skipped(site: Site) -> None:
     site.answers("squeue", *NOISE, queued("7", "0", "RUNNING", "None", "alphagrid:s1"), *NOISE)
-    assert slurm_states.in_queue([handed("a", "7_0")]) == {("s1", "a"): Word("running")}
+    assert slurm_states.in_queue([handed("a", "7_0")]) == {("s1", "a"): SchedulerState("running")}
     record = f"7_0|TIMEOUT|0:0|{SENT}|{SENT + 60}|ada|exp|alphagrid:s1"
     site.answers("sacct", *NOISE, "JobID|State|ExitCode|Submit|End|User|JobName|Comment", record, *NOISE)
     assert slurm_states.in_accounting([handed("a", "7_0")])["s1", "a"].state == "interrupted"
@@ -282,4 +282,4 @@ def test_a_requeued_job_is_known_by_the_end_of_its_previous_record(site: Site) -
     (site.folder / "answer").rename(site.folder / "records")
     (site.folder / "sacct").write_text(f"#!/bin/sh\ncat {site.folder}/records\n")
     site.answers("squeue", f"7|N/A|PENDING|ada|{again + 2}|None|renamed|billing")
-    assert slurm_states.in_queue([handed("a", "7")]) == {("s1", "a"): Word("pending")}
+    assert slurm_states.in_queue([handed("a", "7")]) == {("s1", "a"): SchedulerState("pending")}

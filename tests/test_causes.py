@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from alphagrid.jobs.causes import causes, illustrate, pattern
-from alphagrid.jobs.states import State
+from alphagrid.jobs.runs.states import State
 
 MEMORY = "RuntimeError: CUDA out of memory. Tried to allocate {}.50 GiB (GPU 0; 39.59 GiB total capacity)"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from alphagrid.jobs import duplicates
+from alphagrid.jobs.schedulers import slurm_duplicates
 from alphagrid.store import claims, locks
 from alphagrid.store.claims import Claim, Owner
 from alphagrid.store.layout import Root
@@ -103,7 +103,7 @@ def test_a_living_claim_is_touched_again_and_again(tmp_path: Path, monkeypatch: 
     claim.release()
 
 
-def test_a_submitter_may_be_at_work_while_it_lives_or_for_ten_minutes() -> None:
+def test_a_submitter_may_be_submitting_while_it_lives_or_for_ten_minutes() -> None:
     mine = Owner.current()
     parent = mine.model_copy(update={"pid": os.getppid(), "born": locks.birth(os.getppid())})
     dead = mine.model_copy(update={"born": "1"})
@@ -112,11 +112,11 @@ def test_a_submitter_may_be_at_work_while_it_lives_or_for_ten_minutes() -> None:
         submission = Submission(
             id="s", created=1000.0, experiment="e", profile={}, runs=[], named={}, submitter=submitter
         )
-        return duplicates.may_be_at_work(submission, 1000.0 + age)
+        return slurm_duplicates.may_be_submitting(submission, 1000.0 + age)
 
     assert at_work(parent, 1e6)
-    assert at_work(ABROAD, duplicates.SECONDS_TO_SUBMIT - 1)
-    assert not at_work(ABROAD, duplicates.SECONDS_TO_SUBMIT + 1)
+    assert at_work(ABROAD, slurm_duplicates.SECONDS_TO_SUBMIT - 1)
+    assert not at_work(ABROAD, slurm_duplicates.SECONDS_TO_SUBMIT + 1)
     assert not any(at_work(submitter, 1.0) for submitter in (None, dead, mine))
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import UserError
-from alphagrid.jobs import code, debug, environment, last_words, provenance, snapshot
+from alphagrid.jobs import code, environment, last_words, provenance, snapshot
 from alphagrid.jobs.code import Code
 from alphagrid.jobs.grid import expand
 from alphagrid.jobs.project import Project, read_project
+from alphagrid.jobs.schedulers import debug
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import journal, submissions

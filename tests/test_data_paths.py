@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import UserError
-from alphagrid.jobs import debug
 from alphagrid.jobs.grid import expand
+from alphagrid.jobs.schedulers import debug
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import submissions

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alphagrid.errors import UserError
 from alphagrid.jobs.logs import Outlook, follow, read, tail
-from alphagrid.jobs.states import ACTIVE, State
+from alphagrid.jobs.runs.states import ACTIVE, State
 from alphagrid.store.layout import ExperimentFiles
 from alphagrid.store.rows import Job
 

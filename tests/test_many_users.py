@@ -23,9 +23,9 @@ import pytest
 from alphagrid.cli import app
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.jobs import slots
-from alphagrid.jobs.backlog import Backlog
 from alphagrid.jobs.grid import expand
+from alphagrid.jobs.schedulers import local_slots
+from alphagrid.jobs.schedulers.local_queue import LocalQueue
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store import folders, location, locks
@@ -243,7 +243,7 @@ def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_supervisors_log_is_not_written_through_a_link(tmp_path: Path) -> None:
-    from alphagrid.jobs.local import ensure_supervisor
+    from alphagrid.jobs.schedulers.local import ensure_supervisor
 
     root = Root(tmp_path / "root")
     secret = linked(root.supervisor / "log", "symbolic")
@@ -296,11 +296,11 @@ def test_slots_are_the_same_whatever_the_folder_for_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    first = slots.take(1, lambda: False)
+    first = local_slots.take(1, lambda: False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert first is not None
-    assert slots.free(1) == 0
+    assert local_slots.free(1) == 0
     first.lock.release()
 
 
@@ -321,10 +321,10 @@ def test_a_supervisor_keeps_held_slots_from_looking_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    slot = slots.take(1, lambda: False)
+    slot = local_slots.take(1, lambda: False)
     assert slot is not None
     os.utime(slot.lock.path, (0, 0))
-    slots.keep()
+    local_slots.keep()
     assert slot.lock.path.stat().st_mtime > 0
     slot.lock.release()
 
@@ -370,7 +370,7 @@ def test_slots_in_a_folder_that_another_user_prepared_are_refused_before_anythin
         secret.write_text(SECRET)
         without_home(machine)
         with pytest.raises(SystemRefused, match=rf"alphagrid-{ALICE} (belongs to|is a link|can be entered)"):
-            slots.take(1, lambda: False)
+            local_slots.take(1, lambda: False)
         profile = load_profile(str(machine.folder / "local.yaml"))
         with pytest.raises(SystemRefused, match=f"alphagrid-{ALICE}"):
             submit(expand(read_spec(spec)), profile, machine.root)
@@ -405,7 +405,7 @@ def test_an_index_in_a_folder_that_another_user_prepared_is_refused(machine: Mac
 def test_a_place_where_all_may_write_holds_a_folder_of_each_user_alone(machine: Machine) -> None:
     def use() -> None:
         without_home(machine)
-        slot = slots.take(1, lambda: False)
+        slot = local_slots.take(1, lambda: False)
         assert slot is not None
         slot.lock.release()
 
@@ -422,7 +422,7 @@ def test_a_place_that_all_may_write_without_a_sticky_bit_is_refused(machine: Mac
 
     def use() -> None:
         without_home(machine)
-        slots.take(1, lambda: False)
+        local_slots.take(1, lambda: False)
 
     with pytest.raises(SystemRefused, match="can be replaced by every user"):
         machine.run(ALICE, use)
@@ -479,10 +479,10 @@ def test_modes_follow_the_umask(machine: Machine, umask: int) -> None:
     assert code == 0, err
 
     def cancel_and_lock() -> None:
-        from alphagrid.jobs import markers
+        from alphagrid.jobs.runs import cancel_marker
 
         run = machine.root.experiment("hers").runs()[0]
-        markers.write(run, ["s"], 1.0)
+        cancel_marker.write(run, ["s"], 1.0)
         Reserve.take(run.reserve)
         FileLock(machine.root.supervisor / "lock").acquire()
 
@@ -621,7 +621,7 @@ def test_the_owner_does_not_use_an_index_that_others_put_into_the_root(machine: 
 def test_local_runs_are_run_by_their_own_users_supervisor(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alphagrid.jobs.local.ensure_supervisor", lambda root: None)
+    monkeypatch.setattr("alphagrid.jobs.schedulers.local.ensure_supervisor", lambda root: None)
     (machine.folder / "local.yaml").write_text("cluster: local\n")
     spec = machine.spec(BOB, "his")
 
@@ -632,7 +632,7 @@ def test_local_runs_are_run_by_their_own_users_supervisor(
 
     def supervise() -> list[str]:
         machine.root.supervisor.mkdir(exist_ok=True)
-        backlog = Backlog(machine.root, ())
+        backlog = LocalQueue(machine.root, ())
         backlog.refresh()
         waiting = []
         while (job := backlog.next()) is not None:

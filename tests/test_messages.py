@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.cli import app
-from alphagrid.jobs import attempts as attempts_module
-from alphagrid.jobs.attempts import MAX_FRUITLESS, Attempt, failures, fruitless, latest, read
 from alphagrid.jobs.causes import causes
 from alphagrid.jobs.logs import tail
+from alphagrid.jobs.runs import attempts as attempts_module
+from alphagrid.jobs.runs.attempts import MAX_FRUITLESS, Attempt, failures, fruitless, latest, read
 from alphagrid.jobs.status import ExperimentStatus, RunStatus
 from alphagrid.jobs.status import status as look
 from alphagrid.store.journal import Journal
@@ -221,7 +221,7 @@ def test_a_crash_after_a_newer_attempt_had_begun_is_none_of_the_runs(tmp_path: P
     write_attempt(run, 2, 200, crash())
     found = read(run)
     assert [attempt.superseded for attempt in found] == [True, False]
-    lost = fruitless(found, "s1")
+    lost = fruitless(found, "s1", preempts=True)
     assert [attempt.number for attempt in lost] == [2]
     assert len(lost) < MAX_FRUITLESS
 
@@ -230,7 +230,7 @@ def test_crashes_one_after_the_other_count(tmp_path: Path) -> None:
     run = RunFiles(tmp_path / "00000000aa")
     write_attempt(run, 1, 100, crash())
     write_attempt(run, 2, 200, crash())
-    assert [attempt.number for attempt in fruitless(read(run), "s1")] == [1, 2]
+    assert [attempt.number for attempt in fruitless(read(run), "s1", preempts=True)] == [1, 2]
 
 
 def test_a_failure_written_after_a_newer_attempt_had_begun_does_not_count() -> None:
@@ -255,7 +255,7 @@ def test_an_attempt_that_stops_for_a_newer_one_says_so_without_a_record(
     (run,) = lab.files.runs()
     assert run.journal(1).stat().st_size == 0
     assert [attempt.superseded for attempt in read(run)] == [True, False]
-    lost = fruitless(read(run), "any", made_checkpoint=lambda attempt: False)
+    lost = fruitless(read(run), "any", made_checkpoint=lambda attempt: False, preempts=True)
     assert [attempt.number for attempt in lost] == [2]
 
 

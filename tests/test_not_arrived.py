@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.jobs import attempts, logs, markers, supervisor
-from alphagrid.jobs.backlog import Backlog
+from alphagrid.jobs import logs
 from alphagrid.jobs.pruning import prunable
+from alphagrid.jobs.runs import attempts, cancel_marker
+from alphagrid.jobs.schedulers import local_supervisor
+from alphagrid.jobs.schedulers.local_queue import LocalQueue
 from alphagrid.jobs.status import status
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import layout, scan, submissions
@@ -89,7 +91,7 @@ def test_a_backlog_takes_in_a_submission_when_it_arrives(
     sent(exp)
     sent(exp, "s2", "00000000bb")
     arrive = late(exp.submissions / "s2.json", code)
-    backlog = Backlog(root, ())
+    backlog = LocalQueue(root, ())
     backlog.refresh()
     assert len(backlog) == 1
     arrive()
@@ -111,7 +113,7 @@ def test_a_backlog_looks_again_at_what_could_be_seen_but_not_be_opened(
         return read(path)
 
     monkeypatch.setattr(submissions, "read", stale_once)
-    backlog = Backlog(root, ())
+    backlog = LocalQueue(root, ())
     backlog.refresh()
     assert len(backlog) == 0
     backlog.refresh()
@@ -124,7 +126,7 @@ def test_a_damaged_submission_keeps_no_other_from_its_supervisor(
     sent(exp)
     sent(root.experiment("other"), "s2", "00000000bb")
     (exp.submissions / "s1.json").write_text("{")
-    backlog = Backlog(root, ())
+    backlog = LocalQueue(root, ())
     for _ in range(3):
         backlog.refresh()
     job = backlog.next()
@@ -140,8 +142,8 @@ def test_a_damaged_marker_ends_no_backlog_and_starts_no_run(root: Root, exp: Exp
     marker.parent.mkdir()
     marker.write_text("[" * 100_000)
     with pytest.raises(UserError, match="is damaged"):
-        markers.is_cancelled(exp.run(RUN), "s1")
-    backlog = Backlog(root, ())
+        cancel_marker.is_cancelled(exp.run(RUN), "s1")
+    backlog = LocalQueue(root, ())
     backlog.refresh()
     job = backlog.next()
     assert job is not None
@@ -152,8 +154,8 @@ def test_a_supervisor_outlives_a_folder_that_cannot_be_listed(
     root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(exp)
-    monkeypatch.setattr(supervisor.Supervisor, "_start_what_fits", lambda self: None)
-    at_work = supervisor.Supervisor(root)
+    monkeypatch.setattr(local_supervisor.Supervisor, "_start_what_fits", lambda self: None)
+    at_work = local_supervisor.Supervisor(root)
     with monkeypatch.context() as broken:
         broken.setattr(Root, "experiments", lambda self: _stale())
         assert not at_work.has_work()

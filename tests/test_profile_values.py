@@ -11,7 +11,7 @@ from alphagrid.cluster_profiles import env_values, sbatch_options, secret_values
 from alphagrid.cluster_profiles.check import secrets
 from alphagrid.cluster_profiles.loader import Profile, load_profile
 from alphagrid.errors import UserError
-from alphagrid.jobs import slurm, slurm_root
+from alphagrid.jobs.schedulers import slurm_arrays, slurm_root
 from alphagrid.jobs.submission import retry
 from alphagrid.store.layout import Root
 from alphagrid.store.submissions import Submission
@@ -78,12 +78,12 @@ def submission() -> Submission:
 
 def test_a_run_gets_the_environment_of_its_script_whatever_sbatch_exports() -> None:
     for cpus in (None, 4):
-        assert "--export=ALL" in slurm.parameters(profile(cpus=cpus), submission())["srun_args"]
+        assert "--export=ALL" in slurm_arrays.parameters(profile(cpus=cpus), submission())["srun_args"]
 
 
 def test_an_option_of_the_profile_stands_once_in_the_script_and_before_our_own() -> None:
     chosen = profile(mail_user="me@example.org", sbatch={"mail-type": "ALL", "gpus-per-node": 1})
-    parameters = slurm.parameters(chosen, submission())
+    parameters = slurm_arrays.parameters(chosen, submission())
     merged = {**parameters, **parameters["additional_parameters"]}
     assert merged["mail_type"] == "ALL"
     assert not [name for name in merged if name.replace("_", "-") == "mail-type" and name != "mail_type"]

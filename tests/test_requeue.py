@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from alphagrid.jobs import requeue
-from alphagrid.jobs.attempts import Attempt, fruitless
 from alphagrid.jobs.requeue import Cause, cause
+from alphagrid.jobs.runs.attempts import Attempt, fruitless
 
 RUNNING = "JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=0 PreemptTime=None"
 PREEMPTED = RUNNING.replace("PreemptTime=None", "PreemptTime=2026-11-24T18:14:10")
@@ -68,17 +68,20 @@ def attempt(number: int, *, timed_out: bool, end: str | None = None) -> Attempt:
 def test_time_limits_without_a_new_checkpoint_count_and_preemptions_do_not() -> None:
     limits = [attempt(1, timed_out=True), attempt(2, timed_out=True)]
     preemptions = [attempt(1, timed_out=False), attempt(2, timed_out=False)]
-    assert fruitless(limits, "s1", made_checkpoint=lambda one: False) == limits
-    assert fruitless(limits, "s1", made_checkpoint=lambda one: True) == []
-    assert fruitless(limits, "s2", made_checkpoint=lambda one: False) == []
-    assert fruitless(preemptions, "s1", made_checkpoint=lambda one: False) == []
+    assert fruitless(limits, "s1", made_checkpoint=lambda one: False, preempts=True) == limits
+    assert fruitless(limits, "s1", made_checkpoint=lambda one: True, preempts=True) == []
+    assert fruitless(limits, "s2", made_checkpoint=lambda one: False, preempts=True) == []
+    assert fruitless(preemptions, "s1", made_checkpoint=lambda one: False, preempts=True) == []
 
 
 def test_deaths_before_the_first_record_count_unless_slurm_restarted_their_job() -> None:
     silent = [Attempt(1, Path()), Attempt(2, Path())]
-    assert fruitless(silent, "s1", "7", made_checkpoint=lambda one: False) == silent
-    assert fruitless(silent, "s1", "7", restarts=2, made_checkpoint=lambda one: False) == []
-    assert fruitless(silent, "s1", "7", restarts=1, made_checkpoint=lambda one: False) == silent[:1]
+    assert fruitless(silent, "s1", "7", made_checkpoint=lambda one: False, preempts=True) == silent
+    assert fruitless(silent, "s1", "7", restarts=2, made_checkpoint=lambda one: False, preempts=True) == []
+    assert (
+        fruitless(silent, "s1", "7", restarts=1, made_checkpoint=lambda one: False, preempts=True)
+        == silent[:1]
+    )
 
 
 def test_where_set_up_took_scontrol_off_the_path_a_job_does_not_wait_for_an_answer(

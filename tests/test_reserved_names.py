@@ -11,9 +11,9 @@ from alphagrid.cli import app
 from alphagrid.errors import UserError
 from alphagrid.jobs.grid import expand
 from alphagrid.jobs.reserved import meaning
+from alphagrid.jobs.runs.states import STATES
 from alphagrid.jobs.selection import select
 from alphagrid.jobs.spec import read_spec
-from alphagrid.jobs.states import STATES
 from alphagrid.store import submissions
 from typer.testing import CliRunner, Result
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from alphagrid.jobs import slots
-from alphagrid.jobs.local import ensure_supervisor
+from alphagrid.jobs.schedulers import local_slots
+from alphagrid.jobs.schedulers.local import ensure_supervisor
 from alphagrid.store.locks import FileLock, holder, is_held
 
 if TYPE_CHECKING:
@@ -96,31 +96,31 @@ def test_a_process_id_that_was_given_to_somebody_else_is_not_taken_for_the_holde
 
 
 def test_slots_are_shared_and_belong_to_a_gpu_each(lab: Lab) -> None:
-    first, second = slots.take(2, lambda: False), slots.take(2, lambda: False)
+    first, second = local_slots.take(2, lambda: False), local_slots.take(2, lambda: False)
     assert first is not None
     assert second is not None
-    assert slots.free(2) == 0
+    assert local_slots.free(2) == 0
     assert [slot.gpu(("3", "5")) for slot in (first, second)] == ["3", "5"]
     assert first.gpu(()) is None
     asked = iter([False, True])
-    assert slots.take(2, lambda: next(asked)) is None
+    assert local_slots.take(2, lambda: next(asked)) is None
     first.lock.release()
-    assert slots.free(2) == 1
+    assert local_slots.free(2) == 1
     second.lock.release()
 
 
 def test_as_many_runs_as_asked_else_one_per_gpu_else_one_per_threads_worth_of_cores() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert slots.capacity(7, threads=1, gpus=2) == 7
-    assert slots.capacity(None, threads=1, gpus=2) == 2
-    assert slots.capacity(None, threads=1, gpus=0) == cores
-    assert slots.capacity(None, threads=10 * cores, gpus=0) == 1
+    assert local_slots.capacity(7, threads=1, gpus=2) == 7
+    assert local_slots.capacity(None, threads=1, gpus=2) == 2
+    assert local_slots.capacity(None, threads=1, gpus=0) == cores
+    assert local_slots.capacity(None, threads=10 * cores, gpus=0) == 1
 
 
 def test_gpus_are_counted_without_torch() -> None:
-    assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, 3"}) == ("2", "3")
-    assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
-    assert slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "", "ALPHAGRID_GPUS": "1"}) == ("1",)
+    assert local_slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "2, 3"}) == ("2", "3")
+    assert local_slots.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert local_slots.visible_gpus({"CUDA_VISIBLE_DEVICES": "", "ALPHAGRID_GPUS": "1"}) == ("1",)
 
 
 def kill(pid: int | None) -> None:

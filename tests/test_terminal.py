@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from alphagrid.jobs.states import State
+from alphagrid.jobs.runs.states import State
 from alphagrid.jobs.status import ExperimentStatus, RunStatus
 from alphagrid.terminal import size, status_view
 from rich.console import Console

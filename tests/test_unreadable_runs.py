@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs import backlog, debug, local
-from alphagrid.jobs.backlog import Backlog
 from alphagrid.jobs.cancellation import cancel
-from alphagrid.jobs.supervisor import Supervisor
+from alphagrid.jobs.schedulers import debug, local, local_queue
+from alphagrid.jobs.schedulers.local_queue import LocalQueue
+from alphagrid.jobs.schedulers.local_supervisor import Supervisor
 from alphagrid.store import submissions
 from alphagrid.store.layout import RunFiles
 from typer.testing import CliRunner
@@ -39,7 +39,7 @@ def spoil(run: RunFiles) -> Path:
     return run.lock
 
 
-def waiting(found: Backlog) -> list[str]:
+def waiting(found: LocalQueue) -> list[str]:
     """Return the runs that are due now, in order."""
     due = []
     while (job := found.next()) is not None:
@@ -59,7 +59,7 @@ def test_a_run_whose_lock_is_a_link_keeps_no_other_from_its_supervisor(
     lab: Lab, runs: list[RunFiles], caplog: pytest.LogCaptureFixture
 ) -> None:
     lock = spoil(runs[0])
-    found = Backlog(lab.root, ())
+    found = LocalQueue(lab.root, ())
     for _ in range(3):
         found.refresh()
     assert waiting(found) == [runs[1].id]
@@ -73,11 +73,11 @@ def test_a_run_that_stays_unreadable_is_left_out_in_the_end(
     lab: Lab, runs: list[RunFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(runs[0])
-    found = Backlog(lab.root, ())
+    found = LocalQueue(lab.root, ())
     found.refresh()
     assert waiting(found) == [runs[1].id]
     assert len(found) == 1
-    monkeypatch.setattr(backlog, "UNREADABLE_SECONDS", -1.0)
+    monkeypatch.setattr(local_queue, "UNREADABLE_SECONDS", -1.0)
     found.refresh()
     assert waiting(found) == []
     assert len(found) == 0

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.jobs import debug, markers
+from alphagrid.jobs.runs import cancel_marker
+from alphagrid.jobs.schedulers import debug
 from alphagrid.jobs.submission import retry
 from alphagrid.store import submissions
 
@@ -167,7 +168,7 @@ def test_a_cancelled_run_is_not_begun(lab: Lab) -> None:
     (submission,) = submissions.read_all(lab.files)
     later = submission.model_copy(update={"id": "later", "created": submission.created + 1})
     submissions.write(lab.files, later)
-    markers.write(lab.files.run(run_id), ["later"], 0.0)
+    cancel_marker.write(lab.files.run(run_id), ["later"], 0.0)
     debug.run_here(lab.files, "later", [run_id])
     assert len(lab.attempts(run_id)) == 1
     assert only(lab.states()) == (run_id, "cancelled")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs import debug, worker
+from alphagrid.jobs import worker
+from alphagrid.jobs.schedulers import debug
 from alphagrid.store import journal, submissions
 from alphagrid.trainer import checkpoint_writer
 from typer.testing import CliRunner, Result

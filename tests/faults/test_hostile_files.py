@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.cluster_profiles.loader import load_profile
-from alphagrid.jobs.backlog import Backlog
 from alphagrid.jobs.grid import expand
+from alphagrid.jobs.schedulers.local_queue import LocalQueue
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store.layout import Root, RunFiles
@@ -118,7 +118,7 @@ def assert_usable(root: Root, full: bool = True) -> None:
         for run in runs if full else runs[:1]:
             told(root, "logs", "exp", run)
             told(root, "cancel", "exp", run)
-        backlog = Backlog(root, ())
+        backlog = LocalQueue(root, ())
         backlog.refresh()
         assert backlog.next() is None
         if full:

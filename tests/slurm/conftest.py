@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from alphagrid.cli import app
-from alphagrid.jobs.attempts import Attempt, read
+from alphagrid.jobs.runs.attempts import Attempt, read
 from alphagrid.store import journal, submissions
 from alphagrid.store.layout import ExperimentFiles, Root, RunFiles
 from typer.testing import CliRunner

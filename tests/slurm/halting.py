@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from alphagrid.cli import app
-from alphagrid.jobs import delivery, duplicates, slurm, submission
+from alphagrid.jobs.schedulers import slurm, slurm_arrays, slurm_duplicates
+from alphagrid.slurm import scontrol
 
 OWNERS: dict[str, tuple[Any, str]] = {
-    "read": (submission, "hand_over"),
-    "written": (delivery.Delivery, "run"),
-    "sent": (duplicates, "lost_runs"),
-    "recorded": (slurm, "release"),
+    "read": (slurm.SlurmScheduler, "submit"),
+    "written": (slurm_arrays.Arrays, "submit_held"),
+    "sent": (slurm_duplicates, "lost_runs"),
+    "recorded": (scontrol, "release"),
 }
 
 

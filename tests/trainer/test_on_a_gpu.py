@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from alphagrid.jobs.attempts import read as attempts_of
+from alphagrid.jobs.runs.attempts import read as attempts_of
 from alphagrid.store.journal import Journal
 from alphagrid.store.layout import RunFiles
 from alphagrid.trainer import checkpoint

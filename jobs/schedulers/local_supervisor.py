@@ -1,7 +1,7 @@
 """The local supervisor: one detached process per root that keeps this machine's slots busy.
 
 It starts runs through submitit's LocalExecutor, starts those again whose process died, and ends when
-nothing is left. It keeps nothing in memory that matters: see `backlog`.
+nothing is left. It keeps nothing in memory that matters: see `local_queue`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store import locks
-from ..store.layout import Root
+from ...store import locks
+from ...store.layout import Root
 
 PATIENCE = 2.0
 """Seconds for which a lock is asked for again, because others touch it for an instant to see who has it."""
@@ -55,13 +55,13 @@ class Supervisor:
     """What `supervise` does while it holds the lock."""
 
     def __init__(self, root: Root) -> None:
-        from .backlog import Backlog
-        from .slots import GPUS_VARIABLE, visible_gpus
+        from .local_queue import LocalQueue
+        from .local_slots import GPUS_VARIABLE, visible_gpus
 
         gpus = visible_gpus(os.environ)
         os.environ[GPUS_VARIABLE] = ",".join(gpus)
         self._root = root
-        self._backlog = Backlog(root, gpus)
+        self._queue = LocalQueue(root, gpus)
         self._children: list[_Child] = []
         self._silent_starts: dict[tuple[str, str], int] = {}
         self._refreshed = float("-inf")
@@ -70,7 +70,7 @@ class Supervisor:
     def has_work(self) -> bool:
         """Look once more; tell whether anything is left to do."""
         self._refresh(0.0)
-        return self._backlog.next() is not None or len(self._backlog) > 0
+        return self._queue.next() is not None or len(self._queue) > 0
 
     def work(self) -> None:
         """Start, watch and restart runs until none is left."""
@@ -86,34 +86,34 @@ class Supervisor:
     def _refresh(self, period: float) -> None:
         if time.monotonic() - self._refreshed >= period:
             try:
-                self._backlog.refresh()
+                self._queue.refresh()
             except OSError as error:  # a network file system that does not answer now may do so next time
                 log.error("cannot look for runs: %s", error)
             self._refreshed = time.monotonic()
 
     def _keep_slots(self) -> None:
-        from . import slots
+        from . import local_slots
 
         if time.monotonic() - self._kept >= KEEP_PERIOD:
-            slots.keep()
+            local_slots.keep()
             self._kept = time.monotonic()
 
     def _start_what_fits(self) -> None:
-        from . import slots
+        from . import local_slots
 
-        while (job := self._backlog.next()) is not None and slots.free(job.parallel) > self._starting():
-            self._backlog.remove(job)
+        while (job := self._queue.next()) is not None and local_slots.free(job.parallel) > self._starting():
+            self._queue.remove(job)
             try:
                 self._start(job)
             except OSError as error:
-                self._backlog.set_aside(job, f"cannot be started: {error}")
+                self._queue.set_aside(job, f"cannot be started: {error}")
 
     def _starting(self) -> int:
         """Return how many processes have been started that do not hold their run, and so a slot, yet."""
-        return sum(self._backlog.standing(child.job) != "at work" for child in self._children)
+        return sum(self._queue.standing(child.job) != "at work" for child in self._children)
 
     def _start(self, job: Any) -> None:
-        from .worker import run_attempt
+        from ..worker import run_attempt
 
         before = len(job.run.journals())
         executor = _executor(job.files.submitit / job.run_id)
@@ -129,14 +129,14 @@ class Supervisor:
         for child in ended:
             log.info("%s: process %s ended", child.job.name, child.process.job_id)
             if not self._given_up(child):
-                self._backlog.put_back(child.job)
+                self._queue.put_back(child.job)
 
     def _given_up(self, child: _Child) -> bool:
         """Count processes that ended without a trace; conclude a run that has nothing but those."""
-        from .worker import conclude_silent_run
+        from ..worker import conclude_silent_run
 
         job = child.job
-        if self._backlog.standing(job) != "due" or len(job.run.journals()) > child.attempts_before:
+        if self._queue.standing(job) != "due" or len(job.run.journals()) > child.attempts_before:
             self._silent_starts.pop(job.key, None)
             return False
         count = self._silent_starts[job.key] = self._silent_starts.get(job.key, 0) + 1

@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import SystemRefused, UserError
-from ..store import claims, ownership, submissions
-from ..store.layout import ExperimentFiles, Root, RunFiles
-from ..store.submissions import Submission
-from . import attempts, markers, slots, states
+from ...errors import SystemRefused, UserError
+from ...store import claims, ownership, submissions
+from ...store.layout import ExperimentFiles, Root, RunFiles
+from ...store.submissions import Submission
+from ..runs import disk_record
+from . import SCHEDULERS, local_slots
 
 UNREADABLE_SECONDS = 600.0
 """How long a run whose files cannot be read is looked at again, before it is left out."""
@@ -50,12 +51,7 @@ class Job:
         return self.files.name, self.run_id
 
 
-def account_of(run: RunFiles, submission: str) -> states.Account:
-    """Return what a run owes to `submission`, from its directory."""
-    return states.account(attempts.latest(run), submission, markers.is_cancelled(run, submission))
-
-
-class Backlog:
+class LocalQueue:
     """The jobs of one root, in the order in which they were submitted."""
 
     def __init__(self, root: Root, gpus: tuple[str, ...]) -> None:
@@ -116,7 +112,7 @@ class Backlog:
         """
         try:
             is_at_work = claims.is_at_work(job.run)
-            is_over = not is_at_work and account_of(job.run, job.submission).settled
+            is_over = not is_at_work and disk_record.read(job.run, job.submission).settled
         except (OSError, UserError) as error:
             since = self._unreadable_since.setdefault(job.key, time.monotonic())
             may_pass = isinstance(error, OSError | SystemRefused)
@@ -161,7 +157,7 @@ class Backlog:
             self._newest[job.key] = submission.id
             self._waiting.pop(job.key, None)
             self._elsewhere.pop(job.key, None)
-            if submission.profile["cluster"] == "local":
+            if SCHEDULERS[submission.profile["cluster"]].has_disk_queue:
                 self._waiting[job.key] = job
 
     def _parallel(self, submission: Submission) -> int:
@@ -169,7 +165,7 @@ class Backlog:
         threads = max((config.get("threads", 1) for config in configs), default=1)
         on_cpu = all(config.get("device") == "cpu" for config in configs)
         gpus = 0 if on_cpu else len(self._gpus)
-        return slots.capacity(submission.profile.get("max_parallel"), threads, gpus)
+        return local_slots.capacity(submission.profile.get("max_parallel"), threads, gpus)
 
 
 def _signature(files: ExperimentFiles) -> _Signature:

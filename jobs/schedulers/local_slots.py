@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..store import folders, locks
-from ..store.location import slots_folder
+from ...store import folders, locks
+from ...store.location import slots_folder
 
 GPUS_VARIABLE = "ALPHAGRID_GPUS"
 """How the supervisor tells its workers the GPUs; submitit empties CUDA_VISIBLE_DEVICES for local jobs."""

@@ -35,17 +35,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SystemRefused
-from ..slurm import scontrol, squeue
-from ..slurm.command import Failed
-from ..slurm.squeue import QueuedJob
-from ..store import submissions
-from ..store.layout import ExperimentFiles
-from ..store.submissions import JobRef, Submission
-from . import handed
-from .handed import COMMENT
+from ...errors import SystemRefused
+from ...slurm import scontrol, squeue
+from ...slurm.command import Failed
+from ...slurm.squeue import QueuedJob
+from ...store import submissions
+from ...store.layout import ExperimentFiles
+from ...store.submissions import JobRef, Submission
+from ..runs.submitted_job import COMMENT_PREFIX, array_of
 from .slurm_states import OVER
-from .standing import newest
 
 SECONDS_TO_SUBMIT = 600.0
 """How long a submitter of another host may take from its first step to its last."""
@@ -80,9 +78,9 @@ def lost_runs(
     """
     own = {job.job_id: run_id for run_id, job in jobs.items()}
     listed = {job.job_id: job for job in _queue(own) if job.state not in OVER}
-    arrays = {handed.array(job_id) for job_id in own}
+    arrays = {array_of(job_id) for job_id in own}
     users = {job.user for job_id, job in listed.items() if job_id in own}
-    others = [job for job in listed.values() if handed.array(job.job_id) not in arrays and job.user in users]
+    others = [job for job in listed.values() if array_of(job.job_id) not in arrays and job.user in users]
     best: dict[str, Rival] = {}
     for run_id, rival in _rivals(files, others, jobs, past):
         if _number(rival.job_id) < _number(jobs[run_id].job_id):
@@ -91,7 +89,7 @@ def lost_runs(
     return {**gone, **best}
 
 
-def may_be_at_work(submission: Submission, now: float) -> bool:
+def may_be_submitting(submission: Submission, now: float) -> bool:
     """Return whether another process may be about to put the submission's jobs into the queue."""
     submitter = submission.submitter
     if submitter is None:
@@ -126,7 +124,7 @@ def _rivals(
     """Yield the wanted runs that other jobs have, with those jobs."""
     considered = {
         (one.submission.id, one.submission.jobs[run_id].job_id)
-        for run_id, one in newest(past).items()
+        for run_id, one in submissions.newest_runs(past).items()
         if run_id in one.submission.jobs
     }
     runs_of: dict[str, list[str]] = {}
@@ -149,8 +147,8 @@ def _submission_of(experiment: str, job: QueuedJob) -> str | None:
     Where a site has rewritten the name, the job's script tells the experiment.
     """
     before, _, last = job.name.rpartition(".")
-    if job.comment.startswith(COMMENT):
-        submission = job.comment.removeprefix(COMMENT)
+    if job.comment.startswith(COMMENT_PREFIX):
+        submission = job.comment.removeprefix(COMMENT_PREFIX)
         return None if last == submission and before != experiment else submission
     return last if before == experiment and SUBMISSION.fullmatch(last) else None
 
@@ -196,7 +194,7 @@ class _Look:
 
 
 def _number(job_id: str) -> int:
-    return int(handed.array(job_id))
+    return int(array_of(job_id))
 
 
 def description(lost: Mapping[str, Rival | None]) -> str:
@@ -204,7 +202,7 @@ def description(lost: Mapping[str, Rival | None]) -> str:
     rivals = [rival for rival in lost.values() if rival is not None]
     said = []
     if rivals:
-        jobs = ", ".join(sorted({handed.array(rival.job_id) for rival in rivals}, key=int))
+        jobs = ", ".join(sorted({array_of(rival.job_id) for rival in rivals}, key=int))
         said.append(f"another submit sent {len(rivals)} of the runs at the same time (Slurm jobs {jobs})")
     if len(lost) > len(rivals):
         count = len(lost) - len(rivals)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ..errors import SystemRefused, UserError
-from ..slurm import nodes
-from ..store.layout import Root
-from ..store.location import LOCAL, FilesystemOf, filesystem_type
-from .project import shown
+from ...errors import SystemRefused, UserError
+from ...slurm import nodes
+from ...store.layout import Root
+from ...store.location import LOCAL, FilesystemOf, filesystem_type
+from ..project import shown
 
 CHANGED_BY_SLURM = re.compile(r"[%\\\n]")
 """`%` begins a filename pattern, a backslash switches patterns off, a line break ends the #SBATCH line."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import SystemRefused
-from ..store import journal, records
-from ..store.layout import RunFiles
-from ..store.messages import shortened
+from ...errors import SystemRefused
+from ...store import journal, records
+from ...store.layout import RunFiles
+from ...store.messages import shortened
 
 TAIL_BYTES = 1 << 16
 """How much of a journal's end is read to learn how the attempt ended."""
@@ -118,11 +118,14 @@ def fruitless(
     next_job: str | None = None,
     restarts: int = 0,
     made_checkpoint: Callable[[Attempt], bool] | None = None,
+    *,
+    preempts: bool,
 ) -> list[Attempt]:
     """Return the newest attempts in a row that died or crashed under `submission` without a new checkpoint.
 
-    On Slurm, preemption and node failure are not the run's fault: an attempt that was asked to stop does
-    not count, nor one that vanished without a word and whose job (`next_job` for the newest) came back.
+    Where the scheduler `preempts`, preemption and node failure are not the run's fault: an attempt that was
+    asked to stop does not count, nor one that vanished without a word and whose job (`next_job` for the
+    newest) came back.
     One that died before its first record does not say whose it was: as many of the newest as Slurm has
     restarted `next_job` were that job's. A time limit that was too short for a new checkpoint counts.
     Superseded attempts do not count.
@@ -137,7 +140,7 @@ def fruitless(
         if attempt.submission not in (submission, None) or attempt.settled:
             break
         came_back = age < restarts and not attempt.began
-        if attempt.timed_out or not (came_back or _blameless(attempt, follower)):
+        if attempt.timed_out or not (came_back or (preempts and _blameless(attempt, follower))):
             if made(attempt):
                 break
             found.append(attempt)
@@ -170,7 +173,7 @@ def failures(attempts: Sequence[Attempt]) -> int:
 
 
 def _blameless(attempt: Attempt, next_job: str | None) -> bool:
-    if attempt.job is None or attempt.job["cluster"] != "slurm":
+    if attempt.job is None:
         return False
     came_back = attempt.event is None and _job_id(attempt) == next_job
     return attempt.asked_to_stop or came_back

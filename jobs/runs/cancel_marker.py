@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..errors import UserError
-from ..store.files import has_not_arrived, read_object, write_atomically
-from ..store.layout import RunFiles
+from ...errors import UserError
+from ...store.files import has_not_arrived, read_object, write_atomically
+from ...store.layout import RunFiles
 
 
 def is_cancelled(run: RunFiles, submission: str) -> bool:

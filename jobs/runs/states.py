@@ -1,0 +1,122 @@
+"""The state of a run, resolved from what its files and its scheduler say. Pure: nothing is read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from .disk_record import DiskRecord
+
+State = Literal[
+    "pending", "running", "requeued", "interrupted", "completed", "diverged", "failed", "cancelled", "unknown"
+]
+STATES: tuple[State, ...] = get_args(State)
+ACTIVE: frozenset[State] = frozenset({"pending", "running", "requeued"})
+"""States of a run that continues without the user."""
+UNSURE: frozenset[State] = frozenset({"unknown", "interrupted"})
+"""States that may be temporary: squeue now and then leaves out a job."""
+
+JOB_IS_OVER = frozenset({"unsent", "cancelled", "interrupted", "ended", "unsettled", "silent"})
+"""Scheduler states in which the scheduler has no job for the run, or could not be asked."""
+VANISHED = "neither running nor ended; the next submit continues it"
+UNKNOWN_TO_ALL = "submitted, but no scheduler knows it; the next submit sends it again"
+
+
+@dataclass(frozen=True)
+class SchedulerState:
+    """What a scheduler says of a run's job."""
+
+    state: str
+    """`pending` or `running`; `unsent` if no scheduler has the run; of a job that is over, `cancelled`,
+    `interrupted` (by the cluster), `ended` (by itself) or `unsettled` (how it ended is not known yet);
+    `silent` if the scheduler could not be asked. Any other word is the scheduler's own; it is shown, and the
+    job counts as alive."""
+    reason: str | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the scheduler has a job for the run."""
+        return self.state not in JOB_IS_OVER
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run, and why."""
+
+    state: State
+    reason: str | None = None
+    scheduler: SchedulerState | None = None
+    """What its scheduler says; None if it knows nothing of the run."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a scheduler has a job for the run, whatever the run's files say."""
+        return self.scheduler is not None and self.scheduler.is_alive
+
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether no scheduler seems to have the run although it has not ended."""
+        return self.state in UNSURE and not self.is_alive
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether its job is over, and accounting does not know yet how it ended."""
+        return self.scheduler is not None and self.scheduler.state == "unsettled"
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether every scheduler that may know the run could be asked."""
+        return self.scheduler is None or self.scheduler.state != "silent"
+
+
+def resolve(record: DiskRecord, scheduler: SchedulerState | None) -> RunState:
+    """Return the state of a run.
+
+    By precedence: its end record and the cancel marker (unless a later submission supersedes them), the
+    scheduler's state, a clean interruption, else `unknown`.
+    """
+    return RunState(*_state(record, scheduler), scheduler)
+
+
+def _state(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
+    if record.end is not None and not record.submitted_since:
+        return cast(State, record.end), record.reason
+    if record.cancelled:
+        return "cancelled", "still stopping" if scheduler == SchedulerState("running") else None
+    if scheduler is None or scheduler.state in ("ended", "unsettled", "silent"):
+        return _state_by_record(record, scheduler)
+    return _state_by_scheduler(record, scheduler)
+
+
+def _state_by_scheduler(record: DiskRecord, scheduler: SchedulerState) -> tuple[State, str | None]:
+    if scheduler.state in ("running", "cancelled", "interrupted"):
+        return cast(State, scheduler.state), scheduler.reason
+    if scheduler.state == "pending":
+        if record.attempts == 0 or record.submitted_since:
+            return "pending", scheduler.reason
+        return "requeued", "; ".join(filter(None, (_requeue_reason(record), scheduler.reason)))
+    if scheduler.state == "unsent":
+        return "interrupted", f"not sent yet: {scheduler.reason}; the next submit sends it"
+    detail = f": {scheduler.reason}" if scheduler.reason else ""
+    return "unknown", f"the scheduler says {scheduler.state}{detail}"
+
+
+def _requeue_reason(record: DiskRecord) -> str | None:
+    if record.event is None:  # the attempt had no time to write a reason
+        return "its node failed or it was killed"
+    return f"crashed: {record.reason}" if record.event == "crash" else record.reason
+
+
+def _state_by_record(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
+    """Return the state by the run's last record; a scheduler that could not be asked is named."""
+    scheduler_reason = None if scheduler is None else scheduler.reason
+    if record.submitted_since:
+        return "unknown", scheduler_reason if scheduler else UNKNOWN_TO_ALL
+    doubt = f"; {scheduler_reason}" if scheduler is not None and scheduler.state == "silent" else ""
+    if record.event == "interrupted":  # it may have been requeued since, which only the scheduler knows
+        return "unknown" if doubt else "interrupted", f"{record.reason}{doubt}"
+    if record.event == "crash":
+        return "unknown", f"crashed: {record.reason}{doubt}"
+    if scheduler is not None:
+        return "unknown", scheduler_reason
+    return "unknown", VANISHED if record.attempts else UNKNOWN_TO_ALL

@@ -1,0 +1,36 @@
+"""The schedulers by name. Only here, and in `Profile`, is a cluster's name compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from ...store.layout import Root
+from .base import OpenRun, Scheduler, SchedulerStates
+from .debug import DebugScheduler
+from .local import LocalScheduler
+from .slurm import SlurmScheduler
+
+Schedulers = Mapping[str, Scheduler]
+
+SCHEDULERS: Schedulers = {
+    scheduler.name: scheduler for scheduler in (SlurmScheduler(), LocalScheduler(), DebugScheduler())
+}
+
+
+def scheduler_states(
+    root: Root, runs: Sequence[OpenRun], schedulers: Schedulers = SCHEDULERS, *, tolerant: bool
+) -> SchedulerStates:
+    """Return what the schedulers of runs say of them; each is asked once.
+
+    Raises:
+        SystemRefused: one does not answer, and not `tolerant`.
+    """
+    by_cluster: dict[str, list[OpenRun]] = defaultdict(list)
+    for run in runs:
+        if run.job.cluster in schedulers:  # a damaged submission may name any
+            by_cluster[run.job.cluster].append(run)
+    states = SchedulerStates()
+    for cluster, own in by_cluster.items():
+        states |= schedulers[cluster].states(root, own, tolerant=tolerant)
+    return states

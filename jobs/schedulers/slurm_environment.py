@@ -1,0 +1,28 @@
+"""The submitter's variables of sbatch, which alphagrid ignores: a profile says what a job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PROFILE_KEYS = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_GRES": "gres",
+    "SBATCH_MEM_PER_NODE": "memory",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "sbatch: {reservation: …}",
+    "SBATCH_TIMELIMIT": "hours",
+}
+"""The profile's key for a variable of sbatch (sbatch(1), "INPUT ENVIRONMENT VARIABLES")."""
+
+
+def ignored_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a warning that names the variables of sbatch that are set, and the profile's keys for them."""
+    ignored = sorted(name for name in environ if name.startswith("SBATCH_"))
+    if not ignored:
+        return ()
+    keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
+    others = [name for name in ignored if name not in PROFILE_KEYS]
+    warning = f"{', '.join([*keys, *others])} would override the profile and are ignored"
+    return (warning if others == ignored else f"{warning}; write the values into the profile",)

@@ -1,0 +1,355 @@
+"""Slurm's answers about runs, in alphagrid's states: which job is whose, and what its state means.
+
+squeue, sacct and scontrol tell of jobs; here a job is matched with the run that it was submitted for. Job ids
+are reused, and a site's scripts may rewrite comments and names, so a job is a run's if its id fits and its
+comment or its name carries the submission. Where both were rewritten, it is a run's if it was submitted when
+the submission was. Slurm sets that time again when it requeues a job. Of a job in the queue the batch script
+decides then, which no site rewrites. A record in accounting is a run's if it begins where its previous one
+ends; so is a job in the queue whose script cannot be read, another user's for example.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ...errors import SystemRefused
+from ...slurm import sacct, scontrol, squeue
+from ...slurm.pending_reasons import in_words
+from ...slurm.sacct import Record
+from ...slurm.squeue import QueuedJob
+from ..runs.states import SchedulerState
+from ..runs.submitted_job import COMMENT_PREFIX, RunKey, SubmittedJob, array_of, comment_of
+from .base import OpenRun, SchedulerStates
+
+QUEUED = frozenset(
+    {
+        *("PENDING", "CONFIGURING", "POWER_UP_NODE", "EXPEDITING"),
+        *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+    }
+)
+AT_WORK = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING"})
+ENDED_BY_CLUSTER = {
+    "PREEMPTED": "preempted and not requeued",
+    "TIMEOUT": "reached its time limit",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not boot",
+    "DEADLINE": "reached its deadline",
+}
+ENDED_BY_ITSELF = {
+    "OUT_OF_MEMORY": "ran out of the memory that its job asked for",
+    "FAILED": "its job failed",
+    "COMPLETED": "its job ended, and the run did not say how",
+}
+OVER = frozenset(
+    {"CANCELLED", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED", *ENDED_BY_CLUSTER, *ENDED_BY_ITSELF}
+)
+"""A job that has ended and may still be listed for a while: accounting says more of it."""
+RESUMES = "the next submit continues it"
+LOST = "submit sends it ten minutes after its last sign of life, retry at once"
+SLACK_SECONDS = 1200.0
+"""How far apart two times of one job may be: clocks differ, and a submission takes its time."""
+CLOSE_SECONDS = 5.0
+"""The same where another comment or name makes it likely that the job is another one with this number."""
+MAX_CALLS = 20
+"""For how many arrays the controller is asked one by one."""
+MAX_CALLS_OF_READERS = 10
+"""For how many arrays a reading command asks the controller at all, which takes one call each."""
+MAX_ARGUMENT = 100_000
+"""Characters of a list of jobs; the system takes no argument over 128 kB."""
+
+
+def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
+    """Return what Slurm says of runs: squeue, then accounting and the controller are asked.
+
+    Accounting is asked about the runs whose jobs are not in the queue. The controller is asked about those of
+    them that accounting does not say have ended and, where an answer decides what is submitted (not
+    `tolerant`), about all that were not cancelled: some sites cache what squeue says.
+
+    Raises:
+        SystemRefused: squeue or the controller does not answer, and not `tolerant`. What accounting does not
+            say is only noted.
+    """
+    unsent = {
+        run.job.key: SchedulerState("unsent", run.job.refusal)
+        for run in runs
+        if run.job.job_id is None and run.job.refusal is not None
+    }
+    submitted = [run for run in runs if run.job.job_id is not None]
+    if not submitted:
+        return SchedulerStates(unsent)
+    try:
+        found = in_queue([run.job for run in submitted])
+    except SystemRefused as error:
+        if not tolerant:
+            raise
+        reason = f"Slurm could not be asked ({error.message})"
+        silent = {run.job.key: SchedulerState("silent", reason) for run in submitted}
+        return SchedulerStates({**unsent, **silent}, (reason,))
+    unlisted = [run.job for run in submitted if run.job.key not in found and not run.record.cancelled]
+    elsewhere = _on_other_clusters(unlisted, tolerant)
+    unlisted = [job for job in unlisted if job.key not in elsewhere]
+    notes: list[str] = []
+    try:
+        accounted = in_accounting(unlisted)
+    except SystemRefused as error:
+        notes.append(f"accounting does not tell how jobs ended ({error.message})")
+        accounted = {}
+    unclear = _unclear(unlisted, accounted, tolerant)
+    try:
+        controlled = at_controller(unclear)
+    except SystemRefused as error:
+        if not tolerant:
+            raise
+        notes.append(f"the controller could not be asked ({error.message})")
+        unclear, controlled = [], {}
+    lost = _lost({job.key for job in unclear} - controlled.keys(), accounted)
+    return SchedulerStates({**unsent, **found, **elsewhere, **accounted, **lost, **controlled}, tuple(notes))
+
+
+def _unclear(
+    unlisted: Sequence[SubmittedJob], accounted: Mapping[RunKey, SchedulerState], tolerant: bool
+) -> list[SubmittedJob]:
+    """Return the jobs that are not in the queue and that the controller has to be asked about."""
+    if not tolerant:
+        return [
+            job for job in unlisted if job.key not in accounted or accounted[job.key].state != "cancelled"
+        ]
+    unclear = [job for job in unlisted if job.key not in accounted or accounted[job.key].state == "unsettled"]
+    arrays = {array_of(str(job.job_id)) for job in unclear}
+    return unclear if len(arrays) <= MAX_CALLS_OF_READERS else []
+
+
+def _lost(
+    unknown: Collection[RunKey], accounted: Mapping[RunKey, SchedulerState]
+) -> dict[RunKey, SchedulerState]:
+    """Return better reasons for jobs that the controller does not know and accounting believes to run."""
+    return {
+        key: SchedulerState("unsettled", f"{state.reason}; the controller does not know it; {LOST}")
+        for key, state in accounted.items()
+        if key in unknown and state.state == "unsettled"
+    }
+
+
+def _on_other_clusters(unlisted: Sequence[SubmittedJob], tolerant: bool) -> dict[RunKey, SchedulerState]:
+    """Return, of jobs that are not in the queue here, those that another Slurm cluster's queue may hold.
+
+    Raises:
+        SystemRefused: there are some, and not `tolerant`.
+    """
+    if not any(job.slurm_cluster for job in unlisted):
+        return {}
+    try:
+        here = scontrol.cluster_name()
+    except SystemRefused as error:
+        if not tolerant:
+            raise
+        here, reason = None, error.message
+    else:
+        reason = f"this machine speaks to the cluster '{here}'"
+    others = [job for job in unlisted if job.slurm_cluster not in (None, here)]
+    if others and not tolerant:
+        other = others[0].slurm_cluster
+        raise SystemRefused(
+            f"{len(others)} runs may be in the hands of the cluster '{other}', and {reason}",
+            f"submit from '{other}'; or end them with `alphagrid cancel`, then `alphagrid retry`",
+        )
+    return {
+        job.key: SchedulerState("silent", f"it was sent to the cluster '{job.slurm_cluster}', and {reason}")
+        for job in others
+    }
+
+
+def in_queue(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
+    """Return what squeue says of runs, in one call; a run whose job it does not list is left out.
+
+    Raises:
+        SystemRefused: squeue failed: that nothing is listed then means nothing.
+    """
+    job_ids = _by_job_id(jobs)
+    if not job_ids:
+        return {}
+    numbers = _array_list(job_ids)
+    listed = squeue.jobs(["--jobs", numbers] if len(numbers) <= MAX_ARGUMENT else [])
+    return _translated(matching_jobs(jobs, [job for job in listed if job.state not in OVER]))
+
+
+def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
+    """Return what accounting says of runs, in one call; a run whose job it does not know is left out.
+
+    Raises:
+        SystemRefused: sacct is not there, or failed.
+    """
+    by_job_id = _by_job_id(jobs)
+    records = _records(by_job_id) if by_job_id else {}
+    states: dict[RunKey, SchedulerState] = {}
+    for job_id, submitted in by_job_id.items():
+        for job in submitted:
+            own = own_records(job, records.get(job_id, ()))
+            if own:
+                states[job.key] = _final_state(own[-1].state, own[-1].exit_code)
+    return states
+
+
+def at_controller(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
+    """Return what the controller itself says of runs; it soon forgets jobs that ended.
+
+    One call is made per array or, where there are many, one for all jobs of the cluster. Sites cache squeue,
+    and squeue itself now and then leaves out a job; the controller's own record of a job does not.
+
+    Raises:
+        SystemRefused: scontrol failed otherwise than by not knowing a job.
+    """
+    by_job_id = _by_job_id(jobs)
+    arrays = sorted({array_of(job_id) for job_id in by_job_id})
+    answers = map(scontrol.jobs, arrays) if len(arrays) <= MAX_CALLS else [scontrol.all_jobs()]
+    known = [job for answer in answers for job_id, job in answer.items() if job_id in by_job_id]
+    states: dict[RunKey, SchedulerState] = {}
+    for queued in known:
+        if queued.state in OVER:
+            for job in by_job_id[queued.job_id]:
+                if _is_named(job, queued.comment, queued.name):
+                    states[job.key] = _final_state(queued.state, "")
+    alive = [queued for queued in known if queued.state not in OVER]
+    return {**states, **_translated(matching_jobs(jobs, alive))}
+
+
+def own_records(
+    job: SubmittedJob, records: Sequence[Record], empty_slack: float = SLACK_SECONDS
+) -> list[Record]:
+    """Return a run's records in accounting, oldest first, and not those of another job with its number.
+
+    Where neither comment nor name tells, the times do: a record begins when the job was submitted or when
+    its previous record ended, because it was requeued then; `empty_slack` [s] is for one without a comment.
+    """
+    own, expected = [], job.submitted
+    for record in records:
+        named = _is_named(job, record.comment, record.name)
+        slack = CLOSE_SECONDS if record.comment else empty_slack
+        if named or (named is None and _is_near(record.submitted, expected, slack)):
+            own.append(record)
+            expected = record.ended or record.submitted
+    return own
+
+
+def is_of_submission(submission: str, comment: str, name: str) -> bool:
+    """Return whether a job's comment or name says that it is of a submission."""
+    if comment == comment_of(submission):
+        return True
+    return not comment.startswith(COMMENT_PREFIX) and submission in name
+
+
+def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> dict[RunKey, QueuedJob]:
+    """Return the queued job of each run.
+
+    Where neither names nor times tell, its script is read, and where that cannot be, accounting is asked.
+    """
+    by_job_id = _by_job_id(jobs)
+    matching: dict[RunKey, QueuedJob] = {}
+    doubtful: list[tuple[SubmittedJob, QueuedJob]] = []
+    for candidate in queued:
+        for job in by_job_id.get(candidate.job_id, ()):
+            named = _is_named(job, candidate.comment, candidate.name)
+            if named or (named is None and _is_near(candidate.submitted, job.submitted, CLOSE_SECONDS)):
+                matching[job.key] = candidate
+            elif named is None:
+                doubtful.append((job, candidate))
+    matching.update(_matching_by_script_or_accounting(doubtful))
+    return matching
+
+
+def _matching_by_script_or_accounting(
+    doubtful: Sequence[tuple[SubmittedJob, QueuedJob]],
+) -> dict[RunKey, QueuedJob]:
+    arrays = {array_of(candidate.job_id) for _, candidate in doubtful}
+    scripts = {array: _script(array) for array in arrays}
+    without_script = {
+        candidate.job_id: [job] for job, candidate in doubtful if not scripts[array_of(candidate.job_id)]
+    }
+    records = _records_or_none(without_script)
+    matching: dict[RunKey, QueuedJob] = {}
+    for job, candidate in doubtful:
+        own = own_records(job, records.get(candidate.job_id, ()), CLOSE_SECONDS)
+        if job.comment in scripts[array_of(candidate.job_id)] or _continues(own, candidate):
+            matching[job.key] = candidate
+    return matching
+
+
+def _continues(records: Sequence[Record], queued: QueuedJob) -> bool:
+    """Return whether a queued job has the last of these records, or was requeued when one ended."""
+    times = [time for record in records for time in (record.submitted, record.ended)]
+    return any(_is_near(queued.submitted, time, CLOSE_SECONDS) for time in times)
+
+
+def _script(array: str) -> str:
+    """Return the script of a job or an array; an empty one where the controller does not give it."""
+    try:
+        return scontrol.batch_script(array)
+    except SystemRefused:
+        return ""
+
+
+def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+    """Return the accounting records of jobs, asked for by number or, where there are too many, by time."""
+    numbers = _array_list(by_job_id)
+    if len(numbers) <= MAX_ARGUMENT:
+        return sacct.records(["--jobs", numbers])
+    times = [job.submitted for jobs in by_job_id.values() for job in jobs if job.submitted is not None]
+    return sacct.records(["--starttime", f"uts{int(min(times, default=0.0) - SLACK_SECONDS)}"])
+
+
+def _records_or_none(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+    """Return the accounting records of jobs; none where accounting does not answer."""
+    try:
+        return _records(by_job_id) if by_job_id else {}
+    except SystemRefused:
+        return {}
+
+
+def _by_job_id(jobs: Iterable[SubmittedJob]) -> dict[str, list[SubmittedJob]]:
+    by_job_id: dict[str, list[SubmittedJob]] = defaultdict(list)
+    for job in jobs:
+        if job.job_id is not None:
+            by_job_id[job.job_id].append(job)
+    return by_job_id
+
+
+def _array_list(job_ids: Iterable[str]) -> str:
+    return ",".join(sorted({array_of(job_id) for job_id in job_ids}))
+
+
+def _is_named(job: SubmittedJob, comment: str, name: str) -> bool | None:
+    """Return whether a job is a run's by its comment or name; None where neither says anything."""
+    if is_of_submission(job.submission, comment, name):
+        return True
+    return False if comment.startswith(COMMENT_PREFIX) else None
+
+
+def _is_near(time: float | None, expected: float | None, slack: float) -> bool:
+    return time is not None and expected is not None and abs(time - expected) <= slack
+
+
+def _translated(matching: Mapping[RunKey, QueuedJob]) -> dict[RunKey, SchedulerState]:
+    return {key: _queue_state(job.state, job.reason) for key, job in matching.items()}
+
+
+def _queue_state(state: str, reason: str) -> SchedulerState:
+    """Translate the state of a queued job; a state that is not known is passed on as it is."""
+    if state in QUEUED:
+        return SchedulerState("pending", in_words(reason))
+    if state in AT_WORK:
+        return SchedulerState("running", None if state == "RUNNING" else state.lower())
+    return SchedulerState(state, in_words(reason))
+
+
+def _final_state(state: str, exit_code: str) -> SchedulerState:
+    """Translate the state of a job that is not in the queue any more."""
+    word = state.partition(" ")[0]
+    if word == "CANCELLED":
+        return SchedulerState("cancelled", "cancelled with scancel")
+    if word in ENDED_BY_CLUSTER:
+        return SchedulerState("interrupted", f"{ENDED_BY_CLUSTER[word]}; {RESUMES}")
+    if word in ENDED_BY_ITSELF:
+        code = "" if exit_code in ("", "0:0") else f" (exit code {exit_code})"
+        return SchedulerState("ended", f"{ENDED_BY_ITSELF[word]}{code}; {RESUMES}")
+    return SchedulerState("unsettled", f"its accounting says {state}, but it is not in the queue")

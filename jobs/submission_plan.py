@@ -1,0 +1,162 @@
+"""Which runs a submission sends: the difference between the runs that are wanted and those that exist."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..store.layout import ExperimentFiles, Root, RunFiles
+from ..store.submissions import RunEntry, Submission, SubmittedRun, newest_runs
+from .clock import Clock
+from .resolve_states import confirmed_states
+from .runs import attempts
+from .runs.attempts import Attempt, failures
+from .runs.states import ACTIVE, RunState
+from .schedulers import SCHEDULERS, Schedulers
+
+Decision = Literal["send", "active", "completed", "diverged", "failed", "cancelled", "unknown"]
+"""`send`, or why not; `active` is queued or running, `unknown` may run although Slurm cannot say so."""
+
+RESENDS_OF_A_FAILED_RUN = 1
+RUNAWAY_SECONDS = 600.0
+"""How long after its last sign of life a run is not sent again that only accounting believes to run."""
+
+
+@dataclass(frozen=True)
+class SubmissionPlan:
+    """What is to be done with each wanted run."""
+
+    decisions: Mapping[str, Decision]
+    """By run id."""
+    replaced_jobs: Mapping[str, str] = field(default_factory=dict)
+    """Held jobs, by run, of runs that are to be sent again."""
+
+    @property
+    def due(self) -> list[str]:
+        """Ids of the runs to send, in the order of the specification."""
+        return [run_id for run_id, decision in self.decisions.items() if decision == "send"]
+
+    @property
+    def kept(self) -> dict[Decision, tuple[str, ...]]:
+        """Ids of the runs that are not sent, by the reason."""
+        kept: dict[Decision, tuple[str, ...]] = {}
+        for run_id, decision in self.decisions.items():
+            if decision != "send":
+                kept[decision] = (*kept.get(decision, ()), run_id)
+        return kept
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any run is to be executed, now or as submitted before."""
+        return bool({"send", "active"} & set(self.decisions.values()))
+
+
+def plan_submission(
+    root: Root,
+    files: ExperimentFiles,
+    earlier: Sequence[Submission],
+    wanted: Mapping[str, RunEntry],
+    cluster: str,
+    replaced_jobs: Mapping[str, str],
+    *,
+    schedulers: Schedulers = SCHEDULERS,
+    clock: Clock = time,
+) -> SubmissionPlan:
+    """Decide for each wanted run whether `submit` sends it to the scheduler `cluster`.
+
+    Raises:
+        SystemRefused: a scheduler does not answer although it may have a run.
+        UserError: a cancel marker is damaged.
+    """
+    submitted = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in wanted}
+    states = confirmed_states(root, files, submitted, schedulers=schedulers, clock=clock)
+    decisions: dict[str, Decision] = {}
+    for run_id, entry in wanted.items():
+        if run_id not in submitted or run_id in replaced_jobs:
+            decisions[run_id] = "send"
+            continue
+        state = states[run_id]
+        if state.state == "unknown" and _waits_on_disk(submitted[run_id], cluster, schedulers):
+            decisions[run_id] = "active"
+            continue
+        run = files.run(run_id)
+        history = attempts.read(run) if state.state in ("completed", "failed") else ()
+        may_run = state.is_unsettled and clock.time() - _last_sign(run, submitted[run_id]) < RUNAWAY_SECONDS
+        decisions[run_id] = decide(state, history, entry.config["stop"], may_run)
+    return SubmissionPlan(decisions, replaced_jobs)
+
+
+def plan_retry(
+    states: Mapping[str, RunState], replaced_jobs: Mapping[str, str], fresh: bool
+) -> SubmissionPlan:
+    """Decide for each selected run whether `retry` sends it."""
+    decisions: dict[str, Decision] = {}
+    for run_id, state in states.items():
+        decisions[run_id] = "send" if run_id in replaced_jobs else decide_retry(state, fresh)
+    return SubmissionPlan(decisions, replaced_jobs)
+
+
+def decide(
+    state: RunState, history: Sequence[Attempt], stop: Mapping[str, Any], may_run: bool = False
+) -> Decision:
+    """Return whether `submit` sends a run, given its attempts and the `stop` that it should have.
+
+    Sent are runs without an end, completed ones whose `stop` was raised, and failed ones once. `may_run` says
+    that accounting alone believes the run to run, and that its last sign of life is recent.
+    """
+    if is_under_way(state):
+        return "active"
+    if state.state == "completed":
+        return "send" if stop_raised(history[-1], stop) else "completed"
+    if state.state == "failed":
+        return "send" if failures(history) <= RESENDS_OF_A_FAILED_RUN else "failed"
+    if state.state in ("diverged", "cancelled"):
+        return state.state
+    return "unknown" if may_run else "send"
+
+
+def decide_retry(state: RunState, fresh: bool) -> Decision:
+    """Return whether `retry` sends a run: any that is not active; a completed one only when started anew."""
+    if is_under_way(state):
+        return "active"
+    if state.state in ("completed", "diverged") and not fresh:
+        return state.state
+    return "send"
+
+
+def is_under_way(state: RunState) -> bool:
+    """Return whether the run continues without the user, or may."""
+    return state.state in ACTIVE or (state.state == "unknown" and state.is_alive)
+
+
+def stop_raised(attempt: Attempt, stop: Mapping[str, Any]) -> bool:
+    """Return whether a completed attempt goes on under `stop`: a bound was raised, and none is reached."""
+    before = attempt.stop or {}
+    further = any(_bound(stop, key) > _bound(before, key) for key in ("steps", "train_seconds"))
+    return (
+        further
+        and attempt.step < _bound(stop, "steps")
+        and attempt.train_seconds < _bound(stop, "train_seconds")
+    )
+
+
+def _bound(stop: Mapping[str, Any], key: str) -> float:
+    value = stop.get(key)
+    return float("inf") if value is None else float(value)
+
+
+def _waits_on_disk(run: SubmittedRun, cluster: str, schedulers: Schedulers) -> bool:
+    """Return whether a run is still queued although nothing executes the queue at the moment."""
+    return run.submission.profile["cluster"] == cluster and schedulers[cluster].has_disk_queue
+
+
+def _last_sign(run: RunFiles, submitted: SubmittedRun) -> float:
+    """Return when a run last wrote to its journal, or was submitted (Unix time)."""
+    signs = [submitted.submission.created]
+    for _, path in run.journals():
+        with suppress(OSError):  # listed, and not there yet
+            signs.append(path.stat().st_mtime)
+    return max(signs)
