@@ -13,10 +13,11 @@ from typing import Any, Self
 from ..errors import UserError
 from ..store.layout import ExperimentFiles
 from ..store.submissions import RunEntry, Submission
-from . import provenance, snapshot
+from . import snapshot
 from .project import import_root, is_found, is_installed, read_project, shown
 from .runs import attempts
 from .runs.attempts import Attempt
+from .worker.environment_record import start_record
 
 MOST_NAMED = 8
 
@@ -145,7 +146,7 @@ def last_hash(earlier: Sequence[Attempt]) -> str | None:
     """Return the code of the newest attempt that ran, of those whose checkpoints count; None if unknown."""
     counting = [attempt for attempt in earlier if attempt.number > attempts.ignored_until(earlier)]
     for attempt in reversed(counting):
-        code = (provenance.start_record(attempt.journal) or {}).get("code")
+        code = (start_record(attempt.journal) or {}).get("code")
         if isinstance(code, Mapping) and not code.get("refused"):
             return str(code["hash"])
     return None

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import UserError
-from alphagrid.jobs import code, environment, last_words, provenance, snapshot
+from alphagrid.jobs import code, environment, last_words, snapshot
 from alphagrid.jobs.code import Code
 from alphagrid.jobs.grid import expand
 from alphagrid.jobs.project import Project, read_project
 from alphagrid.jobs.schedulers import debug
 from alphagrid.jobs.spec import read_spec
 from alphagrid.jobs.submission import retry, submit
+from alphagrid.jobs.worker import environment_record
 from alphagrid.store import journal, submissions
 from alphagrid.store.layout import ExperimentFiles
 
@@ -431,8 +432,8 @@ def test_new_runs_with_other_code_than_the_rest_are_warned_of(lab: Lab) -> None:
 
 def test_another_alphagrid_between_attempts_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_id,) = lab.submit(20, cluster="debug").sent
-    now = provenance.versions()
-    monkeypatch.setattr(provenance, "versions", lambda: {**now, "alphagrid": "9.9"})
+    now = environment_record.versions()
+    monkeypatch.setattr(environment_record, "versions", lambda: {**now, "alphagrid": "9.9"})
     lab.submit(40, cluster="debug")
     warnings = [one["message"] for one in lab.records(run_id, 2) if one.get("event") == "warning"]
     assert warnings == [f"other versions than in the attempt before: alphagrid {now['alphagrid']} → 9.9"]
@@ -440,9 +441,9 @@ def test_another_alphagrid_between_attempts_is_a_warning(lab: Lab, monkeypatch: 
 
 def test_the_drivers_version_is_read_where_the_kernel_says_it(tmp_path: Path) -> None:
     file = tmp_path / "version"
-    assert provenance.driver(file) is None
+    assert environment_record.driver(file) is None
     file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
-    assert provenance.driver(file) == "570.86.15"
+    assert environment_record.driver(file) == "570.86.15"
 
 
 # Around the worker

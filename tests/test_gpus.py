@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from alphagrid.errors import UserError
-from alphagrid.jobs import gpus
+from alphagrid.jobs.worker import gpus
 
 SLURM: dict[str, Any] = {"cluster": "slurm", "gres": None, "sbatch": {}, "exclude": None, "requeue": True}
 ASKING: list[dict[str, Any]] = [

@@ -154,7 +154,9 @@ def machine(everything_imported: None, monkeypatch: pytest.MonkeyPatch) -> Itera
     shutil.chown(found.root.path, ALICE, GROUP)
     found.root.path.chmod(0o2770)
     monkeypatch.setattr(folders, "SHARED", found.public)
-    monkeypatch.setattr("alphagrid.jobs.provenance.packages_distributions", dict)  # which takes its time
+    monkeypatch.setattr(
+        "alphagrid.jobs.worker.environment_record.packages_distributions", dict
+    )  # which takes its time
     monkeypatch.setenv("TMPDIR", str(found.public))
     monkeypatch.setattr("tempfile.tempdir", None)
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "ALPHAGRID_ROOT"):

@@ -244,13 +244,13 @@ def test_an_attempt_that_stops_for_a_newer_one_says_so_without_a_record(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It leaves its journal as it is; else it would look as if it had died, and count as a crash."""
-    from alphagrid.jobs import worker
+    from alphagrid.jobs.worker.running_attempt import RunningAttempt
 
-    def overtaken_meanwhile(task: Any, stop: Any, earlier: Any, number: int, writer: Any) -> Any:
-        task.run.journal(number + 1).touch()
+    def overtaken_meanwhile(self: RunningAttempt) -> Any:
+        self.task.run.journal(self.number + 1).touch()
         raise RuntimeError("its files were taken away")
 
-    monkeypatch.setattr(worker, "_train", overtaken_meanwhile)
+    monkeypatch.setattr(RunningAttempt, "_train", overtaken_meanwhile)
     lab.submit(20, [0.1], cluster="debug")
     (run,) = lab.files.runs()
     assert run.journal(1).stat().st_size == 0

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from alphagrid.jobs import requeue
-from alphagrid.jobs.requeue import Cause, cause
 from alphagrid.jobs.runs.attempts import Attempt, fruitless
+from alphagrid.jobs.worker import requeue
+from alphagrid.jobs.worker.requeue import Cause, cause
 
 RUNNING = "JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=0 PreemptTime=None"
 PREEMPTED = RUNNING.replace("PreemptTime=None", "PreemptTime=2026-11-24T18:14:10")

@@ -131,7 +131,7 @@ class SlurmScheduler(Scheduler):
 
     def own_job_id(self) -> str | None:
         """Return the id of the Slurm job that this process is, `<array>_<task>` if it is an array's."""
-        from .. import requeue
+        from ..worker import requeue
 
         return requeue.own_job()
 

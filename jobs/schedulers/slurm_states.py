@@ -2,10 +2,10 @@
 
 squeue, sacct and scontrol tell of jobs; here a job is matched with the run that it was submitted for. Job ids
 are reused, and a site's scripts may rewrite comments and names, so a job is a run's if its id fits and its
-comment or its name carries the submission. Where both were rewritten, it is a run's if it was submitted when
-the submission was. Slurm sets that time again when it requeues a job. Of a job in the queue the batch script
-decides then, which no site rewrites. A record in accounting is a run's if it begins where its previous one
-ends; so is a job in the queue whose script cannot be read, another user's for example.
+comment or its name carries the submission. Where both were rewritten, the batch script of a job in the queue
+decides, which no site rewrites. Where it cannot be read (another user's job), and for accounting, the times
+decide: a job is a run's if it was submitted when the submission was, or requeued when its previous record
+ended.
 """
 
 from __future__ import annotations
@@ -242,51 +242,48 @@ def is_of_submission(submission: str, comment: str, name: str) -> bool:
 def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> dict[RunKey, QueuedJob]:
     """Return the queued job of each run.
 
-    Where neither names nor times tell, its script is read, and where that cannot be, accounting is asked.
+    Where neither comment nor name tells, the job's batch script does. Where that cannot be read, the times do,
+    with accounting's help.
     """
     by_job_id = _by_job_id(jobs)
     matching: dict[RunKey, QueuedJob] = {}
-    doubtful: list[tuple[SubmittedJob, QueuedJob]] = []
+    unnamed: list[tuple[SubmittedJob, QueuedJob]] = []
     for candidate in queued:
         for job in by_job_id.get(candidate.job_id, ()):
             named = _is_named(job, candidate.comment, candidate.name)
-            if named or (named is None and _is_near(candidate.submitted, job.submitted, CLOSE_SECONDS)):
+            if named:
                 matching[job.key] = candidate
             elif named is None:
-                doubtful.append((job, candidate))
-    matching.update(_matching_by_script_or_accounting(doubtful))
-    return matching
+                unnamed.append((job, candidate))
+    scripts = {array: _script(array) for array in {array_of(candidate.job_id) for _, candidate in unnamed}}
+    without_script = []
+    for job, candidate in unnamed:
+        script = scripts[array_of(candidate.job_id)]
+        if script is None:
+            without_script.append((job, candidate))
+        elif job.comment in script:
+            matching[job.key] = candidate
+    return {**matching, **_matching_by_time(without_script)}
 
 
-def _matching_by_script_or_accounting(
-    doubtful: Sequence[tuple[SubmittedJob, QueuedJob]],
-) -> dict[RunKey, QueuedJob]:
-    arrays = {array_of(candidate.job_id) for _, candidate in doubtful}
-    scripts = {array: _script(array) for array in arrays}
-    without_script = {
-        candidate.job_id: [job] for job, candidate in doubtful if not scripts[array_of(candidate.job_id)]
-    }
-    records = _records_or_none(without_script)
+def _matching_by_time(unnamed: Sequence[tuple[SubmittedJob, QueuedJob]]) -> dict[RunKey, QueuedJob]:
+    """Return the candidates that were submitted when a run was, or requeued when its last record ended."""
+    records = _records_or_none({candidate.job_id: [job] for job, candidate in unnamed})
     matching: dict[RunKey, QueuedJob] = {}
-    for job, candidate in doubtful:
+    for job, candidate in unnamed:
         own = own_records(job, records.get(candidate.job_id, ()), CLOSE_SECONDS)
-        if job.comment in scripts[array_of(candidate.job_id)] or _continues(own, candidate):
+        times = [job.submitted, *(time for record in own for time in (record.submitted, record.ended))]
+        if any(_is_near(candidate.submitted, time, CLOSE_SECONDS) for time in times):
             matching[job.key] = candidate
     return matching
 
 
-def _continues(records: Sequence[Record], queued: QueuedJob) -> bool:
-    """Return whether a queued job has the last of these records, or was requeued when one ended."""
-    times = [time for record in records for time in (record.submitted, record.ended)]
-    return any(_is_near(queued.submitted, time, CLOSE_SECONDS) for time in times)
-
-
-def _script(array: str) -> str:
-    """Return the script of a job or an array; an empty one where the controller does not give it."""
+def _script(array: str) -> str | None:
+    """Return the script of a job or an array; None where the controller does not give it."""
     try:
         return scontrol.batch_script(array)
     except SystemRefused:
-        return ""
+        return None
 
 
 def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs import worker
 from alphagrid.jobs.schedulers import debug
 from alphagrid.store import journal, submissions
-from alphagrid.trainer import checkpoint_writer
+from alphagrid.trainer import checkpoint_writer, loop
 from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
@@ -168,14 +167,14 @@ def test_full_again_is_interrupted_again_and_never_failed(watched: Watched, disk
 def test_full_when_the_end_is_to_be_said_the_end_is_said(
     watched: Watched, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_loop = worker._run_loop
+    train = loop.train
 
-    def filling(*arguments: Any) -> Any:
-        outcome = run_loop(*arguments)
+    def filling(*arguments: Any, **options: Any) -> Any:
+        outcome = train(*arguments, **options)
         disk.fill()
         return outcome
 
-    monkeypatch.setattr(worker, "_run_loop", filling)
+    monkeypatch.setattr(loop, "train", filling)
     watched.send()
     disk.free()
     assert watched.status().state == "completed"

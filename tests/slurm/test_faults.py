@@ -421,7 +421,7 @@ def test_a_preempted_run_finds_slurmctld_dead(victim: Victim, fault_row: FaultRo
 
 
 WAITS = """
-from alphagrid.jobs import requeue
+from alphagrid.jobs.worker import requeue
 requeue.PATIENCE, requeue.FORGOTTEN_SECONDS = 0.2, 1
 requeue.wait_to_be_killed(before_limit=False)
 """

@@ -21,7 +21,7 @@ CLUSTER = ("--nodes", "4", "--gpus", "1", "--requeue-wait", "5", "--no-accountin
 TASKS = """
 import os
 import torch
-from alphagrid.jobs import gpus
+from alphagrid.jobs.worker import gpus
 from alphagrid.trainer.workloads.least_squares import LeastSquares
 
 BROKEN = "NODES".split()

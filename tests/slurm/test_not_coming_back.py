@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alphagrid.jobs import requeue
+from alphagrid.jobs.worker import requeue
 
 from tests.slurm.paused import by_moment
 from tests.slurm.waiting import until

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from alphagrid.jobs.signals import requesting
+from alphagrid.jobs.worker.signals import requesting
 from alphagrid.store.journal import Journal, Record, read
 from alphagrid.store.layout import RunFiles
 from alphagrid.trainer.clock import CATEGORIES, COUNTED, Clock

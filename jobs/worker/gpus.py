@@ -13,11 +13,11 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import SystemRefused, UserError
-from ..slurm import nodes, notation
-from ..slurm.cluster import Node
-from ..slurm.notation import Devices
-from .schedulers import SCHEDULERS
+from ...errors import SystemRefused, UserError
+from ...slurm import nodes, notation
+from ...slurm.cluster import Node
+from ...slurm.notation import Devices
+from ..schedulers import SCHEDULERS
 
 MAX_NODES = 3
 """On how many nodes a run looks for a GPU before it has failed."""

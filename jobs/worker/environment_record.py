@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from ..store import journal
-from ..trainer.config import TrainingConfig
+from ...store import journal
+from ...trainer.config import TrainingConfig
 
 PACKAGES = (
     "numpy",
@@ -40,7 +40,7 @@ def versions() -> dict[str, str | None]:
 @cache
 def source_hash() -> str:
     """Return eight hexadecimal digits of what alphagrid's own modules say; an installation may be edited."""
-    top = Path(__file__).parent.parent
+    top = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted([*top.glob("*.py"), *(one for name in ROOMS for one in (top / name).rglob("*.py"))]):
         digest.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
-from ..errors import SystemRefused
-from ..slurm import scontrol
-from ..slurm.command import Absent
+from ...errors import SystemRefused
+from ...slurm import scontrol
+from ...slurm.command import Absent
 
 Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
 """Why Slurm has a job stop. `requeued`: it is in the queue again already; `unclear`: any of them, or none."""
