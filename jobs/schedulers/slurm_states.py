@@ -242,7 +242,7 @@ def is_of_submission(submission: str, comment: str, name: str) -> bool:
 def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> dict[RunKey, QueuedJob]:
     """Return the queued job of each run.
 
-    Where neither comment nor name tells, the job's batch script does. Where that cannot be read, the times do,
+    Where neither comment nor name tells, the batch script does. Where that cannot be read, the times do,
     with accounting's help.
     """
     by_job_id = _by_job_id(jobs)
