@@ -172,11 +172,11 @@ def submit(
     Exit code 3 says that not all were sent, for example because of a limit on the jobs of a user.
     """
     from . import terminal
-    from .jobs.cells import MOST_RUNS
-    from .jobs.grid import expand
     from .jobs.plan import choose_profile
-    from .jobs.reserved import check_names
-    from .jobs.spec import read_spec
+    from .jobs.specification.experiment import expand
+    from .jobs.specification.file import read_spec
+    from .jobs.specification.grid import MOST_RUNS
+    from .jobs.specification.reserved_names import check_names
     from .jobs.submission import submit as send
 
     experiment = expand(read_spec(spec, set_options or []), max_runs or MOST_RUNS)
@@ -439,7 +439,7 @@ def prune(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a grid specification, for editors and checkers."""
-    from .jobs.schema import spec_schema
+    from .jobs.specification.json_schema import spec_schema
 
     _print_json(spec_schema(), indent=2)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .analysis.tables import Table as ReportTable
     from .cluster_profiles.check import Checked
     from .cluster_profiles.loader import Setting
-    from .jobs.causes import Cause
+    from .jobs.failure_groups import Cause
     from .jobs.status import ExperimentStatus, RunStatus
 
 WIDTH_IN_A_PIPE = 400

@@ -18,8 +18,8 @@ from statistics import median
 
 import submitit
 from alphagrid.cluster_profiles.loader import load_profile
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store.layout import Root
 

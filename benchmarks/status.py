@@ -20,8 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from alphagrid.jobs.grid import Experiment, expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import Experiment, expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.status import status
 from alphagrid.store import submissions
 from alphagrid.store.database import open_store

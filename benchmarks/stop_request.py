@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from alphagrid.cluster_profiles.loader import load_profile
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store import journal, submissions
 from alphagrid.store.layout import ExperimentFiles, Root, RunFiles

@@ -9,8 +9,8 @@ from typing import Any
 from ..cluster_profiles.loader import Profile, load_profile
 from ..problems import Place
 from .collector import collector_paused
-from .grid import Experiment
 from .schedulers import SCHEDULERS
+from .specification.experiment import Experiment
 
 
 def choose_profile(experiment: Experiment, option: str | None = None) -> Profile:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..documents import Document
 from ..errors import UserError
 from ..store.layout import Root
-from .variables import where_used
+from .specification.variables import where_used
 
 
 def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:

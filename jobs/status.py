@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..store.layout import Root
 from ..store.messages import shortened
 from ..store.rows import RunRow, SenderRow
-from . import causes, logs
-from .causes import Cause
+from . import failure_groups, logs
 from .collector import collector_paused
+from .failure_groups import Cause
 from .logs import Outlook
 from .resolve_states import ExperimentRuns
 from .runs.disk_record import DiskRecord
@@ -262,7 +262,7 @@ def _experiment_status(
         sender = experiment.senders.get(row.last_submission or "")
         scheduler = None if sender is None else schedulers.get(sender.cluster)
         runs.append(_run_status(row, states[row.id], scheduler, experiment.rejections.get(row.key, {})))
-    groups = _illustrated(db, experiment, causes.causes(runs))
+    groups = _illustrated(db, experiment, failure_groups.causes(runs))
     return ExperimentStatus(
         experiment.files.name,
         tuple(runs),
@@ -290,7 +290,7 @@ def _illustrated(db: Connection, experiment: IndexedExperiment, found: list[Caus
     if not found:
         return []
     jobs = {row.id: [row.job] if row.job else [] for row in experiment.rows}
-    return causes.illustrate(
+    return failure_groups.illustrate(
         found,
         queries.hosts(db, experiment.files.name),
         lambda run_id: _end_of_log(experiment.files, run_id, jobs[run_id]),

@@ -25,14 +25,16 @@ from ..store import locks, ownership, submissions
 from ..store.layout import ExperimentFiles, Root
 from ..store.locks import FileLock
 from ..store.submissions import RunEntry, Submission, SubmittedRun, Title, newest_runs
-from . import code, continuity, data_paths, preconditions, reserved, resumable
+from . import checkpoint_formats, compatibility, preconditions
 from .clock import Clock
-from .code import Code
-from .exclusion import keeping_off
-from .grid import Experiment
+from .code import submitted_code
+from .code.submitted_code import Code
+from .excluded_nodes import keeping_off
 from .resolve_states import confirmed_states
 from .schedulers import SCHEDULERS, Schedulers
 from .schedulers.base import Scheduler, SubmitRequest, SubmitResult
+from .specification import data_paths, reserved_names
+from .specification.experiment import Experiment
 from .submission_plan import Decision, plan_retry, plan_submission
 
 LOCK_SECONDS = 600.0
@@ -88,16 +90,16 @@ def submit(
     _check_before_writing(experiment, scheduler, root, environ, variables)
     with _submission_lock(files) as lock:
         earlier = submissions.read_all(files)
-        reserved.check_baselines(experiment.baselines, earlier, experiment.document)
+        reserved_names.check_baselines(experiment.baselines, earlier, experiment.document)
         entries = {entry.id: entry for entry in data_paths.entries(experiment)}
-        continuity.check([_point(entry) for entry in entries.values()], earlier)
+        compatibility.check([_point(entry) for entry in entries.values()], earlier)
 
         replaced_jobs = _reconcile(schedulers, earlier)
         plan = plan_submission(
             root, files, earlier, entries, profile.cluster, replaced_jobs, schedulers=schedulers, clock=clock
         )
         chosen = [entries[run_id] for run_id in plan.due[:limit]]
-        resumable.check_formats(files, chosen)
+        checkpoint_formats.check_formats(files, chosen)
         kept_code, warnings = _keep_code(
             files, experiment, profile, scheduler, chosen, earlier, allow_code_change
         )
@@ -168,7 +170,7 @@ def retry(
         groups = []
         for record, members in alike:
             entries = [run.entry.model_copy(update={"fresh": fresh}) for run in members]
-            kept_code = code.as_sent_before(files, members[-1].submission, entries)
+            kept_code = submitted_code.as_sent_before(files, members[-1].submission, entries)
             submission = Submission(
                 **_identity(earlier, clock),
                 experiment=earlier[-1].experiment,
@@ -235,11 +237,13 @@ def _keep_code(
     """Keep a snapshot of the runs' code, and check that a job can import it; return warnings too."""
     if not chosen:
         return Code(), ()
-    kept = code.of_experiment(files, chosen, experiment.spec_folder, Path(experiment.document.source))
+    kept = submitted_code.of_experiment(
+        files, chosen, experiment.spec_folder, Path(experiment.document.source)
+    )
     if not allow_code_change:
-        code.check_unchanged(files, chosen, kept)
-    warnings = code.differs_from_others(files, earlier, kept)
-    return kept, warnings + scheduler.check_imports(files, profile, kept, code.user_modules(chosen))
+        submitted_code.check_unchanged(files, chosen, kept)
+    warnings = submitted_code.differs_from_others(files, earlier, kept)
+    return kept, warnings + scheduler.check_imports(files, profile, kept, submitted_code.user_modules(chosen))
 
 
 def _warnings(
@@ -267,12 +271,14 @@ def _check_sendable(
     """
     root = Root(files.path.parent)
     kept = Code.of(submission)
-    resumable.check_formats(files, submission.runs)
+    checkpoint_formats.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
-        code.check_unchanged(files, submission.runs, kept)
+        submitted_code.check_unchanged(files, submission.runs, kept)
     scheduler.check(root, os.environ)
     warnings = _warnings(profile, scheduler, root, os.environ, ())
-    return warnings + scheduler.check_imports(files, profile, kept, code.user_modules(submission.runs))
+    return warnings + scheduler.check_imports(
+        files, profile, kept, submitted_code.user_modules(submission.runs)
+    )
 
 
 def _submission_lock(files: ExperimentFiles) -> AbstractContextManager[FileLock]:
@@ -300,8 +306,8 @@ def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, Sub
         )
 
 
-def _point(entry: RunEntry) -> continuity.Point:
-    return continuity.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
+def _point(entry: RunEntry) -> compatibility.Point:
+    return compatibility.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
 def _profile_record(
@@ -328,7 +334,7 @@ def _alike(
     for run in runs:
         record = run.submission.profile if profile is None else profile.model_dump(mode="json")
         record = keeping_off(record, exclude_nodes)
-        source = code.source_of(run.submission)
+        source = submitted_code.source_of(run.submission)
         snapshot = run.submission.code_hash if source is None or not Path(source).is_dir() else None
         groups[json.dumps(record, sort_keys=True), source, snapshot].append(run)
     return [(json.loads(record), members) for (record, _, _), members in groups.items()]

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from alphagrid.cluster_profiles.loader import Profile, load_profile
-from alphagrid.jobs.grid import Experiment, expand
 from alphagrid.jobs.resolve_states import run_states
 from alphagrid.jobs.runs.attempts import Attempt, read
 from alphagrid.jobs.runs.states import RunState
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import Experiment, expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import Submitted, submit
 from alphagrid.store import journal, locks, submissions
 from alphagrid.store.layout import ExperimentFiles, Root
@@ -37,8 +37,8 @@ SUBMIT = """
 import sys
 from pathlib import Path
 from alphagrid.cluster_profiles.loader import load_profile
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store.layout import Root
 

@@ -12,7 +12,7 @@ from alphagrid.cli import app
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.documents import parse_document, parse_value
 from alphagrid.errors import UserError
-from alphagrid.jobs.cells import MOST_RUNS
+from alphagrid.jobs.specification.grid import MOST_RUNS
 from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from alphagrid.jobs.causes import causes, illustrate, pattern
+from alphagrid.jobs.failure_groups import causes, illustrate, pattern
 from alphagrid.jobs.runs.states import State
 
 MEMORY = "RuntimeError: CUDA out of memory. Tried to allocate {}.50 GiB (GPU 0; 39.59 GiB total capacity)"

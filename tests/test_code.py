@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import UserError
-from alphagrid.jobs import code, environment, last_words, snapshot
-from alphagrid.jobs.code import Code
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.project import Project, read_project
-from alphagrid.jobs.schedulers import debug
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.code import import_check, snapshot, submitted_code
+from alphagrid.jobs.code.project_files import Project, read_project
+from alphagrid.jobs.code.submitted_code import Code
+from alphagrid.jobs.schedulers import debug, slurm_arrays, slurm_setup_failure
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.jobs.worker import environment_record
 from alphagrid.store import journal, submissions
@@ -181,7 +181,7 @@ def test_without_git_the_python_files_of_the_folder_are_the_code(tmp_path: Path)
 def test_without_git_a_folder_full_of_files_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alphagrid.jobs.project.MOST_LOOKED_AT", 5)
+    monkeypatch.setattr("alphagrid.jobs.code.project_files.MOST_LOOKED_AT", 5)
     for number in range(6):
         (tmp_path / f"{number}.py").write_text("")
     with pytest.raises(UserError, match="more than 5 files") as caught:
@@ -385,7 +385,9 @@ def test_a_worker_refuses_code_that_is_not_the_runs(lab: Lab) -> None:
     assert last.end == "failed"
     assert "the code has changed since the last attempt: refused_task.py" in str(last.reason)
     assert "--allow-code-change" in str(last.reason)
-    assert code.last_hash(lab.attempts(run_id)) == second.code_hash  # a refused attempt decides nothing
+    assert (
+        submitted_code.last_hash(lab.attempts(run_id)) == second.code_hash
+    )  # a refused attempt decides nothing
 
 
 def test_the_worker_runs_the_snapshot_whatever_lies_in_the_live_folder(
@@ -457,7 +459,7 @@ def test_a_failing_import_is_refused_with_its_last_lines(files: ExperimentFiles,
     write(tmp_path / "broken" / "alphagrid", **{"__init__.py": "raise ImportError('not this one')"})
     profile = a100(env={"PYTHONPATH": str(tmp_path / "broken")})
     with pytest.raises(UserError, match="ImportError: not this one") as caught:
-        environment.check(files, profile, Code(), [])
+        import_check.check(files, profile, Code(), [])
     assert caught.value.exit_code == 2
 
 
@@ -469,11 +471,11 @@ def test_what_the_snapshot_lacks_is_found_before_anything_is_sent(
     (project / "version_of_mine.py").write_text("")
     given = Code(kept(files, project).name, ".")
     with pytest.raises(UserError, match="No module named 'version_of_mine'"):
-        environment.check(files, a100(), given, ["tasks"])
+        import_check.check(files, a100(), given, ["tasks"])
 
 
 def test_a_set_up_that_works_only_on_nodes_is_a_warning(files: ExperimentFiles) -> None:
-    (told,) = environment.check(files, a100(setup=["module_of_nodes load cuda"]), Code(), [])
+    (told,) = import_check.check(files, a100(setup=["module_of_nodes load cuda"]), Code(), [])
     assert "not tried" in told
     assert "module_of_nodes" in told
 
@@ -485,7 +487,7 @@ def test_set_up_and_variables_are_what_the_import_is_tried_with(
     (project / "tasks.py").write_text("import extra_of_mine\n")
     given = Code(kept(files, project).name, ".")
     profile = a100(setup=[f"export PYTHONPATH={tmp_path / 'extra'}"], env={"ANSWER": 'a "b"'})
-    (told,) = environment.check(files, profile, given, ["tasks"])
+    (told,) = import_check.check(files, profile, given, ["tasks"])
     assert f"extra_of_mine ({tmp_path / 'extra'})" in told  # live code that no snapshot holds
 
 
@@ -500,7 +502,7 @@ def script(files: ExperimentFiles) -> Script:
         files.submitit.mkdir(parents=True, exist_ok=True)
         (files.submitit / "12_3_0_log.out").write_text(log)
         runs = [f"{number:010x}" for number in range(5)]
-        lines = [*environment.script_lines(a100(setup=setup), files, "sub", runs), then]
+        lines = [*slurm_arrays.setup_lines(a100(setup=setup), files, "sub", runs), then]
         variables = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "15"}
         command = ["bash", "-c", "\n".join(lines)]
         subprocess.run(command, env={**os.environ, **variables}, capture_output=True, timeout=300)
@@ -556,7 +558,7 @@ def test_last_words_stand_at_the_step_that_was_reached(script: Script, files: Ex
 
 def test_nothing_of_a_path_reaches_the_shell_unquoted(tmp_path: Path) -> None:
     files = ExperimentFiles(tmp_path / "a 'b' $(touch x)" / "exp")
-    lines = last_words.before_setup(files, "sub", ["0000000000"])
+    lines = slurm_setup_failure.before_setup(files, "sub", ["0000000000"])
     subprocess.run(["bash", "-c", "\n".join([*lines, "exit 1"])], cwd=tmp_path, capture_output=True)
     assert len(files.run("0000000000").journals()) == 1
     assert not (tmp_path / "x").exists()
@@ -568,5 +570,5 @@ def test_submissions_from_before_snapshots_still_run(lab: Lab) -> None:
     (path,) = lab.files.submissions.iterdir()
     old = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("code_")}
     path.write_text(json.dumps({**old, "code_path": str(lab.folder)}))
-    assert code.import_folder(lab.files, submissions.read(path)) == lab.folder
+    assert submitted_code.import_folder(lab.files, submissions.read(path)) == lab.folder
     assert retry(lab.root, "exp", [run_id], fresh=True).sent == (run_id,)

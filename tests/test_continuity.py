@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import UserError
-from alphagrid.jobs.continuity import Point, check
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.compatibility import Point, check
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.store.submissions import RunEntry, Submission
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import UserError
-from alphagrid.jobs.grid import expand
 from alphagrid.jobs.schedulers import debug
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import submissions
 from alphagrid.trainer.config import TrainingConfig

@@ -23,10 +23,10 @@ import pytest
 from alphagrid.cli import app
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.jobs.grid import expand
 from alphagrid.jobs.schedulers import local_slots
 from alphagrid.jobs.schedulers.local_queue import LocalQueue
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store import folders, location, locks
 from alphagrid.store.database import open_store

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.cli import app
-from alphagrid.jobs.causes import causes
+from alphagrid.jobs.failure_groups import causes
 from alphagrid.jobs.logs import tail
 from alphagrid.jobs.runs import attempts as attempts_module
 from alphagrid.jobs.runs.attempts import MAX_FRUITLESS, Attempt, failures, fruitless, latest, read

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import UserError
-from alphagrid.jobs import logs, snapshot
+from alphagrid.jobs import logs
+from alphagrid.jobs.code import snapshot
 from alphagrid.jobs.logs import Outlook
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import journal, submissions

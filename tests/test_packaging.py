@@ -31,7 +31,7 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["alphagrid.trainer.config", "alphagrid.jobs.grid", "alphagrid.jobs.status"]
+    "module", ["alphagrid.trainer.config", "alphagrid.jobs.specification.experiment", "alphagrid.jobs.status"]
 )
 def test_torch_is_imported_by_training_only(module: str) -> None:
     code = f"import sys, {module}; print('torch' in sys.modules)"

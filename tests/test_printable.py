@@ -17,7 +17,7 @@ from alphagrid.analysis.report import report_csv, report_json, report_markdown, 
 from alphagrid.analysis.tables import Table, as_csv, as_markdown
 from alphagrid.cli import app
 from alphagrid.errors import UserError
-from alphagrid.jobs.causes import Cause
+from alphagrid.jobs.failure_groups import Cause
 from alphagrid.printable import (
     UNSEEN,
     csv_cell,

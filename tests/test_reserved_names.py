@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import UserError
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.reserved import meaning
 from alphagrid.jobs.runs.states import STATES
 from alphagrid.jobs.selection import select
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
+from alphagrid.jobs.specification.reserved_names import meaning
 from alphagrid.store import submissions
 from typer.testing import CliRunner, Result
 
@@ -99,7 +99,7 @@ def test_a_root_that_has_such_a_baseline_stays_usable(lab: Lab, monkeypatch: pyt
     baselines: dict[str, dict[str, Any]] = {"failed": {"optimizer.lr": 0.5}, "crash": {"workload": CRASHING}}
     path = spec(lab, baselines=baselines)
     with monkeypatch.context() as older:
-        older.setattr("alphagrid.jobs.reserved.meaning", lambda name: None)
+        older.setattr("alphagrid.jobs.specification.reserved_names.meaning", lambda name: None)
         assert call(lab, "submit", path, "--profile", "debug").exit_code == 0
     longer = spec(lab, baselines={name: {**own, "stop": {"steps": 40}} for name, own in baselines.items()})
     assert call(lab, "submit", longer, "--profile", "debug").exit_code == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from alphagrid.documents import parse_value
-from alphagrid.jobs.schema import spec_schema
+from alphagrid.jobs.specification.json_schema import spec_schema
 
 SCHEMA = json.loads(json.dumps(spec_schema()))
 TYPES: dict[str, Any] = {

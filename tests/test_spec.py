@@ -8,9 +8,9 @@ from textwrap import dedent
 
 import pytest
 from alphagrid.errors import UserError
-from alphagrid.jobs.grid import Experiment, expand
-from alphagrid.jobs.spec import read_spec
-from alphagrid.jobs.variables import expand_variables, variables_in
+from alphagrid.jobs.specification.experiment import Experiment, expand
+from alphagrid.jobs.specification.file import read_spec
+from alphagrid.jobs.specification.variables import expand_variables, variables_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

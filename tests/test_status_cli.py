@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from alphagrid.cli import app
 from alphagrid.errors import UserError
-from alphagrid.jobs.causes import Cause
-from alphagrid.jobs.exclusion import keeping_off
+from alphagrid.jobs.excluded_nodes import keeping_off
+from alphagrid.jobs.failure_groups import Cause
 from alphagrid.jobs.status import ExperimentStatus
 from alphagrid.terminal import causes_views
 from rich.console import Console, Group

@@ -80,6 +80,15 @@ def latest(run: RunFiles) -> Attempt | None:
     return _read_one(*journals[-1]) if journals else None
 
 
+def start_record(path: Path) -> dict[str, Any] | None:
+    """Return what an attempt's journal begins with, None if it died before."""
+    try:
+        first = journal.read_first(path)
+    except OSError:  # no file lies there; `store check` says so
+        return None
+    return first if first is not None and first["kind"] == "start" else None
+
+
 def starts_anew(attempts: Sequence[Attempt], submission: str, asked: bool) -> bool:
     """Tell whether the next attempt has to ignore all checkpoints.
 

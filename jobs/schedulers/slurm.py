@@ -81,9 +81,9 @@ class SlurmScheduler(Scheduler):
         self, files: ExperimentFiles, profile: Profile, code: Any, modules: Sequence[str]
     ) -> tuple[str, ...]:
         """Import what a job will import, after the profile's set-up."""
-        from .. import environment
+        from ..code import import_check
 
-        return environment.check(files, profile, code, modules)
+        return import_check.check(files, profile, code, modules)
 
     def reconcile(
         self, submissions: Sequence[Submission], run_ids: Collection[str] | None = None

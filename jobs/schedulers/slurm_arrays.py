@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...cluster_profiles import env_values
 from ...cluster_profiles.loader import Profile
 from ...errors import SystemRefused, UserError
 from ...slurm import scontrol, squeue
 from ...slurm.sbatch import Silent, TooMany, sbatch
 from ...store import submissions
 from ...store.claims import Owner
+from ...store.layout import ExperimentFiles
 from ...store.submissions import JobRef, Submission
-from .. import environment
 from ..runs.submitted_job import array_of, comment_of
-from . import slurm_duplicates
+from . import slurm_duplicates, slurm_setup_failure
 from .base import SubmitRequest, SubmitResult
 from .slurm import MAX_ARRAY
 from .slurm_duplicates import Rival
@@ -154,13 +155,13 @@ class Arrays:
 
     def _submit_array(self, run_ids: Sequence[str]) -> None:
         """Write the batch script, submit it held, write down what its tasks do, and keep their ids."""
-        from ..arrays import HeldJobs
         from ..worker import run_attempt
+        from .slurm_held_jobs import HeldJobs
 
         files, profile = self.request.files, self.request.profile
         root = str(files.path.parent.absolute())
         calls = [(root, files.name, run_id, self.submission.id) for run_id in run_ids]
-        setup = environment.script_lines(profile, files, self.submission.id, run_ids)
+        setup = setup_lines(profile, files, self.submission.id, run_ids)
         try:
             executor = HeldJobs(files.submitit, python=PYTHON + shlex.quote(sys.executable))
             executor.update_parameters(**parameters(profile, self.submission), setup=setup)
@@ -224,6 +225,19 @@ class Arrays:
         own = [job for job in queued if is_of_submission(self.submission.id, job.comment, job.name)]
         unknown = {array_of(job.job_id): job for job in own if array_of(job.job_id) not in known}
         return next(iter(unknown.values())) if len(unknown) == 1 else None
+
+
+def setup_lines(
+    profile: Profile, files: ExperimentFiles, submission: str, run_ids: Sequence[str]
+) -> list[str]:
+    """Return the lines of a batch script before the worker starts, for the array tasks that run `run_ids`."""
+    return [
+        "set -e",
+        *slurm_setup_failure.before_setup(files, submission, run_ids),
+        *env_values.export_lines(profile.env),
+        *profile.setup,
+        *slurm_setup_failure.after_setup(),
+    ]
 
 
 def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:

@@ -55,7 +55,7 @@ SECONDS_TO_APPEAR = 30.0
 SUBMISSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 RUNS = re.compile(r"^alphagrid_runs=\((.*)\)$", re.MULTILINE)
 FOLDER = re.compile(r"^alphagrid_run=(.*)/\$\{alphagrid_runs\[.*$", re.MULTILINE)
-"""Lines of a job's script (`last_words.before_setup`)."""
+"""Lines of a job's script (`slurm_setup_failure.before_setup`)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ...errors import SystemRefused, UserError
 from ...slurm import nodes
 from ...store.layout import Root
 from ...store.location import LOCAL, FilesystemOf, filesystem_type
-from ..project import shown
+from ..code.project_files import shown
 
 CHANGED_BY_SLURM = re.compile(r"[%\\\n]")
 """`%` begins a filename pattern, a backslash switches patterns off, a line break ends the #SBATCH line."""

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from ...store import journal
 from ...trainer.config import TrainingConfig
 
 PACKAGES = (
@@ -84,15 +83,6 @@ def driver(file: Path = DRIVER) -> str | None:
     except OSError:
         return None
     return found[1] if found else None
-
-
-def start_record(path: Path) -> dict[str, Any] | None:
-    """Return what an attempt's journal begins with, None if it died before."""
-    try:
-        first = journal.read_first(path)
-    except OSError:  # no file lies there; `store check` says so
-        return None
-    return first if first is not None and first["kind"] == "start" else None
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -26,11 +26,12 @@ from ...store.messages import shortened
 from ...store.submissions import RunEntry, Submission
 from ...trainer.config import TrainingConfig
 from ...trainer.stopping import StopRequest
-from .. import code, data_paths
+from ..code import submitted_code
 from ..runs import attempts, cancel_marker
 from ..runs.attempts import Attempt
 from ..schedulers.base import Scheduler
-from ..variables import expand_variables
+from ..specification import data_paths
+from ..specification.variables import expand_variables
 from . import environment_record, gpus, requeue, signals
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class RunningAttempt:
             resume = self._resume()
             start.update(environment_record.hardware(config), resume_step=resume.step)
         except BaseException as error:
-            if isinstance(error, code.CodeChanged):
+            if isinstance(error, submitted_code.CodeChanged):
                 start["code"] = {**start["code"], "refused": True}
             append_unresumed_start(self.writer, start, self.earlier)
             raise
@@ -141,7 +142,7 @@ class RunningAttempt:
             "submission": task.submission.id,
             "versions": environment_record.versions(),
             "packages": environment_record.packages(task.entry.config["workload"]["name"]),
-            "code": code.record(task.submission, task.entry),
+            "code": submitted_code.record(task.submission, task.entry),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": None,
@@ -170,7 +171,7 @@ class RunningAttempt:
             UserError: which files differ.
         """
         earlier = () if self.is_fresh else self.earlier
-        code.check_same(self.task.files, self.task.submission, self.task.entry, earlier)
+        submitted_code.check_same(self.task.files, self.task.submission, self.task.entry, earlier)
 
     def _configuration(self) -> TrainingConfig:
         """Return the config, variables expanded as this node knows them; keep a copy beside the journal.
@@ -191,7 +192,9 @@ class RunningAttempt:
         config = TrainingConfig.model_validate(expand_variables(written, os.environ))
         config = data_paths.with_expanded_paths(config, task.entry)
         if task.submission.code_hash is not None and task.scheduler.checks_code_origin:
-            code.check_origin(task.files, task.submission.code_hash, code.user_modules([task.entry]))
+            submitted_code.check_origin(
+                task.files, task.submission.code_hash, submitted_code.user_modules([task.entry])
+            )
         return config
 
     def _resume(self) -> Resume:
@@ -204,7 +207,7 @@ class RunningAttempt:
     def _version_warning(self, start: dict[str, Any]) -> str | None:
         """Return a warning if the newest attempt that began had another Python, torch or alphagrid."""
         for attempt in reversed(self.earlier):
-            record = environment_record.start_record(attempt.journal)
+            record = attempts.start_record(attempt.journal)
             if record and record.get("versions"):
                 return environment_record.changed_versions(record["versions"], start["versions"])
         return None

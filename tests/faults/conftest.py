@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
-from alphagrid.jobs.grid import Experiment, expand
 from alphagrid.jobs.runs.attempts import Attempt, read
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import Experiment, expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.status import RunStatus
 from alphagrid.jobs.status import status as look
 from alphagrid.jobs.submission import submit

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from alphagrid.cli import app
 from alphagrid.cluster_profiles.loader import load_profile
-from alphagrid.jobs.grid import expand
 from alphagrid.jobs.schedulers.local_queue import LocalQueue
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
 from alphagrid.store.layout import Root, RunFiles
 from hypothesis import HealthCheck, Phase, given, settings

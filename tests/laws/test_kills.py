@@ -16,8 +16,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import retry, submit
 from alphagrid.store import journal
 from alphagrid.store.database import open_store

@@ -57,9 +57,9 @@ def deed(event: str, arguments: tuple[Any, ...], root: str) -> str | None:
 
 
 def submit(spec: str, root: str, options: dict[str, Any], point: int, tell: int) -> None:
-    from alphagrid.jobs.grid import expand
     from alphagrid.jobs.plan import choose_profile
-    from alphagrid.jobs.spec import read_spec
+    from alphagrid.jobs.specification.experiment import expand
+    from alphagrid.jobs.specification.file import read_spec
     from alphagrid.jobs.submission import submit as send
     from alphagrid.store.layout import Root
 
@@ -98,7 +98,7 @@ def fork(spec: str, root: str, options: dict[str, Any], point: int) -> tuple[int
 
 
 def main() -> None:
-    import alphagrid.jobs.arrays
+    import alphagrid.jobs.schedulers.slurm_held_jobs
     import alphagrid.jobs.submission  # noqa: F401  # so that forks need not
 
     for line in sys.stdin:

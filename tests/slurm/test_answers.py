@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs.arrays import HeldJobs
+from alphagrid.jobs.schedulers.slurm_held_jobs import HeldJobs
 from alphagrid.slurm import scontrol, squeue
 from alphagrid.store import submissions
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import SystemRefused
-from alphagrid.jobs.grid import expand
-from alphagrid.jobs.spec import read_spec
+from alphagrid.jobs.specification.experiment import expand
+from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import Submitted, submit
 from alphagrid.slurm import sbatch
 from alphagrid.store import submissions

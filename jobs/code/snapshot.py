@@ -20,10 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import SystemRefused, UserError
-from ..store.files import read_object, sync_folder, write_atomically
-from ..store.layout import CODE_HASH, ExperimentFiles
-from .project import LARGEST_FILE, Project, shown
+from ...errors import SystemRefused, UserError
+from ...store.files import read_object, sync_folder, write_atomically
+from ...store.layout import CODE_HASH, ExperimentFiles
+from .project_files import LARGEST_FILE, Project, shown
 
 HASH_DIGITS = 16
 CHUNK = 1 << 20

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ..documents import Document, read_document
-from ..errors import UserError
-from ..problems import KeyPath, problems_of, refuse
-from ..store.layout import EXPERIMENT_NAME
-from ..trainer.config import TrainingConfig
+from ...documents import Document, read_document
+from ...errors import UserError
+from ...problems import KeyPath, problems_of, refuse
+from ...store.layout import EXPERIMENT_NAME
+from ...trainer.config import TrainingConfig
 from .overrides import Override
-from .settings import read_settings
+from .set_options import read_settings
 
 BASELINE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*")
 

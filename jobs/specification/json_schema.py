@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..cluster_profiles.loader import NOT_IN_RESOURCES
-from ..cluster_profiles.profile import Profile
-from ..store.layout import EXPERIMENT_NAME
-from ..trainer.config import OUTSIDE_ID, TrainingConfig
-from .sections import SectionKind, section_kinds
-from .spec import BASELINE_NAME, GridPart, SpecFile
+from ...cluster_profiles.loader import NOT_IN_RESOURCES
+from ...cluster_profiles.profile import Profile
+from ...store.layout import EXPERIMENT_NAME
+from ...trainer.config import OUTSIDE_ID, TrainingConfig
+from .config_sections import SectionKind, section_kinds
+from .file import BASELINE_NAME, GridPart, SpecFile
 
 Schema = dict[str, Any]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from ..documents import Document
-from ..problems import Problem, refuse
-from ..store import submissions
-from ..store.layout import RUN_ID, Root
-from ..store.submissions import Submission
-from .runs.states import STATES
+from ...documents import Document
+from ...problems import Problem, refuse
+from ...store import submissions
+from ...store.layout import RUN_ID, Root
+from ...store.submissions import Submission
+from ..runs.states import STATES
 
 if TYPE_CHECKING:
-    from .grid import Experiment
+    from .experiment import Experiment
 
 HINT = "give it another name; a baseline that this experiment has had before may keep its name"
 

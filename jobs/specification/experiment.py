@@ -12,16 +12,16 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from ..documents import Document
-from ..errors import UserError
-from ..problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
-from ..trainer.config import TrainingConfig
-from .cells import MOST_RUNS, Cell, cells
-from .collector import collector_paused
-from .names import readable_names
+from ...documents import Document
+from ...errors import UserError
+from ...problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
+from ...trainer.config import TrainingConfig
+from ..collector import collector_paused
+from .config_sections import known_keys
+from .file import Spec
+from .grid import MOST_RUNS, Cell, cells
 from .overrides import place_of
-from .sections import known_keys
-from .spec import Spec
+from .run_names import readable_names
 from .variables import malformed_variables, variables_in
 
 LARGEST_INTEGER = 2**63

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..cluster_profiles.env_values import MALFORMED, VARIABLE
-from ..documents import Document
-from ..errors import UserError
-from ..problems import KeyPath, Problem, dotted
+from ...cluster_profiles.env_values import MALFORMED, VARIABLE
+from ...documents import Document
+from ...errors import UserError
+from ...problems import KeyPath, Problem, dotted
 from .overrides import Override
 
 

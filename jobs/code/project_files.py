@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import UserError
+from ...errors import UserError
 from . import git
 
 MEBIBYTE = 2**20

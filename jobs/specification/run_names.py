@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .cells import Cell
+from .grid import Cell
 from .overrides import key_path
-from .reserved import meaning
+from .reserved_names import meaning
 
 LONGEST = 120
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

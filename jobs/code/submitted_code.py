@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import UserError
-from ..store.layout import ExperimentFiles
-from ..store.submissions import RunEntry, Submission
+from ...errors import UserError
+from ...store.layout import ExperimentFiles
+from ...store.submissions import RunEntry, Submission
+from ..runs import attempts
+from ..runs.attempts import Attempt
 from . import snapshot
-from .project import import_root, is_found, is_installed, read_project, shown
-from .runs import attempts
-from .runs.attempts import Attempt
-from .worker.environment_record import start_record
+from .project_files import import_root, is_found, is_installed, read_project, shown
 
 MOST_NAMED = 8
 
@@ -146,7 +145,7 @@ def last_hash(earlier: Sequence[Attempt]) -> str | None:
     """Return the code of the newest attempt that ran, of those whose checkpoints count; None if unknown."""
     counting = [attempt for attempt in earlier if attempt.number > attempts.ignored_until(earlier)]
     for attempt in reversed(counting):
-        code = (start_record(attempt.journal) or {}).get("code")
+        code = (attempts.start_record(attempt.journal) or {}).get("code")
         if isinstance(code, Mapping) and not code.get("refused"):
             return str(code["hash"])
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ..store.layout import ExperimentFiles
+from ...store.layout import ExperimentFiles
 
 SHELL = r"""
 alphagrid_newest() {  # journal of this run, if there is one

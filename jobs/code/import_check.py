@@ -1,4 +1,4 @@
-"""What surrounds the worker on its node: the profile's set-up and variables; and the same, tried here."""
+"""Import here what a job will import on its node, after the profile's variables and set-up."""
 
 from __future__ import annotations
 
@@ -12,30 +12,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cluster_profiles import env_values
-from ..cluster_profiles.loader import Profile
-from ..errors import UserError
-from ..slurm.sbatch import outside_a_job
-from ..store.layout import ExperimentFiles
-from . import code, last_words
-from .code import Code
-from .project import is_installed
+from ...cluster_profiles import env_values
+from ...cluster_profiles.loader import Profile
+from ...errors import UserError
+from ...slurm.sbatch import outside_a_job
+from ...store.layout import ExperimentFiles
+from . import submitted_code
+from .project_files import is_installed
+from .submitted_code import Code
 
 TRIAL_SECONDS = 120
 LINES_SHOWN = 8
 
-TRIAL = "import sys; from {package} import environment; environment.try_imports(*sys.argv[1:])"
-
-
-def script_lines(profile: Profile, files: ExperimentFiles, submission: str, runs: Sequence[str]) -> list[str]:
-    """Return the lines of a job's script before the worker starts, for the array tasks that run `runs`."""
-    return [
-        "set -e",
-        *last_words.before_setup(files, submission, runs),
-        *env_values.export_lines(profile.env),
-        *profile.setup,
-        *last_words.after_setup(),
-    ]
+TRIAL = "import sys; from {package} import import_check; import_check.try_imports(*sys.argv[1:])"
 
 
 def check(files: ExperimentFiles, profile: Profile, given: Code, modules: Sequence[str]) -> tuple[str, ...]:
@@ -66,14 +55,14 @@ def check(files: ExperimentFiles, profile: Profile, given: Code, modules: Sequen
 
 def try_imports(report: str, folder: str, code_folder: str, *modules: str) -> None:
     """Import what a job imports; write to the file `report` which of the user's modules are no snapshot's."""
-    from . import worker  # noqa: F401  # what submitit unpickles
+    from .. import worker  # noqa: F401  # what submitit unpickles
 
-    with code.importable(Path(folder) if folder else None):
+    with submitted_code.importable(Path(folder) if folder else None):
         for module in modules:
             __import__(module)
     if code_folder:
         kept = Path(code_folder)
-        code.check_origin(ExperimentFiles(kept.parent.parent), kept.name, modules)
+        submitted_code.check_origin(ExperimentFiles(kept.parent.parent), kept.name, modules)
     Path(report).write_text(json.dumps(_live(Path(code_folder)) if code_folder else []))
 
 

@@ -9,9 +9,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ..problems import KeyPath
-from ..trainer.config import TrainingConfig
-from ..trainer.registry import Registry, Section
+from ...problems import KeyPath
+from ...trainer.config import TrainingConfig
+from ...trainer.registry import Registry, Section
 
 
 @dataclass(frozen=True)

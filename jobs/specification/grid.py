@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from ..documents import Document
-from ..errors import UserError
-from ..problems import KeyPath, Problem, dotted, nearest, refuse
+from ...documents import Document
+from ...errors import UserError
+from ...problems import KeyPath, Problem, dotted, nearest, refuse
+from .file import GridPart, Spec
 from .overrides import Config, Override, apply, key_path, overrides_in, sections_first
-from .settings import has_section
-from .spec import GridPart, Spec
+from .set_options import has_section
 
 OUTSIDE_IDENTITY = ("stop", "checkpoint")
 MOST_RUNS = 100_000

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..store.submissions import RunEntry, SubmittedRun
-from ..trainer.config import TrainingConfig
-from ..trainer.data_path import PathUnresolved, resolve
-from .grid import Experiment
+from ...errors import UserError
+from ...store.submissions import RunEntry, SubmittedRun
+from ...trainer.config import TrainingConfig
+from ...trainer.data_path import PathUnresolved, resolve
+from .experiment import Experiment
 from .variables import place_of_text
 
 SHOWN = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..documents import Document, parse_value
-from ..errors import UserError
-from ..problems import KeyPath, Place, dotted, suggestion
-from ..trainer.config import TrainingConfig
+from ...documents import Document, parse_value
+from ...errors import UserError
+from ...problems import KeyPath, Place, dotted, suggestion
+from ...trainer.config import TrainingConfig
+from .config_sections import dotted_keys
 from .overrides import Config, Override, key_path
-from .sections import dotted_keys
 
 
 def read_settings(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..documents import Document
-from ..problems import KeyPath, Place, Problem, refuse, shown
+from ...documents import Document
+from ...problems import KeyPath, Place, Problem, refuse, shown
 
 Config = dict[str, Any]
 """A run's config before it is validated; sections are shared between runs and never changed in place."""

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import UserError
+from ...errors import UserError
 
 GIT_SECONDS = 120
 

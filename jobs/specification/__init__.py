@@ -1,0 +1,1 @@
+"""From a grid specification (YAML) to the runs of an experiment."""
