@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from .buffers import buffers_preserved
 from .randomness import Generators
 from .streams import Batch
+from .tensors import is_same
 
 BATCHES = 50
 """Training batches to average over, as the authors of Schedule-Free advise."""
@@ -38,7 +39,7 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
             model.train()
             before = _values(model)
             model(first["inputs"])
-            if not all(map(torch.equal, before, _values(model))):
+            if not all(map(is_same, before, _values(model))):
                 for batch in remaining:
                     model(batch["inputs"])
         yield

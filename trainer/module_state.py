@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .randomness import Generator, held_generators
+from .tensors import components, copy_into
 
 IN_INIT = "make it where the model is built, as a buffer or an attribute of its module"
 
@@ -99,8 +100,11 @@ def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
             yield f"{path}.{name}" if path else name, persistent, buffer
 
 
-def _kind(buffer: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
-    return None if buffer is None else (buffer.shape, buffer.dtype)
+def _kind(buffer: Tensor | None) -> tuple[Any, ...] | None:
+    """Return what two buffers must share, so that one can be copied into the other."""
+    if buffer is None:
+        return None
+    return buffer.layout, *((part.shape, part.dtype) for part in components(buffer))
 
 
 def _overlaps(buffer: Tensor | None) -> bool:
@@ -116,8 +120,7 @@ def _set_buffer(
     """Copy a value into a buffer that has room for it; else put it in the buffer's place."""
     buffer = module._buffers.get(name)
     if value is not None and buffer is not None and _kind(buffer) == _kind(value) and not _overlaps(buffer):
-        with torch.no_grad():
-            buffer.copy_(value)
+        copy_into(buffer, value)
         return
     where = device if buffer is None else buffer.device
     module.register_buffer(name, None if value is None else value.to(where), persistent=persistent)

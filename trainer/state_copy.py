@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tensors import components
+
 CONSTANTS = (
     type(None), bool, int, float, complex, str, bytes,
     torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size,
@@ -24,7 +26,7 @@ class Uncopied(Exception):
 def size(value: Any) -> int:
     """Return the bytes of all tensors in nested containers."""
     if isinstance(value, Tensor):
-        return value.nbytes
+        return sum(part.nbytes for part in components(value))
     if isinstance(value, dict):
         return sum(map(size, value.values()))
     return sum(map(size, value)) if isinstance(value, (*SEQUENCES, deque)) else 0
