@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from .buffers import buffers_preserved
 from .losses import Loss
 from .randomness import Generators, held
 from .streams import Batch, Prefetched, Stream, are_same, copied
+from .tensors import version
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
@@ -66,6 +67,15 @@ class Rereading:
             again = self._stream.again(position)
             drawn = generators.drawn_since(start)
         return UNSTABLE_DATA if drawn or not are_same(batch, again) else None
+
+
+def warning_of(check: Callable[[], str | None]) -> str | None:
+    """Return the warning of a check for hidden state; one that fails is a warning, too."""
+    try:
+        return check()
+    except Exception as error:  # models, losses and streams may raise anything when they are asked again
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return f"whether there is state that no checkpoint holds was not checked: {reason}"
 
 
 def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Batch) -> str | None:
@@ -140,5 +150,5 @@ def _marks(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _mark(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _TensorMark(weakref.ref(value), value._version)
+        return _TensorMark(weakref.ref(value), version(value))
     return repr(value)

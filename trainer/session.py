@@ -27,7 +27,7 @@ from .losses import Loss, loss_of
 from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
-from .repeatability import Rereading, hidden_state
+from .repeatability import Rereading, hidden_state, warning_of
 from .schedules import learning_rate
 from .streams import Batch, Prefetched, Stream, derive, to_device
 from .window import Window
@@ -76,11 +76,11 @@ class Session:
         """Warn if the steps to come depend on what no checkpoint holds, judged by the first batch read."""
         if self.rereading.first is not None:
             batch = self._on_device(self.rereading.first[1])
-            found = [
-                self.rereading.ahead(self.generators),
-                hidden_state(self.model, self.loss, self.generators, batch),
-            ]
-            self.warnings += [warning for warning in found if warning is not None]
+            checks = (
+                lambda: self.rereading.ahead(self.generators),
+                lambda: hidden_state(self.model, self.loss, self.generators, batch),
+            )
+            self.warnings += [warning for check in checks if (warning := warning_of(check)) is not None]
 
     def probe_batches(self, index: int) -> list[Batch]:
         """Return B₁ for step `index`: from a stream of its own, so that observing changes no order."""

@@ -47,3 +47,8 @@ def copy_into(tensor: Tensor, value: Tensor) -> None:
     if tensor.layout in (*BY_ROWS, *BY_COLUMNS) and tensor._nnz() != value._nnz():
         tensor.resize_as_sparse_(value)  # torch copies only where the numbers of values agree
     tensor.copy_(value)
+
+
+def version(tensor: Tensor) -> int:
+    """Return how many operations have changed a tensor in place; -1 for an inference tensor."""
+    return -1 if tensor.is_inference() else tensor._version

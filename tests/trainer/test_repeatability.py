@@ -45,7 +45,7 @@ def test_a_state_that_is_no_buffer_is_warned_of(train_run: TrainRun, memory: str
     assert told in message
 
 
-@pytest.mark.parametrize("memory", ["harmless", "in_place"])
+@pytest.mark.parametrize("memory", ["harmless", "in_place", "inference"])
 def test_what_changes_no_result_is_not(train_run: TrainRun, memory: str) -> None:
     assert warnings(train_run, memory=memory) == []
 
@@ -55,6 +55,17 @@ def test_what_changes_no_result_is_not(train_run: TrainRun, memory: str) -> None
 def test_a_stream_with_a_memory_is_warned_of(train_run: TrainRun, task: str, data: str) -> None:
     (message,) = warnings(train_run, task, data=data)
     assert STREAM in message
+
+
+def test_a_check_that_fails_ends_no_run(train_run: TrainRun) -> None:
+    (message,) = warnings(train_run, memory="once")
+    assert "was not checked" in message
+    assert "no more passes" in message
+
+
+def test_a_stream_that_cannot_be_read_again_ends_no_run(train_run: TrainRun) -> None:
+    (message,) = warnings(train_run, "ReadAhead", data="in_order")
+    assert "LookupError: read before" in message
 
 
 def test_a_stream_may_draw_from_the_generators_that_are_restored(train_run: TrainRun) -> None:
