@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .config import TrainingConfig
 from .losses import CallableLoss
+from .parameter_changes import renormalised
 from .session import Session
 from .streams import Batch, copied, cut, examples
 
+ALPHA = "α*"
 OWN_OPTIMIZERS = ("nadamw", "schedule_free_adamw")
 """Those that compute with a parameter and its gradient as dense real numbers."""
 
@@ -45,7 +47,7 @@ def check_loss(session: Session, batch: Batch) -> None:
 def _reader(config: TrainingConfig) -> str | None:
     """Return what computes with the parameters itself, α* or an optimizer of ours; else None."""
     if config.alpha is not None:
-        return "α*"
+        return ALPHA
     return f"optimizer {config.optimizer.name}" if config.optimizer.name in OWN_OPTIMIZERS else None
 
 
@@ -57,6 +59,12 @@ def _check_parameters(model: nn.Module, reader: str) -> None:
                 "keep its real and imaginary parts as one real parameter, and use torch.view_as_complex in "
                 "forward",
             )
+    if reader == ALPHA and (names := sorted(renormalised(model))):
+        raise UserError(
+            f"the model's parameter {names[0]} has max_norm, so that each forward pass changes it: the "
+            "passes of α* would change training",
+            "leave out max_norm, or leave out alpha",
+        )
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
             raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .buffers import buffers_preserved
 from .losses import Loss
+from .parameter_changes import parameters_preserved
 from .randomness import Generators, held
 from .streams import Batch, Prefetched, Stream, are_same, copied
 from .tensors import version
@@ -78,16 +79,20 @@ def warning_of(check: Callable[[], str | None]) -> str | None:
         return f"whether there is state that no checkpoint holds was not checked: {reason}"
 
 
-def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Batch) -> str | None:
+def hidden_state(
+    model: nn.Module, loss: Loss, generators: Generators, batch: Batch, changing: Collection[str] = ()
+) -> str | None:
     """Return a warning if passes over one batch depend on the passes before; this makes two of them.
 
-    They leave no trace in generators and buffers, and compute no gradient.
+    They leave no trace in generators, buffers and the parameters that are `changing` in a pass, and compute
+    no gradient.
     """
     start = generators.state()
 
     def values() -> Tensor:
         own = copied(batch)  # a model may write to its inputs
-        with generators.replayed(start), buffers_preserved(model), torch.no_grad():
+        kept = parameters_preserved(model, changing)
+        with generators.replayed(start), buffers_preserved(model), kept, torch.no_grad():
             return loss.values(model(own["inputs"]), own["targets"])
 
     before = dict(_marks(model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ from .losses import Loss, loss_of
 from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
+from .parameter_changes import renormalised
 from .repeatability import Rereading, hidden_state, warning_of
 from .schedules import learning_rate
 from .streams import Batch, Prefetched, Stream, derive, to_device
@@ -49,6 +50,8 @@ class Session:
         self.model = self._model()
         self.generators = randomness.Generators(self.model)
         self.module_state = ModuleState(self.model)
+        self.changing = renormalised(self.model)  # parameters that any forward pass changes, by name
+        self._restored: dict[str, Any] | None = None
         self.stepper = self._stepper()
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
@@ -78,7 +81,7 @@ class Session:
             batch = self._on_device(self.rereading.first[1])
             checks = (
                 lambda: self.rereading.ahead(self.generators),
-                lambda: hidden_state(self.model, self.loss, self.generators, batch),
+                lambda: hidden_state(self.model, self.loss, self.generators, batch, self.changing),
             )
             self.warnings += [warning for check in checks if (warning := warning_of(check)) is not None]
 
@@ -124,6 +127,22 @@ class Session:
         """Return the kind of step `index`: `alpha` if it pays for an α*, else `plain`."""
         return "alpha" if self.config.alpha is not None and self.config.alpha.pays(index) else "plain"
 
+    def put_back(self, names: Collection[str]) -> None:
+        """Give parameters the values that they had before the first pass of this attempt.
+
+        They come from a model that is built again, and from the checkpoint that was restored.
+        """
+        with self.generators.preserved():
+            origin = self._model()
+            if self._restored is not None:
+                ModuleState(origin).load_state_dict(self._restored["modules"], self.device)
+                origin.load_state_dict(self._restored["model"])
+        values = dict(origin.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in names and name in values:
+                    parameter.copy_(values[name])
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the steps to come depend on."""
         return {
@@ -147,6 +166,7 @@ class Session:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+        self._restored = {part: state.get(part) for part in ("model", "modules")}
         self.step = state["step"]
         self.warnings += self.module_state.load_state_dict(state.get("modules"), self.device)
         self.model.load_state_dict(state["model"])

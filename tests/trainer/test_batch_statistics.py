@@ -53,8 +53,9 @@ class Frozen(nn.BatchNorm1d):
         super().__init__(features)
         other_statistics(self)
 
-    def train(self, mode: bool = True) -> nn.BatchNorm1d:
-        return super().train(False)
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(False)
+        return self
 
 
 class OnlyInEvaluation(nn.Module):
