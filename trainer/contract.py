@@ -143,21 +143,32 @@ def _rows_of_part(config: TrainingConfig, count: int) -> int:
 def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int) -> str | None:
     """Return how the values of the first `rows` examples, or of the others, differ alone; None if not at all.
 
-    Outputs without a dimension for the examples are not compared.
+    Outputs without a dimension for the examples are not compared. Where several may be that, values differ
+    if they do so with each of them.
     """
     count = examples({"targets": targets})
     if len(whole) % count:
         return f"its values are of shape {list(whole.shape)} for {count} examples"
+    faults = [
+        _mixture_along(dimension, loss, outputs, targets, whole, rows)
+        for dimension in _dimensions_of_examples(outputs, count)
+    ]
+    return faults[0] if all(faults) and faults else None
+
+
+def _mixture_along(
+    dimension: int, loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int
+) -> str | None:
+    """Return how values of parts differ, with the outputs of an example along a dimension."""
+    count = examples({"targets": targets})
+    outputs_each, each = outputs.shape[dimension] // count, len(whole) // count
     for start, stop in ((0, rows), (rows, count)):
-        part = _outputs_of(outputs, count, start, stop)
-        if part is None:
-            return None
+        part = outputs.narrow(dimension, start * outputs_each, (stop - start) * outputs_each)
         which = f"examples {start} to {stop - 1}"
         try:
             values = loss.values(part, cut(targets, count, start, stop))
         except Exception as error:  # a user's function may raise anything
             return f"it fails on {which} alone ({type(error).__name__}: {error})"
-        each = len(whole) // count
         expected = whole[start * each : stop * each]
         if values.shape != expected.shape:
             return f"on {which} alone it returns shape {list(values.shape)}, not {list(expected.shape)}"
@@ -166,15 +177,10 @@ def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, r
     return None
 
 
-def _outputs_of(outputs: Tensor, count: int, start: int, stop: int) -> Tensor | None:
-    """Return the outputs of some examples: of the first dimension that has a row, or rows, for each."""
-    if outputs.dim() and len(outputs) % count == 0:
-        each = len(outputs) // count
-        return outputs[start * each : stop * each]
-    for dimension, size in enumerate(outputs.shape):
-        if size == count:
-            return outputs.narrow(dimension, start, stop - start)
-    return None
+def _dimensions_of_examples(outputs: Tensor, count: int) -> list[int]:
+    """Return the dimensions that may be the examples': those with one row for each, then with several."""
+    fitting = [dimension for dimension, size in enumerate(outputs.shape) if size and size % count == 0]
+    return sorted(fitting, key=lambda dimension: outputs.shape[dimension] != count)
 
 
 def _is_close(values: Tensor, expected: Tensor) -> bool:

@@ -190,6 +190,42 @@ def test_a_loss_of_each_example_goes_everywhere(
     assert len(told) == (loss is noisy and key is not None)
 
 
+class TimeFirst(nn.Module):
+    """Returns a row for each of 8 times, or of 24: [T, B, 1]."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, times)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(inputs).t().unsqueeze(-1)
+        return outputs
+
+
+def time_first(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.squeeze(-1).t() - targets).square().mean(1)
+
+
+def time_first_centred(outputs: Tensor, targets: Tensor) -> Tensor:
+    return time_first(outputs - outputs.mean(1, keepdim=True), targets)
+
+
+@pytest.mark.parametrize("times", [8, 12, 24, 48])
+@pytest.mark.parametrize(("key", "sections"), [(None, {"alpha": {"policy": "observe"}}), *PARTS])
+def test_examples_may_be_in_another_dimension_than_the_first(
+    use: Callable[..., None], train_run: TrainRun, key: str | None, sections: Config, times: int
+) -> None:
+    use(loss=time_first, model=lambda workload: TimeFirst(times))
+    assert not train_run({**RUN, **sections}, f"{key}").events("warning")
+    use(loss=time_first_centred)
+    if key is None:
+        (message,) = warnings(train_run({**RUN, **sections}, "mixed").events("warning"))
+        assert "mixes the examples" in message
+        return
+    with pytest.raises(UserError, match="the loss time_first_centred mixes the examples"):
+        train_run({**RUN, **sections}, "mixed")
+
+
 def test_a_pass_for_the_check_leaves_no_trace(use: Callable[..., None], train_run: TrainRun) -> None:
     use()
     named = train_run(RUN, "named").of_kind("window")
