@@ -167,5 +167,6 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {key: _each_tensor(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_each_tensor(item, change) for item in value)
+        make = getattr(type(value), "_make", type(value))  # a named tuple takes its items one by one
+        return make(_each_tensor(item, change) for item in value)
     return value
