@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
 from .randomness import Generator, held_generators
@@ -23,10 +24,19 @@ class ModuleState:
     Buffers: those that are not persistent, and those that `load_state_dict` could not restore, because they
     are of another shape or type than in a new model, or not in a new model at all. Generators: torch's,
     NumPy's and Python's that are attributes of modules, also in lists, tuples and mappings.
+
+    Raises:
+        UserError: a buffer is that of a lazy module, and has no shape yet.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        for name, _, buffer in _buffers(model):
+            if is_lazy(buffer):
+                raise UserError(
+                    f"the model's buffer {name} has no shape before the first forward pass",
+                    "initialise lazy modules in workload.model(), by a pass over one batch",
+                )
         self._new = {name: _kind(buffer) for name, _, buffer in _buffers(model)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -384,6 +384,24 @@ def test_what_torch_trains_by_itself_goes_on(
     assert train_run({**RUN, "optimizer": {"name": "sgd"}}).outcome.status == "completed"
 
 
+@pytest.mark.parametrize("sections", [{}, {"alpha": {"policy": "observe"}}], ids=str)
+def test_a_lazy_normalisation_is_named_until_it_is_initialised(
+    use: Callable[..., None], train_run: TrainRun, sections: Config
+) -> None:
+    def lazy(first_pass: bool) -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 3), nn.LazyBatchNorm1d(), nn.Linear(3, 1))
+        if first_pass:
+            model(torch.randn(2, 4))
+        return model
+
+    use(model=lambda workload: lazy(False))
+    with pytest.raises(UserError, match=r"buffer 1\.running_mean has no shape") as raised:
+        train_run({**RUN, **sections})
+    assert "in workload.model()" in str(raised.value.hint)
+    use(model=lambda workload: lazy(True))
+    assert train_run({**RUN, **sections}).outcome.status == "completed"
+
+
 def test_outputs_that_are_no_tensor_are_told(use: Callable[..., None], train_run: TrainRun) -> None:
     use(model=lambda workload: Several())
     with pytest.raises(UserError, match="mse needs one tensor, and the model returns a tuple"):
