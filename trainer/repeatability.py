@@ -43,17 +43,25 @@ class Rereading:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.first: tuple[int, Batch] | None = None
+        self._next: tuple[int, Batch] | None = None
         self._done = False
 
-    def compare(self, position: int, batch: Batch) -> str | None:
-        """Keep the first batch; return a warning if the next one is of its position, and another batch."""
+    def keep(self, position: int, batch: Batch) -> None:
+        """Keep a copy of the first batch, and the one read next, until they are compared."""
         if self._done:
-            return None
+            return
         if self.first is None:
             self.first = position, copied(batch)
+        elif self._next is None:
+            self._next = position, batch
+
+    def compare(self) -> str | None:
+        """Return a warning if the batch read next is of the first one's position, and another batch."""
+        if self.first is None or self._next is None:
             return None
-        kept, self.first, self._done = self.first, None, True
-        return None if kept[0] != position or are_same(kept[1], batch) else UNSTABLE_DATA
+        (position, batch), (again, other) = self.first, self._next
+        self.first, self._next, self._done = None, None, True
+        return None if position != again or are_same(batch, other) else UNSTABLE_DATA
 
     def ahead(self, generators: Generators) -> str | None:
         """Read the first batch of a stream that is read ahead once more; return a warning if that matters.

@@ -71,9 +71,13 @@ class Session:
         """Return the batch that step `index` trains on, or one part of it where it accumulates several."""
         position = index * self.accumulate + part
         batch = self._train.batch(position)
-        if (warning := self.rereading.compare(position, batch)) is not None:
-            self.warnings.append(warning)
+        self.rereading.keep(position, batch)
         return self._on_device(batch)
+
+    def compare_batches(self) -> None:
+        """Warn if the first batch was another one when it was read again; no step is charged for this."""
+        if (warning := warning_of(self.rereading.compare)) is not None:
+            self.warnings.append(warning)
 
     def look_for_hidden_state(self) -> None:
         """Warn if the steps to come depend on what no checkpoint holds, judged by the first batch read."""
