@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .config import TrainingConfig
-from .losses import CallableLoss
+from .losses import CallableLoss, CrossEntropy, Loss
 from .parameter_changes import renormalised
 from .session import Session
 from .streams import Batch, copied, cut, examples
@@ -28,6 +29,27 @@ def check_parameters(session: Session) -> None:
     """
     if (reader := _reader(session.config)) is not None:
         _check_parameters(session.model, reader)
+
+
+@dataclass(frozen=True)
+class CheckedLoss:
+    """A loss that checks its targets first: a GPU's own check ends the process without naming them."""
+
+    loss: Loss
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return ℓ per element.
+
+        Raises:
+            UserError: a target is no index of a class.
+        """
+        if isinstance(self.loss, CrossEntropy):
+            self.loss.check_targets(outputs, targets)
+        return self.loss.values(outputs, targets)
+
+    def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return slope and curvature along `tangent`, per element."""
+        return self.loss.quadratic(outputs, targets, tangent)
 
 
 def check_loss(session: Session, batch: Batch) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .buffers import buffers_preserved
-from .contract import check_loss, check_parameters
+from .contract import CheckedLoss, check_loss, check_parameters
 from .gradient import forward_backward
 from .in_place import protect
 from .parameter_changes import Mark, changed, marks, parameters_preserved, written
@@ -56,7 +56,7 @@ def _pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch,
     session.generators.restore(start)
     passed: Batch = copied(batch)
     with buffers_preserved(session.model):
-        return passed, forward_backward(session.model, session.loss, passed)
+        return passed, forward_backward(session.model, CheckedLoss(session.loss), passed)
 
 
 def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before: dict[str, Mark]) -> None:

@@ -275,6 +275,32 @@ def test_class_scores_that_may_be_in_dimension_1_are_refused_unless_they_are_sai
     )
 
 
+def three_classes(targets: Tensor) -> Callable[[Any, str], dict[str, Tensor]]:
+    inputs = torch.randn(len(targets), 4, generator=torch.Generator().manual_seed(0))
+    return lambda workload, split: {"inputs": inputs, "targets": targets}
+
+
+@pytest.mark.parametrize(("index", "told"), [(-100, "Target -100"), (3, "Target 3"), (None, None)])
+def test_a_target_that_is_no_class_is_told_before_torch_is_asked(
+    use: Callable[..., None],
+    train_run: TrainRun,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int | None,
+    told: str | None,
+) -> None:
+    use(loss="cross_entropy", model=lambda workload: nn.Linear(4, 3))
+    targets = torch.arange(24) % 3
+    if index is not None:
+        targets[5] = index
+        monkeypatch.setattr(F, "cross_entropy", lambda *args, **kwargs: pytest.fail("torch was asked"))
+    monkeypatch.setattr(LeastSquares, "data", three_classes(targets))
+    if told is None:
+        assert train_run(RUN).outcome.status == "completed"
+        return
+    with pytest.raises(UserError, match=f"cross_entropy: a target is no index of a class: {told} is out"):
+        train_run(RUN)
+
+
 def test_a_text_may_have_a_context_as_long_as_its_alphabet() -> None:
     entry = WORKLOADS.entry("char_transformer")
     sizes = {"context": CHARACTERS, "width": 8, "heads": 2, "layers": 1, "batch_size": 2}
