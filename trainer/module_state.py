@@ -32,7 +32,7 @@ class ModuleState:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         for name, _, buffer in _buffers(model):
-            if is_lazy(buffer):
+            if buffer is not None and is_lazy(buffer):
                 raise UserError(
                     f"the model's buffer {name} has no shape before the first forward pass",
                     "initialise lazy modules in workload.model(), by a pass over one batch",

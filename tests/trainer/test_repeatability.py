@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.trainer import repeatability
+from alphagrid.trainer.streams import are_same
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import TrainRun
@@ -73,11 +74,11 @@ def test_a_stream_that_cannot_be_read_again_ends_no_run(train_run: TrainRun) -> 
 def test_no_step_pays_for_the_comparison(
     train_run: TrainRun, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
-    now, compared = [0.0], repeatability.are_same
+    now = [0.0]
 
     def slow(left: Any, right: Any) -> bool:
         now[0] += 1000
-        return compared(left, right)
+        return are_same(left, right)
 
     monkeypatch.setattr(repeatability, "are_same", slow)
     config = {

@@ -105,7 +105,7 @@ class Pair(NamedTuple):
 
 
 def test_named_tuples_stay_what_they_are() -> None:
-    batch = {"inputs": Pair(torch.arange(4), (torch.ones(4, 2),)), "targets": torch.arange(4)}
+    batch: Batch = {"inputs": Pair(torch.arange(4), (torch.ones(4, 2),)), "targets": torch.arange(4)}
     copies = [copied(batch), to_device(batch, torch.device("cpu")), share([batch], 0.5)[0]]
     assert all(isinstance(copy["inputs"], Pair) for copy in copies)
     assert are_same(copies[0], batch)
