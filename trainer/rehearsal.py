@@ -67,14 +67,14 @@ def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before:
             does not change them, so that the model remembers the first one where no checkpoint does.
     """
     after = marks(session.model)
-    names = written(before, after) - session.changing
+    names = written(before, after)
     if names and session.config.alpha is not None:
         raise UserError(
             f"the model's forward pass changes {_told(names)}: the passes of α* would change training",
             "keep what a pass changes in buffers, and set parameters from data where workload.model() builds "
             "the model; or leave out alpha",
         )
-    moved = changed(before, after) - session.changing
+    moved = changed(before, after)
     if moved:
         session.put_back(moved)
         if moved & changed(before, marks(session.model)):
@@ -83,10 +83,9 @@ def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before:
                 "warm-up pass: workload.model() does not build the same model again",
                 "keep what a pass changes in buffers",
             )
-        with parameters_preserved(session.model, moved):
+        with session.generators.preserved(), parameters_preserved(session.model, moved):
             _pass(session, batch, start)
             once = moved - changed(before, marks(session.model))
-        session.generators.restore(start)
         if once:
             raise UserError(
                 f"the model's first forward pass changes {_told(once)}, and later ones do not. No checkpoint "

@@ -164,6 +164,7 @@ class Session:
                 "pending": self.evaluation_pending,
                 "last": self.last_evaluated,
                 "computes_statistics": True,
+                "changing": sorted(self.changing),
             },
             "window": self.window.state_dict(),
         }
@@ -184,6 +185,7 @@ class Session:
         self.evaluations.load_state_dict(state["evaluations"])
         self.evaluation_pending = state["evaluation"]["pending"]
         self.last_evaluated = state["evaluation"]["last"]
+        self.changing |= set(state["evaluation"].get("changing", ()))
         computed = state["evaluation"].get("computes_statistics", False)
         if self.stepper.evaluates_elsewhere and not computed and any(True for _ in self.model.buffers()):
             self.warnings.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +17,8 @@ from alphagrid.trainer.parameter_changes import changed, marks, written
 from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
+from alphagrid.trainer.stopping import StopRequest
+from alphagrid.trainer.streams import Batch
 from alphagrid.trainer.workloads.least_squares import LeastSquares
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -164,6 +166,28 @@ def test_a_resumed_run_equals_an_undisturbed_one(name: str, train_run: TrainRun)
     for steps in (2, 4):
         train_run({**RUN, "stop": {"steps": steps}}, "cut")
     assert are_equal(parameters(train_run(RUN, "cut")), parameters(whole))
+
+
+def test_an_evaluation_that_a_resumed_run_makes_first_changes_nothing(
+    name: str, train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_run(RUN, "whole")
+    stop, split = StopRequest(), LeastSquares.split
+
+    def interrupting(workload: LeastSquares, name: str) -> Iterator[Batch]:
+        stop.request("the test says so")
+        yield from split(workload, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LeastSquares, "split", interrupting)
+        assert train_run(RUN, "cut", stop_request=stop).outcome.status == "interrupted"
+    resumed = train_run(RUN, "cut")
+    found, expected = (
+        [(record["step"], record["splits"]) for record in trained.of_kind("evaluation")]
+        for trained in (resumed, whole)
+    )
+    assert found == expected
+    assert are_equal(parameters(resumed), parameters(whole))
 
 
 def test_the_warm_up_pass_leaves_no_trace(name: str) -> None:
