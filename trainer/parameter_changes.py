@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from .tensors import components, version
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Elements of a parameter that are summed up at a time, so that none is copied as a whole."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -271,7 +271,7 @@ CHANGES: list[tuple[str, Callable[[Marked], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("chunk", [1 << 22, 4])
+@pytest.mark.parametrize("chunk", [1 << 20, 4])
 @pytest.mark.parametrize(("parameter", "change"), CHANGES)
 def test_every_change_of_a_value_is_seen(
     monkeypatch: pytest.MonkeyPatch, parameter: str, change: Callable[[Marked], Any], chunk: int
