@@ -11,11 +11,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .buffers import buffers_preserved
 from .randomness import Generators
 from .streams import Batch
+from .tensors import is_same
 
 BATCHES = 50
 """Training batches to average over, as the authors of Schedule-Free advise."""
@@ -25,8 +26,9 @@ BATCHES = 50
 def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
     """Compute the running statistics again at the present parameters; put the old ones back in the end.
 
-    Torch's normalisations average over all of `batches`; without any, nothing happens. Statistics of other
-    modules take note of each batch as they do in training. A model whose buffers no pass changes makes one.
+    Torch's batch normalisations average over all of `batches`; without any, nothing happens. Those that no
+    training pass updates, frozen ones say, keep their statistics. Statistics of other modules take note of
+    each batch as they do in training. A model whose buffers no pass changes makes one.
     """
     remaining = iter(batches)
     first = None if next(model.buffers(), None) is None else next(remaining, None)
@@ -34,11 +36,11 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
         yield
         return
     with buffers_preserved(model):
+        model.train()
         with Generators(model).preserved(), torch.no_grad(), _averaging(model):
-            model.train()
             before = _values(model)
             model(first["inputs"])
-            if not all(map(torch.equal, before, _values(model))):
+            if not all(map(is_same, before, _values(model))):
                 for batch in remaining:
                     model(batch["inputs"])
         yield
@@ -46,17 +48,32 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _averaging(model: nn.Module) -> Iterator[None]:
-    """Reset the statistics of normalisations, and count every batch the same."""
-    layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
-    momenta = [layer.momentum for layer in layers]
+    """Reset the statistics of batch normalisations that train, and count every batch the same.
+
+    Those that have counted no batch in the end get their statistics back.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _trains(m)]
+    before = [(layer, layer.momentum, [buffer.clone() for buffer in _statistics(layer)]) for layer in layers]
     try:
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum, values in before:
             layer.momentum = momentum
+            if not layer.num_batches_tracked:
+                for buffer, value in zip(_statistics(layer), values, strict=True):
+                    buffer.copy_(value)
+
+
+def _trains(layer: _BatchNorm) -> bool:
+    """Return whether a layer keeps statistics, and updates them in training mode."""
+    return layer.training and layer.running_mean is not None and layer.num_batches_tracked is not None
+
+
+def _statistics(layer: _BatchNorm) -> list[Tensor]:
+    return list(layer.buffers(recurse=False))
 
 
 def _values(model: nn.Module) -> list[Tensor]:

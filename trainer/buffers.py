@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
+
+from .tensors import copy_into, is_same
 
 
 @contextmanager
@@ -19,10 +20,9 @@ def buffers_preserved(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in values:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+        for buffer, value in values:
+            if not is_same(buffer, value):
+                copy_into(buffer, value)
         for buffers, before in found:
             buffers.clear()
             buffers.update(before)

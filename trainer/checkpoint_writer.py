@@ -11,7 +11,7 @@ from typing import Any
 from ..store.layout import RunFiles
 from . import checkpoint
 from .config import CheckpointOptions
-from .state_copy import Uncopied, copied, size
+from .state_copy import Uncopied, copy_state, size
 
 BACKGROUND_BYTES = 64 * 2**20
 """States at least so large are copied and written behind the training's back, if they can be copied whole."""
@@ -124,7 +124,7 @@ def _some(written: Written | None) -> list[Written]:
 def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
     """Return a copy that training cannot change; None where that cannot be had."""
     try:
-        copy: dict[str, Any] = copied(state)
+        copy: dict[str, Any] = copy_state(state)
     except Uncopied:
         return None
     return copy

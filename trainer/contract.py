@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .config import TrainingConfig
-from .losses import CallableLoss
+from .losses import CallableLoss, CrossEntropy, Loss
+from .parameter_changes import renormalised
 from .session import Session
 from .streams import Batch, copied, cut, examples
 
+ALPHA = "α*"
 OWN_OPTIMIZERS = ("nadamw", "schedule_free_adamw")
 """Those that compute with a parameter and its gradient as dense real numbers."""
 
@@ -26,6 +29,27 @@ def check_parameters(session: Session) -> None:
     """
     if (reader := _reader(session.config)) is not None:
         _check_parameters(session.model, reader)
+
+
+@dataclass(frozen=True)
+class CheckedLoss:
+    """A loss that checks its targets first: a GPU's own check ends the process without naming them."""
+
+    loss: Loss
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return ℓ per element.
+
+        Raises:
+            UserError: a target is no index of a class.
+        """
+        if isinstance(self.loss, CrossEntropy):
+            self.loss.check_targets(outputs, targets)
+        return self.loss.values(outputs, targets)
+
+    def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return slope and curvature along `tangent`, per element."""
+        return self.loss.quadratic(outputs, targets, tangent)
 
 
 def check_loss(session: Session, batch: Batch) -> None:
@@ -45,7 +69,7 @@ def check_loss(session: Session, batch: Batch) -> None:
 def _reader(config: TrainingConfig) -> str | None:
     """Return what computes with the parameters itself, α* or an optimizer of ours; else None."""
     if config.alpha is not None:
-        return "α*"
+        return ALPHA
     return f"optimizer {config.optimizer.name}" if config.optimizer.name in OWN_OPTIMIZERS else None
 
 
@@ -57,6 +81,12 @@ def _check_parameters(model: nn.Module, reader: str) -> None:
                 "keep its real and imaginary parts as one real parameter, and use torch.view_as_complex in "
                 "forward",
             )
+    if reader == ALPHA and (names := sorted(renormalised(model))):
+        raise UserError(
+            f"the model's parameter {names[0]} has max_norm, so that each forward pass changes it: the "
+            "passes of α* would change training",
+            "leave out max_norm, or leave out alpha",
+        )
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
             raise UserError(
@@ -135,21 +165,32 @@ def _rows_of_part(config: TrainingConfig, count: int) -> int:
 def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int) -> str | None:
     """Return how the values of the first `rows` examples, or of the others, differ alone; None if not at all.
 
-    Outputs without a dimension for the examples are not compared.
+    Outputs without a dimension for the examples are not compared. Where several may be that, values differ
+    if they do so with each of them.
     """
     count = examples({"targets": targets})
     if len(whole) % count:
         return f"its values are of shape {list(whole.shape)} for {count} examples"
+    faults = [
+        _mixture_along(dimension, loss, outputs, targets, whole, rows)
+        for dimension in _dimensions_of_examples(outputs, count)
+    ]
+    return faults[0] if all(faults) and faults else None
+
+
+def _mixture_along(
+    dimension: int, loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int
+) -> str | None:
+    """Return how values of parts differ, with the outputs of an example along a dimension."""
+    count = examples({"targets": targets})
+    outputs_each, each = outputs.shape[dimension] // count, len(whole) // count
     for start, stop in ((0, rows), (rows, count)):
-        part = _outputs_of(outputs, count, start, stop)
-        if part is None:
-            return None
+        part = outputs.narrow(dimension, start * outputs_each, (stop - start) * outputs_each)
         which = f"examples {start} to {stop - 1}"
         try:
             values = loss.values(part, cut(targets, count, start, stop))
         except Exception as error:  # a user's function may raise anything
             return f"it fails on {which} alone ({type(error).__name__}: {error})"
-        each = len(whole) // count
         expected = whole[start * each : stop * each]
         if values.shape != expected.shape:
             return f"on {which} alone it returns shape {list(values.shape)}, not {list(expected.shape)}"
@@ -158,15 +199,10 @@ def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, r
     return None
 
 
-def _outputs_of(outputs: Tensor, count: int, start: int, stop: int) -> Tensor | None:
-    """Return the outputs of some examples: of the first dimension that has a row, or rows, for each."""
-    if outputs.dim() and len(outputs) % count == 0:
-        each = len(outputs) // count
-        return outputs[start * each : stop * each]
-    for dimension, size in enumerate(outputs.shape):
-        if size == count:
-            return outputs.narrow(dimension, start, stop - start)
-    return None
+def _dimensions_of_examples(outputs: Tensor, count: int) -> list[int]:
+    """Return the dimensions that may be the examples': those with one row for each, then with several."""
+    fitting = [dimension for dimension, size in enumerate(outputs.shape) if size and size % count == 0]
+    return sorted(fitting, key=lambda dimension: outputs.shape[dimension] != count)
 
 
 def _is_close(values: Tensor, expected: Tensor) -> bool:

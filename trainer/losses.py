@@ -63,11 +63,21 @@ class CrossEntropy:
                 scores.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=NO_CLASS
             )
         except IndexError as error:  # on a GPU it is an assertion of the device, as for any index
-            raise UserError(
-                f"cross_entropy: a target is no index of a class: {error}",
-                "terms that should not count need a class, too, and `weights` that are 0",
-            ) from error
+            raise _no_class(str(error)) from error
         return flat.view(targets.shape)
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        """Check that every target is an index of a class; on a GPU this waits for the device.
+
+        Raises:
+            UserError: a target is none, or the shapes do not match.
+        """
+        classes = self._scores(outputs, targets).shape[-1]
+        if targets.numel() == 0 or targets.is_floating_point():
+            return
+        lowest, highest = (int(value) for value in targets.aminmax())
+        if lowest < 0 or highest >= classes:
+            raise _no_class(f"Target {lowest if lowest < 0 else highest} is out of bounds.")
 
     def quadratic(self, outputs: Tensor, targets: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ(p − onehot)·Jd, and the variance of Jd under p.
@@ -322,6 +332,13 @@ def _require_tensors(name: str, outputs: Any, targets: Any) -> None:
                 "return one tensor from the model's forward; or give the loss as a function of (outputs, "
                 "targets)",
             )
+
+
+def _no_class(reason: str) -> UserError:
+    return UserError(
+        f"cross_entropy: a target is no index of a class: {reason}",
+        "terms that should not count need a class, too, and `weights` that are 0",
+    )
 
 
 def _mismatch(name: str, outputs: Tensor, targets: Tensor, hint: str) -> UserError:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
 from .randomness import Generator, held_generators
+from .tensors import components, copy_into
 
 IN_INIT = "make it where the model is built, as a buffer or an attribute of its module"
 
@@ -22,10 +24,19 @@ class ModuleState:
     Buffers: those that are not persistent, and those that `load_state_dict` could not restore, because they
     are of another shape or type than in a new model, or not in a new model at all. Generators: torch's,
     NumPy's and Python's that are attributes of modules, also in lists, tuples and mappings.
+
+    Raises:
+        UserError: a buffer is that of a lazy module, and has no shape yet.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        for name, _, buffer in _buffers(model):
+            if buffer is not None and is_lazy(buffer):
+                raise UserError(
+                    f"the model's buffer {name} has no shape before the first forward pass",
+                    "initialise lazy modules in workload.model(), by a pass over one batch",
+                )
         self._new = {name: _kind(buffer) for name, _, buffer in _buffers(model)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,8 +110,11 @@ def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
             yield f"{path}.{name}" if path else name, persistent, buffer
 
 
-def _kind(buffer: Tensor | None) -> tuple[torch.Size, torch.dtype] | None:
-    return None if buffer is None else (buffer.shape, buffer.dtype)
+def _kind(buffer: Tensor | None) -> tuple[Any, ...] | None:
+    """Return what two buffers must share, so that one can be copied into the other."""
+    if buffer is None:
+        return None
+    return buffer.layout, *((part.shape, part.dtype) for part in components(buffer))
 
 
 def _overlaps(buffer: Tensor | None) -> bool:
@@ -116,8 +130,7 @@ def _set_buffer(
     """Copy a value into a buffer that has room for it; else put it in the buffer's place."""
     buffer = module._buffers.get(name)
     if value is not None and buffer is not None and _kind(buffer) == _kind(value) and not _overlaps(buffer):
-        with torch.no_grad():
-            buffer.copy_(value)
+        copy_into(buffer, value)
         return
     where = device if buffer is None else buffer.device
     module.register_buffer(name, None if value is None else value.to(where), persistent=persistent)

@@ -13,6 +13,7 @@ from .buffers import buffers_preserved
 from .checkpoint_writer import CheckpointWriter, Written
 from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
+from .parameter_changes import parameters_preserved
 from .session import Session
 from .step import Taken
 from .stopping import StopRequest
@@ -79,7 +80,11 @@ class Recorder:
         session.clock.settle()
         start = self._now()
         try:
-            with session.clock.charge("evaluation"), buffers_preserved(session.model):
+            with (
+                session.clock.charge("evaluation"),
+                buffers_preserved(session.model),
+                parameters_preserved(session.model, session.changing),
+            ):
                 losses = evaluate(
                     session.workload, session.model, session.loss, session.stepper,
                     session.config.eval.splits, session.device, self._stop_request,

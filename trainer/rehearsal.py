@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from ..errors import UserError
 from .buffers import buffers_preserved
-from .contract import check_loss, check_parameters
+from .contract import CheckedLoss, check_loss, check_parameters
 from .gradient import forward_backward
 from .in_place import protect
+from .parameter_changes import Mark, changed, marks, parameters_preserved, written
+from .randomness import GeneratorState
 from .session import Session
-from .streams import copied
+from .streams import Batch, copied
 
 
 def rehearse(session: Session) -> None:
     """Read the data of the step to come, and make one pass of each kind that training and α* will make.
 
-    Their results are thrown away, and leave no trace: generators and buffers are put back, gradients
-    dropped, no parameter moves, nothing is charged. It costs one forward and backward pass, and for α* one
-    pass of each kind and the check that its route is right (`alpha.guard`); the optimizer's own first step
-    still counts. Two more forward passes look for a hidden state.
+    Their results are thrown away, and leave no trace: generators, buffers, and parameters that a forward pass
+    changes are put back, gradients dropped, nothing is charged. It costs one forward and backward pass, and
+    for α* one pass of each kind and the check that its route is right (`alpha.guard`); the optimizer's own
+    first step still counts. Two more forward passes look for a hidden state.
 
     Raises:
-        UserError: the config asks for something that this model or loss cannot do, or α* would be wrong.
+        UserError: the config asks for something that this model or loss cannot do, α* would be wrong, or a
+            forward pass changes parameters in a way that a resumed run does not repeat.
     """
     generators = session.generators
     generators.find()
@@ -27,18 +33,69 @@ def rehearse(session: Session) -> None:
     session.stepper.optimizer.zero_grad(set_to_none=True)
     check_parameters(session)
     batch = session.train_batch(session.step)
-    generators.restore(start)
-    with buffers_preserved(session.model):
-        passed = copied(batch)
-        loss = forward_backward(session.model, session.loss, passed)
+    before = marks(session.model)
+    with parameters_preserved(session.model, session.changing):
+        passed, loss = _pass(session, batch, start)
     protect(session.model, session.loss, batch, passed)
     generators.find(reset=True)
     generators.restore(start)
-    with generators.preserved(), buffers_preserved(session.model):
-        check_loss(session, batch)
-    if session.probe is not None:
+    _undo_changes(session, batch, start, before)
+    with parameters_preserved(session.model, session.changing):
         with generators.preserved(), buffers_preserved(session.model):
-            session.probe.check(batch, loss)
-            session.probe.rehearse(session.step, batch)
-    session.look_for_hidden_state()
+            check_loss(session, batch)
+        if session.probe is not None:
+            with generators.preserved(), buffers_preserved(session.model):
+                session.probe.check(batch, loss)
+                session.probe.rehearse(session.step, batch)
+        session.look_for_hidden_state()
     session.stepper.optimizer.zero_grad(set_to_none=True)
+
+
+def _pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
+    """Make a pass as a step does; return the copy of the batch that it used, and the loss."""
+    session.generators.restore(start)
+    passed: Batch = copied(batch)
+    with buffers_preserved(session.model):
+        return passed, forward_backward(session.model, CheckedLoss(session.loss), passed)
+
+
+def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before: dict[str, Mark]) -> None:
+    """Put parameters back that the first pass has changed, and have evaluations do so.
+
+    Raises:
+        UserError: α* is measured, whose passes would change them; they cannot be put back; or a second pass
+            does not change them, so that the model remembers the first one where no checkpoint does.
+    """
+    after = marks(session.model)
+    names = written(before, after)
+    if names and session.config.alpha is not None:
+        raise UserError(
+            f"the model's forward pass changes {_told(names)}: the passes of α* would change training",
+            "keep what a pass changes in buffers, and set parameters from data where workload.model() builds "
+            "the model; or leave out alpha",
+        )
+    moved = changed(before, after)
+    if moved:
+        session.put_back(moved)
+        if moved & changed(before, marks(session.model)):
+            raise UserError(
+                f"the model's forward pass changes {_told(moved)}, which cannot be put back after the "
+                "warm-up pass: workload.model() does not build the same model again",
+                "keep what a pass changes in buffers",
+            )
+        with session.generators.preserved(), parameters_preserved(session.model, moved):
+            _pass(session, batch, start)
+            once = moved - changed(before, marks(session.model))
+        if once:
+            raise UserError(
+                f"the model's first forward pass changes {_told(once)}, and later ones do not. No checkpoint "
+                "holds which it was, so that a resumed run would change it again",
+                "keep the flag in a buffer of the module (register_buffer), or set the parameter where "
+                "workload.model() builds the model",
+            )
+    session.changing |= names
+
+
+def _told(names: set[str]) -> str:
+    first, *others = sorted(names)
+    return f"its parameter {first}" + (f" and {len(others)} more" if others else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from .buffers import buffers_preserved
 from .losses import Loss
+from .parameter_changes import parameters_preserved
 from .randomness import Generators, held
 from .streams import Batch, Prefetched, Stream, are_same, copied
+from .tensors import version
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
@@ -41,17 +43,25 @@ class Rereading:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.first: tuple[int, Batch] | None = None
+        self._next: tuple[int, Batch] | None = None
         self._done = False
 
-    def compare(self, position: int, batch: Batch) -> str | None:
-        """Keep the first batch; return a warning if the next one is of its position, and another batch."""
+    def keep(self, position: int, batch: Batch) -> None:
+        """Keep a copy of the first batch, and the one read next, until they are compared."""
         if self._done:
-            return None
+            return
         if self.first is None:
             self.first = position, copied(batch)
+        elif self._next is None:
+            self._next = position, batch
+
+    def compare(self) -> str | None:
+        """Return a warning if the batch read next is of the first one's position, and another batch."""
+        if self.first is None or self._next is None:
             return None
-        kept, self.first, self._done = self.first, None, True
-        return None if kept[0] != position or are_same(kept[1], batch) else UNSTABLE_DATA
+        (position, batch), (again, other) = self.first, self._next
+        self.first, self._next, self._done = None, None, True
+        return None if position != again or are_same(batch, other) else UNSTABLE_DATA
 
     def ahead(self, generators: Generators) -> str | None:
         """Read the first batch of a stream that is read ahead once more; return a warning if that matters.
@@ -68,16 +78,29 @@ class Rereading:
         return UNSTABLE_DATA if drawn or not are_same(batch, again) else None
 
 
-def hidden_state(model: nn.Module, loss: Loss, generators: Generators, batch: Batch) -> str | None:
+def warning_of(check: Callable[[], str | None]) -> str | None:
+    """Return the warning of a check for hidden state; one that fails is a warning, too."""
+    try:
+        return check()
+    except Exception as error:  # models, losses and streams may raise anything when they are asked again
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return f"whether there is state that no checkpoint holds was not checked: {reason}"
+
+
+def hidden_state(
+    model: nn.Module, loss: Loss, generators: Generators, batch: Batch, changing: Collection[str] = ()
+) -> str | None:
     """Return a warning if passes over one batch depend on the passes before; this makes two of them.
 
-    They leave no trace in generators and buffers, and compute no gradient.
+    They leave no trace in generators, buffers and the parameters that are `changing` in a pass, and compute
+    no gradient.
     """
     start = generators.state()
 
     def values() -> Tensor:
         own = copied(batch)  # a model may write to its inputs
-        with generators.replayed(start), buffers_preserved(model), torch.no_grad():
+        kept = parameters_preserved(model, changing)
+        with generators.replayed(start), buffers_preserved(model), kept, torch.no_grad():
             return loss.values(model(own["inputs"]), own["targets"])
 
     before = dict(_marks(model))
@@ -140,5 +163,5 @@ def _marks(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _mark(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _TensorMark(weakref.ref(value), value._version)
+        return _TensorMark(weakref.ref(value), version(value))
     return repr(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,8 @@ from .losses import Loss, loss_of
 from .module_state import ModuleState
 from .optimizers import OPTIMIZERS
 from .optimizers.stepper import Stepper
-from .repeatability import Rereading, hidden_state
+from .parameter_changes import renormalised
+from .repeatability import Rereading, hidden_state, warning_of
 from .schedules import learning_rate
 from .streams import Batch, Prefetched, Stream, derive, to_device
 from .window import Window
@@ -49,6 +50,8 @@ class Session:
         self.model = self._model()
         self.generators = randomness.Generators(self.model)
         self.module_state = ModuleState(self.model)
+        self.changing = renormalised(self.model)  # parameters that any forward pass changes, by name
+        self._restored: dict[str, Any] | None = None
         self.stepper = self._stepper()
         self.policy = self._policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
@@ -68,19 +71,23 @@ class Session:
         """Return the batch that step `index` trains on, or one part of it where it accumulates several."""
         position = index * self.accumulate + part
         batch = self._train.batch(position)
-        if (warning := self.rereading.compare(position, batch)) is not None:
-            self.warnings.append(warning)
+        self.rereading.keep(position, batch)
         return self._on_device(batch)
+
+    def compare_batches(self) -> None:
+        """Warn if the first batch was another one when it was read again; no step is charged for this."""
+        if (warning := warning_of(self.rereading.compare)) is not None:
+            self.warnings.append(warning)
 
     def look_for_hidden_state(self) -> None:
         """Warn if the steps to come depend on what no checkpoint holds, judged by the first batch read."""
         if self.rereading.first is not None:
             batch = self._on_device(self.rereading.first[1])
-            found = [
-                self.rereading.ahead(self.generators),
-                hidden_state(self.model, self.loss, self.generators, batch),
-            ]
-            self.warnings += [warning for warning in found if warning is not None]
+            checks = (
+                lambda: self.rereading.ahead(self.generators),
+                lambda: hidden_state(self.model, self.loss, self.generators, batch, self.changing),
+            )
+            self.warnings += [warning for check in checks if (warning := warning_of(check)) is not None]
 
     def probe_batches(self, index: int) -> list[Batch]:
         """Return B₁ for step `index`: from a stream of its own, so that observing changes no order."""
@@ -124,6 +131,22 @@ class Session:
         """Return the kind of step `index`: `alpha` if it pays for an α*, else `plain`."""
         return "alpha" if self.config.alpha is not None and self.config.alpha.pays(index) else "plain"
 
+    def put_back(self, names: Collection[str]) -> None:
+        """Give parameters the values that they had before the first pass of this attempt.
+
+        They come from a model that is built again, and from the checkpoint that was restored.
+        """
+        with self.generators.preserved():
+            origin = self._model()
+            if self._restored is not None:
+                ModuleState(origin).load_state_dict(self._restored["modules"], self.device)
+                origin.load_state_dict(self._restored["model"])
+        values = dict(origin.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in names and name in values:
+                    parameter.copy_(values[name])
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the steps to come depend on."""
         return {
@@ -141,12 +164,14 @@ class Session:
                 "pending": self.evaluation_pending,
                 "last": self.last_evaluated,
                 "computes_statistics": True,
+                "changing": sorted(self.changing),
             },
             "window": self.window.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+        self._restored = {part: state.get(part) for part in ("model", "modules")}
         self.step = state["step"]
         self.warnings += self.module_state.load_state_dict(state.get("modules"), self.device)
         self.model.load_state_dict(state["model"])
@@ -160,6 +185,7 @@ class Session:
         self.evaluations.load_state_dict(state["evaluations"])
         self.evaluation_pending = state["evaluation"]["pending"]
         self.last_evaluated = state["evaluation"]["last"]
+        self.changing |= set(state["evaluation"].get("changing", ()))
         computed = state["evaluation"].get("computes_statistics", False)
         if self.stepper.evaluates_elsewhere and not computed and any(True for _ in self.model.buffers()):
             self.warnings.append(

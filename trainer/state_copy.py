@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .tensors import components
 
 CONSTANTS = (
     type(None), bool, int, float, complex, str, bytes,
@@ -15,6 +18,8 @@ CONSTANTS = (
 )  # fmt: skip
 MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
 SEQUENCES = (list, tuple, set, frozenset)
+PLAIN_TENSORS = (Tensor, nn.Parameter)
+"""Those of other classes need not have memory of their own."""
 
 
 class Uncopied(Exception):
@@ -24,13 +29,13 @@ class Uncopied(Exception):
 def size(value: Any) -> int:
     """Return the bytes of all tensors in nested containers."""
     if isinstance(value, Tensor):
-        return value.nbytes
+        return sum(part.nbytes for part in components(value))
     if isinstance(value, dict):
         return sum(map(size, value.values()))
-    return sum(map(size, value)) if isinstance(value, (*SEQUENCES, deque)) else 0
+    return sum(map(size, value)) if isinstance(value, SEQUENCES) else 0
 
 
-def copied(value: Any) -> Any:
+def copy_state(value: Any) -> Any:
     """Return a state with every container copied, and every tensor copied to the CPU's memory.
 
     Raises:
@@ -39,16 +44,28 @@ def copied(value: Any) -> Any:
     return _copied(value, {})
 
 
-def _copied(value: Any, done: dict[int, Any]) -> Any:
+def _copied(value: Any, done: dict[Hashable, Any]) -> Any:
     """Copy what is not among those `done`: what the state holds twice, the copy does, too."""
     if type(value) in CONSTANTS:
         return value
-    if id(value) not in done:
-        done[id(value)] = _copy(value, done)
-    return done[id(value)]
+    key = _identity(value)
+    if key not in done:
+        done[key] = _copy(value, done)
+    return done[key]
 
 
-def _copy(value: Any, done: dict[int, Any]) -> Any:
+def _identity(value: Any) -> Hashable:
+    """Return what is the same for two objects of which one copy will do.
+
+    A `state_dict` holds a tied parameter as several tensors, which are one in memory.
+    """
+    if type(value) not in PLAIN_TENSORS or value.layout is not torch.strided or value.is_nested:
+        return id(value)
+    place = value.device, value.data_ptr(), value.storage_offset(), value.shape, value.stride()
+    return *place, value.dtype, value.requires_grad, value.is_conj(), value.is_neg()
+
+
+def _copy(value: Any, done: dict[Hashable, Any]) -> Any:
     kind = type(value)
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).requires_grad_(value.requires_grad)
@@ -61,8 +78,6 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
         return twin
     if kind in SEQUENCES:
         return kind(_copied(item, done) for item in value)
-    if kind is deque:
-        return deque((_copied(item, done) for item in value), value.maxlen)
     if issubclass(kind, tuple) and hasattr(kind, "_make"):
         return kind._make(_copied(item, done) for item in value)
     if kind is bytearray:

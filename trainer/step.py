@@ -47,6 +47,7 @@ def take_step(session: Session) -> Taken:
             session.stepper.step()
         session.step += 1
         session.window.add(taken.loss, taken.learning_rate, kind == "alpha")
+    session.compare_batches()
     while session.warnings:
         taken.events.append(PolicyEvent("warning", {"message": session.warnings.pop(0)}))
     return taken

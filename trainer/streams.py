@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .tensors import is_same
+
 Batch = Mapping[str, Any]
 """`inputs` and `targets`, optionally `weights` (one per element of the loss)."""
 
@@ -101,16 +103,9 @@ def copied(value: Any) -> Any:
 
 
 def are_same(left: Any, right: Any) -> bool:
-    """Return whether nested tensors have the same values; NaN is the same as NaN.
-
-    Tensors that are not dense are not compared: they count as the same.
-    """
+    """Return whether nested tensors have the same values; NaN is the same as NaN."""
     if isinstance(left, Tensor):
-        if not isinstance(right, Tensor) or left.shape != right.shape:
-            return False
-        return left.layout != torch.strided or bool(
-            ((left == right) | ((left != left) & (right != right))).all()
-        )
+        return isinstance(right, Tensor) and is_same(left, right)
     if isinstance(left, Mapping):
         return left.keys() == right.keys() and all(are_same(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple)):
@@ -172,5 +167,6 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {key: _each_tensor(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_each_tensor(item, change) for item in value)
+        make = getattr(type(value), "_make", type(value))  # a named tuple takes its items one by one
+        return make(_each_tensor(item, change) for item in value)
     return value

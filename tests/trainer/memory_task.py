@@ -89,7 +89,35 @@ class InPlace(nn.Module):
         return inputs.mul_(2)
 
 
+class Inference(nn.Module):
+    """Keeps a tensor that was made in inference mode: torch counts no changes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.inference_mode():
+            self.features = torch.ones(2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.features
+
+
+class Once(nn.Module):
+    """Refuses a second pass of training without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training and not torch.is_grad_enabled():
+            self.passes += 1
+            if self.passes > 1:
+                raise LookupError("no more passes")
+        return inputs
+
+
 MODULES = {
+    "inference": Inference, "once": Once,
     "hidden": Hidden, "counter": Counter, "elsewhere": Elsewhere, "unregistered": Unregistered,
     "harmless": Harmless, "in_place": InPlace,
 }  # fmt: skip
@@ -118,6 +146,19 @@ class Drawing:
         return batch
 
 
+class InOrder:
+    """Refuses to give a batch for a third time."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.read = stream, [0] * 40
+
+    def batch(self, index: int) -> Batch:
+        self.read[index] += 1
+        if self.read[index] > 1:
+            raise LookupError("read before")
+        return self.stream.batch(index)
+
+
 class MemoryOptions(WorkloadOptions):
     memory: str = "harmless"
     data: str = "stream"
@@ -137,6 +178,7 @@ class Memory(InMemoryWorkload):
         own = torch.Generator().manual_seed(seed)
         made: dict[str, Stream] = {
             "counting": Counting(stream),
+            "in_order": InOrder(stream),
             "own": Drawing(stream, own),
             "global": Drawing(stream, None),
         }

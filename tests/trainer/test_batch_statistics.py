@@ -46,11 +46,58 @@ class Averaged(nn.Module):
         return inputs - self.mean
 
 
+class Frozen(nn.BatchNorm1d):
+    """A layer with the statistics of another training, which it keeps."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        other_statistics(self)
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(False)
+        return self
+
+
+class OnlyInEvaluation(nn.Module):
+    """Has a layer for training and another for evaluation, as models with auxiliary statistics do."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.trained, self.other = nn.BatchNorm1d(features), nn.BatchNorm1d(features)
+        other_statistics(self.other)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = (self.trained if self.training else self.other)(inputs)
+        return outputs
+
+
+class Instances(nn.Module):
+    """Instance normalisation over the features, with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(1, track_running_stats=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.norm(inputs.unsqueeze(1)).squeeze(1)
+        return outputs
+
+
+def other_statistics(layer: nn.BatchNorm1d) -> None:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    layer.running_mean.fill_(0.5)
+    layer.running_var.fill_(4.0)
+
+
 def network(kind: str) -> nn.Module:
     layer = {
         "batch": lambda: nn.BatchNorm1d(8, momentum=0.05),
         "own": Averaged,
         "none": nn.Identity,
+        "frozen": lambda: Frozen(8),
+        "only in evaluation": lambda: OnlyInEvaluation(8),
+        "instance": Instances,
     }[kind]()
     return nn.Sequential(nn.Linear(3, 8), layer, nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
 
@@ -110,6 +157,29 @@ def test_statistics_are_those_of_the_last_batches_at_the_averaged_parameters(kin
     found = loss(made)
     assert found == pytest.approx(expected(made, statistics), rel=1e-5)
     assert found != pytest.approx(expected(made, None), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["frozen", "only in evaluation"])
+def test_a_layer_that_no_training_pass_updates_keeps_its_statistics(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(LeastSquares, "model", lambda workload: network(name))
+    made = session()
+    assert loss(made) == pytest.approx(expected(made, None), rel=1e-6)
+
+
+def test_statistics_of_instance_normalisation_are_averaged_as_in_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LeastSquares, "model", lambda workload: network("instance"))
+    made = session()
+    mean, variance, count = (buffer.clone() for buffer in made.model.buffers())
+    with made.stepper.evaluation():
+        for index in range(9):
+            rows = layer(made, 0)(made.train_batch(index)["inputs"]).detach()
+            mean = 0.9 * mean + 0.1 * rows.mean(1).mean()
+            variance = 0.9 * variance + 0.1 * rows.var(1).mean()
+    assert loss(made) == pytest.approx(expected(made, [mean, variance, count]), rel=1e-5)
 
 
 def test_only_so_many_batches_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

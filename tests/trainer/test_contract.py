@@ -190,6 +190,42 @@ def test_a_loss_of_each_example_goes_everywhere(
     assert len(told) == (loss is noisy and key is not None)
 
 
+class TimeFirst(nn.Module):
+    """Returns a row for each of 8 times, or of 24: [T, B, 1]."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, times)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(inputs).t().unsqueeze(-1)
+        return outputs
+
+
+def time_first(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.squeeze(-1).t() - targets).square().mean(1)
+
+
+def time_first_centred(outputs: Tensor, targets: Tensor) -> Tensor:
+    return time_first(outputs - outputs.mean(1, keepdim=True), targets)
+
+
+@pytest.mark.parametrize("times", [8, 12, 24, 48])
+@pytest.mark.parametrize(("key", "sections"), [(None, {"alpha": {"policy": "observe"}}), *PARTS])
+def test_examples_may_be_in_another_dimension_than_the_first(
+    use: Callable[..., None], train_run: TrainRun, key: str | None, sections: Config, times: int
+) -> None:
+    use(loss=time_first, model=lambda workload: TimeFirst(times))
+    assert not train_run({**RUN, **sections}, f"{key}").events("warning")
+    use(loss=time_first_centred)
+    if key is None:
+        (message,) = warnings(train_run({**RUN, **sections}, "mixed").events("warning"))
+        assert "mixes the examples" in message
+        return
+    with pytest.raises(UserError, match="the loss time_first_centred mixes the examples"):
+        train_run({**RUN, **sections}, "mixed")
+
+
 def test_a_pass_for_the_check_leaves_no_trace(use: Callable[..., None], train_run: TrainRun) -> None:
     use()
     named = train_run(RUN, "named").of_kind("window")
@@ -237,6 +273,32 @@ def test_class_scores_that_may_be_in_dimension_1_are_refused_unless_they_are_sai
     torch.testing.assert_close(
         values, F.cross_entropy(outputs.movedim(-1, 1), targets, reduction="none"), rtol=1e-6, atol=1e-6
     )
+
+
+def three_classes(targets: Tensor) -> Callable[[Any, str], dict[str, Tensor]]:
+    inputs = torch.randn(len(targets), 4, generator=torch.Generator().manual_seed(0))
+    return lambda workload, split: {"inputs": inputs, "targets": targets}
+
+
+@pytest.mark.parametrize(("index", "told"), [(-100, "Target -100"), (3, "Target 3"), (None, None)])
+def test_a_target_that_is_no_class_is_told_before_torch_is_asked(
+    use: Callable[..., None],
+    train_run: TrainRun,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int | None,
+    told: str | None,
+) -> None:
+    use(loss="cross_entropy", model=lambda workload: nn.Linear(4, 3))
+    targets = torch.arange(24) % 3
+    if index is not None:
+        targets[5] = index
+        monkeypatch.setattr(F, "cross_entropy", lambda *args, **kwargs: pytest.fail("torch was asked"))
+    monkeypatch.setattr(LeastSquares, "data", three_classes(targets))
+    if told is None:
+        assert train_run(RUN).outcome.status == "completed"
+        return
+    with pytest.raises(UserError, match=f"cross_entropy: a target is no index of a class: {told} is out"):
+        train_run(RUN)
 
 
 def test_a_text_may_have_a_context_as_long_as_its_alphabet() -> None:
@@ -346,6 +408,24 @@ def test_what_torch_trains_by_itself_goes_on(
 ) -> None:
     use(model=lambda workload: model())
     assert train_run({**RUN, "optimizer": {"name": "sgd"}}).outcome.status == "completed"
+
+
+@pytest.mark.parametrize("sections", [{}, {"alpha": {"policy": "observe"}}], ids=str)
+def test_a_lazy_normalisation_is_named_until_it_is_initialised(
+    use: Callable[..., None], train_run: TrainRun, sections: Config
+) -> None:
+    def lazy(first_pass: bool) -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 3), nn.LazyBatchNorm1d(), nn.Linear(3, 1))
+        if first_pass:
+            model(torch.randn(2, 4))
+        return model
+
+    use(model=lambda workload: lazy(False))
+    with pytest.raises(UserError, match=r"buffer 1\.running_mean has no shape") as raised:
+        train_run({**RUN, **sections})
+    assert "in workload.model()" in str(raised.value.hint)
+    use(model=lambda workload: lazy(True))
+    assert train_run({**RUN, **sections}).outcome.status == "completed"
 
 
 def test_outputs_that_are_no_tensor_are_told(use: Callable[..., None], train_run: TrainRun) -> None:

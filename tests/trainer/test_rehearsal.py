@@ -18,7 +18,9 @@ from alphagrid.trainer.randomness import Generators
 from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
+from alphagrid.trainer.workloads.least_squares import LeastSquares
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 CONFIG: dict[str, Any] = {
     "workload": {"name": "digits_mlp", "hidden": [8], "dropout": 0.3, "batch_norm": True, "batch_size": 20},
@@ -77,6 +79,45 @@ def test_what_a_model_cannot_do_is_said_before_training_begins() -> None:
     session = Session(TrainingConfig.model_validate({**CONFIG, "alpha": alpha}), Clock())
     with pytest.raises(UserError, match="curvlinops"):
         rehearse(session)
+
+
+class Checkpointed(nn.Module):
+    """Computes activations again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+        self.first, self.inner = nn.Linear(4, 8), nn.Sequential(nn.Tanh(), nn.Linear(8, 8))
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(checkpoint(self.inner, self.first(inputs), use_reentrant=self.reentrant))
+        return outputs
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        {"policy": "observe", "also": ["biased", "lookahead"]},
+        {"policy": "median", "interval": 1, "count": 1, "diagnostics": True},
+    ],
+    ids=str,
+)
+def test_a_gradient_that_torch_cannot_compute_is_left_out_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, alpha: dict[str, Any], reentrant: bool
+) -> None:
+    monkeypatch.setattr(LeastSquares, "model", lambda workload: Checkpointed(reentrant))
+    workload = {"name": "least_squares", "examples": 60, "features": 4, "batch_size": 12}
+    session = Session(
+        TrainingConfig.model_validate({**CONFIG, "workload": workload, "alpha": alpha}), Clock()
+    )
+    rehearse(session)
+    assert any("probe_cosine is not recorded" in warning for warning in session.warnings) == reentrant
+    taken = [take_step(session) for _ in range(3)]
+    measurements = [measurement for step in taken for measurement in step.measurements]
+    assert measurements
+    assert all(("probe_cosine" in found.scalars) != reentrant for found in measurements)
 
 
 CODE = """

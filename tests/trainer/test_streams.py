@@ -1,12 +1,30 @@
 """Data as a function of name, seed and index."""
 
 import threading
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from alphagrid.trainer.streams import Batch, Prefetched, ShuffledStream, derive
+from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.session import Session
+from alphagrid.trainer.step import take_step
+from alphagrid.trainer.streams import (
+    Batch,
+    Prefetched,
+    ShuffledStream,
+    Stream,
+    are_same,
+    copied,
+    derive,
+    share,
+    to_device,
+)
+from alphagrid.trainer.workloads.least_squares import LeastSquares
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 
 def stream(rows: int = 20, batch_size: int = 6, seed: int = 0) -> ShuffledStream:
@@ -79,3 +97,58 @@ def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_used() -> Non
     prefetched.batch(0)
     with pytest.raises(ValueError, match="row 17"):
         prefetched.batch(1)
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: tuple[torch.Tensor, ...]
+
+
+def test_named_tuples_stay_what_they_are() -> None:
+    batch: Batch = {"inputs": Pair(torch.arange(4), (torch.ones(4, 2),)), "targets": torch.arange(4)}
+    copies = [copied(batch), to_device(batch, torch.device("cpu")), share([batch], 0.5)[0]]
+    assert all(isinstance(copy["inputs"], Pair) for copy in copies)
+    assert are_same(copies[0], batch)
+    assert copies[0]["inputs"].left is not batch["inputs"].left
+    assert copies[2]["inputs"].right[0].shape == (2, 2)
+
+
+class PairOfInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 1)
+
+    def forward(self, inputs: Pair) -> torch.Tensor:
+        outputs: torch.Tensor = self.layer(torch.cat([inputs.left, *inputs.right], 1))
+        return outputs
+
+
+class PairsOf:
+    """Gives the rows of another stream as pairs."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def batch(self, index: int) -> Batch:
+        batch = self.stream.batch(index)
+        return {**batch, "inputs": Pair(batch["inputs"], (batch["inputs"][:, :2],))}
+
+
+@pytest.mark.parametrize("alpha", [None, {"policy": "observe"}, {"policy": "ema"}], ids=str)
+def test_a_run_may_have_named_tuples_as_inputs(monkeypatch: pytest.MonkeyPatch, alpha: Any) -> None:
+    stream = LeastSquares.stream
+    monkeypatch.setattr(LeastSquares, "stream", lambda *given: PairsOf(stream(*given)))
+    monkeypatch.setattr(LeastSquares, "model", lambda workload: PairOfInputs())
+    config = {
+        "workload": {"name": "least_squares", "examples": 60, "features": 4, "batch_size": 12},
+        "optimizer": {"name": "nadamw", "lr": 0.01},
+        "alpha": alpha,
+        "eval": {"every_steps": 100},
+        "stop": {"steps": 3},
+        "device": "cpu",
+    }
+    session = Session(TrainingConfig.model_validate(config), Clock())
+    rehearse(session)
+    for _ in range(3):
+        take_step(session)
+    assert session.step == 3

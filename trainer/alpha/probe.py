@@ -65,6 +65,7 @@ class Probe:
             and options.curvature_fraction == 1
             and options.chunks == 1
         )
+        self._has_gradient = True
         self._fused: Quadratic | None = None
         self._trained_at: GeneratorState = []
         self._spare: list[Tensor] | None = None
@@ -94,9 +95,21 @@ class Probe:
         if self.replays_training:
             self._router.rehearse([batch])
         if any(name in SECOND_BATCH for name in self._options.estimators):
-            self._router.rehearse(self._batches(index * self._repeat)[:1])
+            probed = self._batches(index * self._repeat)[:1]
+            self._router.rehearse(probed)
+            self._rehearse_gradient(probed)
         if "lookahead" in self._options.estimators:
             self._router.rehearse(share([batch], self._options.curvature_fraction), self._fuses)
+
+    def _rehearse_gradient(self, batches: Sequence[Batch]) -> None:
+        """Compute the gradient that `probe_cosine` needs; where torch cannot, leave that out from now on."""
+        if self._compares_gradients:
+            try:
+                self._router.line([], 0.0).gradient(batches)
+            except RuntimeError as error:
+                self._has_gradient = False
+                reason = str(error).partition("\n")[0]
+                self._router.warn(f"probe_cosine is not recorded: its gradient cannot be computed ({reason})")
 
     def check(self, batch: Batch, loss: Tensor) -> None:
         """Check the route of α* on the batch whose mean `loss` and gradient have just been computed.
@@ -143,9 +156,9 @@ class Probe:
 
     @property
     def _compares_gradients(self) -> bool:
-        """Whether the direction is held against the whole gradient on B₁; not where memory is short."""
+        """Whether the direction is compared with the whole gradient on B₁; not where memory is short."""
         second = any(name in SECOND_BATCH for name in self._options.estimators)
-        return self._details and second and self._options.chunks == 1
+        return self._details and second and self._options.chunks == 1 and self._has_gradient
 
     def _probe_cosine(self, index: int, direction: Direction) -> Tensor:
         """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""

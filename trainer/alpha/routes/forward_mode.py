@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ...functional import call, substitutes
 from ...losses import mean
 from ...streams import Batch
+from ...tensors import copy_into
 from ..quadratic import Quadratic
 from .base import Line, whole
 
@@ -43,12 +44,12 @@ def train_and_look(line: Line, batch: Batch) -> tuple[Tensor, Quadratic]:
         clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
         at = substitutes(line.model, {**_dual(line.parameters, line.vector), **clones})
         outputs, tangent = _unpacked(call(line.model, at, batch["inputs"]))
-        moved = {name: _unpacked(at[name])[0].detach() for name in clones}  # those assigned anew, too
+        moved = {name: at[name].detach() for name in clones}  # those assigned anew, too
     loss = mean(line.loss.values(outputs, batch["targets"]), batch.get("weights"))
     torch.autograd.backward(loss)
     with torch.no_grad():
         for name, buffer in line.model.named_buffers():
-            buffer.copy_(moved[name])
+            copy_into(buffer, moved[name])
         return loss.detach(), line.quadratic(outputs.detach(), tangent.detach(), batch)
 
 
