@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 from alphagrid.store.data_identity import compare, differing_splits, groups
 from alphagrid.trainer.workloads import char_transformer
 from alphagrid.trainer.workloads.char_transformer import CharTransformer
-from alphagrid.trainer.workloads.criteo1tb import Criteo1TB
 from alphagrid.trainer.workloads.digits import Digits
 from alphagrid.trainer.workloads.fingerprint import fingerprint
 from alphagrid.trainer.workloads.least_squares import LeastSquares
-from alphagrid.trainer.workloads.options import CharTransformerOptions, Criteo1TBOptions, DigitsOptions
+from alphagrid.trainer.workloads.options import CharTransformerOptions, DigitsOptions
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -160,15 +158,3 @@ def test_reading_the_data_for_their_fingerprint_leaves_no_trace(
         states.append(torch.get_rng_state())
         monkeypatch.setattr(Drawing, "data_fingerprint", lambda self, splits: {})
     assert torch.equal(*states)
-
-
-def test_plain_text_has_a_fingerprint_of_its_content(tmp_path: Path) -> None:
-    def of(folder: Path) -> Any:
-        options = Criteo1TBOptions(name="criteo1tb", data_dir=str(folder))
-        return Criteo1TB(options).data_fingerprint(["train"])["fingerprint"]
-
-    shutil.copytree(CLICKS, tmp_path / "logs")
-    assert of(tmp_path / "logs") == of(CLICKS)
-    text = (tmp_path / "logs" / "day_0").read_bytes()
-    (tmp_path / "logs" / "day_0").write_bytes(text[:500] + bytes([text[500] ^ 1]) + text[501:])
-    assert of(tmp_path / "logs") != of(CLICKS)

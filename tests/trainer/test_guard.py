@@ -153,7 +153,7 @@ def test_a_run_that_observes_records_a_warning(train_run: TrainRun) -> None:
 @pytest.mark.parametrize("alpha", [*EXACT, *DIFFERENCES, OPERATORS[0]], ids=str)
 def test_bundled_workloads_pass(name: str, alpha: dict[str, Any]) -> None:
     options = WORKLOADS.entry(name).options.model_fields
-    clicks = str(Path(__file__).parents[1] / "data" / "made_up_clicks")
+    clicks = str(Path(__file__).parents[1] / "data" / "prepared_clicks")
     small = {"data_dir": clicks, "batch_size": 50, "examples": 400, "table_rows": 30, "shuffle_rows": 70}
     workload = {"name": name, **{key: value for key, value in small.items() if key in options}}
     assert verdict({**config("Net", alpha), "workload": workload}) is None
