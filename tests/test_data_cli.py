@@ -19,11 +19,11 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.slow
-def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path) -> None:
+def test_synthetic_logs_are_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path) -> None:
     logs, out = tmp_path / "logs", tmp_path / "out"
     made = run("data", "synthesize", logs, "--rows", "300", "--days", "3", "--json")
     assert json.loads(made.stdout)["days"] == 3
-    assert "validation loss of the truth" in made.stderr
+    assert "validation loss of the model" in made.stderr
     prepared = run("data", "prepare", logs, out, "--jobs", "1", "--json")
     summary = json.loads(prepared.stdout)
     assert summary["rows"] == {"0": 100, "1": 100, "2": 100}
