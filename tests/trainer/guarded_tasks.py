@@ -234,6 +234,19 @@ class Gaps(Net):
         return self.layer(found[:, 0] + hidden.abs() + F.max_pool1d(hidden, 3, 1, 1)).clamp(-1, 1)
 
 
+class Padding(Net):
+    """Reads tokens, most of them padding, whose rows have no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 8, padding_idx=0)
+        self.bag = nn.EmbeddingBag(9, 8, padding_idx=0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (2 * inputs).long().clamp(0, 8)
+        return super().forward(self.table(tokens).mean(1) + self.bag(tokens))
+
+
 class ShiftsInputs(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         inputs += 1.0

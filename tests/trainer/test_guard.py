@@ -33,7 +33,7 @@ OPERATORS: list[dict[str, Any]] = [
 MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty"]
 NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
 CUSTOM = ["CustomJvp", "CustomBackward"]
-RIGHT = ["Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision"]
+RIGHT = ["Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding"]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_a_right_model_passes_by_an_operator(model: str, alpha: dict[str, Any]) 
     assert verdict(config(model, alpha)) is None
 
 
-@pytest.mark.parametrize("model", ["Net", "Gaps"])
+@pytest.mark.parametrize("model", ["Net", "Gaps", "Padding"])
 @pytest.mark.parametrize(
     ("dtype", "empty"),
     [("float64", False), ("float32", False), ("bfloat16", False), ("float64", True), ("float32", True)],

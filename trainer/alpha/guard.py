@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -116,6 +116,7 @@ class Guard:
         self._loss = router.loss
         self._seed = seed
         self._parameters = [p for p in router.model.parameters() if p.requires_grad]
+        self._padding = _padding_rows(router.model)
         self._start = router.generators.state()
 
     def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
@@ -215,13 +216,15 @@ class Guard:
         """Return v: the gradient and random signs, both in proportion to the size of each parameter.
 
         Along the gradient the terms of the examples do not cancel; the signs reach what the gradient misses,
-        and no entry of v is zero.
+        and no entry of v is zero but those of padding, which have no gradient and never move.
         """
         vector = []
         for index, (p, g) in enumerate(zip(self._parameters, gradient, strict=True)):
             unit = g / (_root_mean_square(g) or 1.0)
             signs = _signs(p, self._seed, number, index)
             vector.append(_size(p) * (unit.clamp(-3, 3) + signs / math.sqrt(3)))
+            if id(p) in self._padding:
+                vector[-1][self._padding[id(p)]] = 0
         return vector
 
     def _by_backpropagation(self, parts: list[Batch]) -> tuple[Tensor, list[Tensor]]:
@@ -336,6 +339,12 @@ def moved(parameters: Sequence[Tensor], vector: Sequence[Tensor], factor: float)
         with torch.no_grad():
             for p, values in zip(parameters, origin, strict=True):
                 p.copy_(values)
+
+
+def _padding_rows(model: nn.Module) -> dict[int, int]:
+    """Return the row of padding of each embedding's weight, by the weight's id."""
+    tables = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    return {id(table.weight): table.padding_idx for table in tables if table.padding_idx is not None}
 
 
 def _take_gradient(parameters: Sequence[Tensor]) -> list[Tensor]:
