@@ -247,6 +247,46 @@ class Padding(Net):
         return super().forward(self.table(tokens).mean(1) + self.bag(tokens))
 
 
+class ByKernel(Net):
+    """Masks its units otherwise where attention may take a fused kernel, as its dropout does on a GPU."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.second(hidden).relu()
+        mask = torch.arange(WIDTH) % 3 != (0 if torch.backends.cuda.flash_sdp_enabled() else 1)
+        return changed * mask
+
+
+class OnTheEdge(Net):
+    """Leaves the domain of its logarithm where its parameters are moved aside as far as usual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 0.003))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * self.scale.log()
+
+
+class ListedOnTheEdge(OnTheEdge, ListedParameter):
+    """Does so, and reads a parameter through a list."""
+
+
+class FadesIn(Detached):
+    """Adds a part with a wrong derivative, by a weight that is zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.dropout(hidden, 0.1) + 30 * self.weight * super().hidden(hidden)
+
+
+class Infinite(Net):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * torch.inf
+
+
 class ShiftsInputs(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         inputs += 1.0
@@ -279,6 +319,12 @@ class Guarded(InMemoryWorkload):
     def model(self) -> nn.Module:
         model: nn.Module = globals()[self.options.model]()
         return model.to(getattr(torch, self.options.dtype))
+
+
+class DrawingLoss(Guarded):
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(F.dropout(outputs, 0.2), targets, reduction="none")
 
 
 class ShiftsTargets(Guarded):

@@ -33,7 +33,10 @@ OPERATORS: list[dict[str, Any]] = [
 MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty"]
 NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
 CUSTOM = ["CustomJvp", "CustomBackward"]
-RIGHT = ["Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding"]
+RIGHT = [
+    "Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding",
+    "ByKernel", "OnTheEdge",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +66,9 @@ def verdict(config: dict[str, Any]) -> str | None:
         if "α* would be wrong" not in error.message:
             raise
         return error.message
-    found = [warning for warning in session.warnings if "not to be trusted" in warning]
-    return found[0] if found else None
+    said = ("not to be trusted", "α* is not checked")
+    warnings = [text for text in session.warnings if any(part in text for part in said)]
+    return warnings[0] if warnings else None
 
 
 @pytest.mark.parametrize("model", MISSED_BY_THE_ROUTE + NO_DERIVATIVE + CUSTOM)
@@ -113,6 +117,35 @@ def test_random_numbers_that_cannot_be_replayed_are_found(alpha: dict[str, Any])
 @pytest.mark.parametrize("alpha", EXACT + DIFFERENCES, ids=str)
 def test_a_right_model_passes(model: str, alpha: dict[str, Any]) -> None:
     assert verdict(config(model, alpha)) is None
+
+
+@pytest.mark.parametrize("alpha", [*EXACT, *DIFFERENCES], ids=str)
+def test_a_wrong_model_is_found_where_its_parameters_cannot_be_moved_far(alpha: dict[str, Any]) -> None:
+    said = verdict(config("ListedOnTheEdge", alpha))
+    assert said is not None
+    assert "read through a list" in said
+
+
+@pytest.mark.parametrize("alpha", EXACT + DIFFERENCES, ids=str)
+@pytest.mark.parametrize(("model", "wrong"), [("Net", False), ("Gaps", False), ("ListedParameter", True)])
+def test_a_loss_that_draws_random_numbers_is_checked_with_the_same_ones(
+    model: str, wrong: bool, alpha: dict[str, Any]
+) -> None:
+    said = verdict(config(model, alpha, name="guarded_tasks:DrawingLoss"))
+    assert (said is not None) == wrong
+
+
+def test_a_fault_that_only_the_second_look_shows_is_found_where_the_first_had_another() -> None:
+    said = verdict(config("FadesIn", EXACT[0], dtype="float64", name="guarded_tasks:DrawingLoss"))
+    assert said is not None
+    assert "hides a dependence" in said
+
+
+@pytest.mark.parametrize("alpha", [EXACT[0], EXACT[3]], ids=str)
+def test_a_loss_that_is_not_finite_is_said_not_to_be_checked(alpha: dict[str, Any]) -> None:
+    said = verdict(config("Infinite", alpha))
+    assert said is not None
+    assert "not checked" in said
 
 
 @pytest.mark.parametrize("model", ["Net", "Dead", "Tied"])

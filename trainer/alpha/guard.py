@@ -9,8 +9,9 @@ computed the gradient:
   Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
 
 What is off is looked at again along another direction, from parameters a little aside: there no unit sits
-exactly on the kink of its activation. Only what is off both times is reported. A loss that draws random
-numbers is not checked: its values differ from pass to pass.
+exactly on the kink of its activation. The second look's faults are those that are reported. Its gradient is
+computed anew: the first one is training's own, with attention on other kernels than a route's, and with other
+random numbers in the loss.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from torch.utils._pytree import tree_leaves
 from ...errors import UserError
 from ..buffers import buffers_preserved
 from ..gradient import accumulate, forward_backward
-from ..losses import mean, weigh
+from ..losses import CallableLoss, Loss, mean, weigh
+from ..randomness import Generators, GeneratorState
 from ..streams import Batch, derive, in_chunks, share
 from .options import OPERATOR_ROUTES, AlphaOptions
 from .quadratic import Quadratic
@@ -38,9 +40,13 @@ from .routes import Line, by_jvp
 from .routing import Router
 from .vectors import inner
 
-ASIDE = 0.05
-"""How far the second look moves the parameters, relative to their size."""
+ASIDE = (0.05, 0.003, 0.0)
+"""How far the second look moves the parameters, relative to their size: the first that has a finite loss."""
 
+NOT_FINITE = (
+    "the route of α* is not checked: the loss or its gradient is not finite on the first batch, or on the "
+    "part of it that α* looks at"
+)
 TF32 = 2.0**-10
 Found = TypeVar("Found")
 Tangents = list[tuple[Tensor, Tensor]]
@@ -68,15 +74,16 @@ class Tolerance:
         return cls(slope=0.2, derivative=0.5, repetition=0.02, step=step)  # bfloat16, float16, TF32
 
 
-def check(
-    options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool = False
-) -> None:
+def check(options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool) -> None:
     """Check the route on a batch, as `Guard.problem` does; warn in the journal of a run that observes.
+
+    Attention takes the MATH kernel on both sides: with another one, its dropout would have other masks.
 
     Raises:
         UserError: the route is off, and the policy acts on α*.
     """
-    problem = Guard(options, router, seed).problem(batch, loss, fused)
+    with sdpa_kernel(SDPBackend.MATH):
+        problem = Guard(options, router, seed).problem(batch, loss, fused)
     if problem is None:
         return
     if options.acts_on == "nothing":
@@ -113,11 +120,11 @@ class Guard:
         self._options = options
         self._router = router
         self._model = router.model
-        self._loss = router.loss
         self._seed = seed
         self._parameters = [p for p in router.model.parameters() if p.requires_grad]
         self._padding = _padding_rows(router.model)
         self._start = router.generators.state()
+        self._loss = _replayed(router.loss, router.generators, self._start)
 
     def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
         """Return what is wrong with the route on the examples that α* looks at; None if nothing is.
@@ -139,14 +146,24 @@ class Guard:
         of_batch = len(parts) == 1 and batch is known[0]
         loss, gradient = known[1:] if of_batch else self._by_backpropagation(parts)
         first = self._look(batch, parts, loss, gradient, fused, 1)
-        if first is None or not first.off:
+        if first is None:
+            self._router.warn(NOT_FINITE)
             return None
+        if not first.off:
+            return None
+        second = self._look_aside(batch, parts, fused) or first
+        return _explain(second, self._options.route) if second.off else None
+
+    def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
         aside = [_size(p) * _aside(p, self._seed, i) for i, p in enumerate(self._parameters)]
-        with moved(self._parameters, aside, ASIDE):
-            loss, gradient = self._by_backpropagation(parts)
-            second = self._look(batch, parts, loss, gradient, fused, 2)
-        off = set() if second is None else first.off & second.off
-        return None if second is None or not off else _explain(off, second, self._options.route)
+        for factor in ASIDE:
+            with moved(self._parameters, aside, factor):
+                loss, gradient = self._by_backpropagation(parts)
+                findings = self._look(batch, parts, loss, gradient, fused, 2)
+            if findings is not None:
+                return findings
+        return None
 
     def _look(
         self,
@@ -157,10 +174,7 @@ class Guard:
         fused: bool,
         number: int,
     ) -> Findings | None:
-        """Compare along a test direction.
-
-        Return None where loss or gradient are not finite, or where the loss draws random numbers.
-        """
+        """Compare along a test direction. Return None where the loss or its gradient is not finite."""
         vector = self._direction(gradient, number)
         expected = float(inner(vector, gradient))
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
@@ -168,12 +182,10 @@ class Guard:
         precision = Precision()  # type: ignore[no-untyped-call]
         with torch.no_grad(), precision:
             again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
-            losses = self._losses(again, parts)
-        if losses is None:
-            return None
+            losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
         tolerance = Tolerance.of(precision.rounding)
         step = tolerance.step / 4 ** (number - 1)  # the second look is closer
-        line = Watched.of(self._router.line(vector, step))
+        line = Watched.of(self._router.line(vector, step), self._loss)
         found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
         _take_gradient(self._parameters)
         if self._options.route in OPERATOR_ROUTES:
@@ -237,14 +249,6 @@ class Guard:
 
         return self._replayed(passed), _take_gradient(self._parameters)
 
-    def _losses(self, outputs: list[Tensor], parts: list[Batch]) -> list[Tensor] | None:
-        """Return the losses of each chunk; None if the loss draws random numbers, and no passes agree."""
-        generators = self._router.generators
-        with generators.preserved():
-            start = generators.state()
-            losses = [self._loss.values(z, part["targets"]) for z, part in zip(outputs, parts, strict=True)]
-            return None if generators.drawn_since(start) else losses
-
     @torch.no_grad()
     def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
         """Return the outputs' derivative along v, with the parameters themselves moved there and back."""
@@ -273,8 +277,7 @@ class Guard:
             second = torch.autograd.grad(slope, self._parameters, materialize_grads=True)
             return inner(vector, list(second))
 
-        with sdpa_kernel(SDPBackend.MATH):
-            return float(self._replayed(passed))
+        return float(self._replayed(passed))
 
     def _replayed(self, passed: Callable[[], Found]) -> Found:
         """Make a pass with the random numbers and the buffers that the others had."""
@@ -289,10 +292,10 @@ class Watched(Line):
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, line: Line) -> Watched:
-        """Return the same line, watched and not charged to any clock."""
+    def of(cls, line: Line, loss: Loss) -> Watched:
+        """Return the same line with another loss, watched and not charged to any clock."""
         values = {part.name: getattr(line, part.name) for part in fields(line)}
-        return cls(**{**values, "timed": nullcontext, "difference": line.step})
+        return cls(**{**values, "loss": loss, "timed": nullcontext, "difference": line.step})
 
     def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
         """Return what `Line.quadratic` does."""
@@ -339,6 +342,19 @@ def moved(parameters: Sequence[Tensor], vector: Sequence[Tensor], factor: float)
         with torch.no_grad():
             for p, values in zip(parameters, origin, strict=True):
                 p.copy_(values)
+
+
+def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
+    """Return the loss that draws the same random numbers each time, and leaves the generators as they are."""
+    if not isinstance(loss, CallableLoss):
+        return loss
+
+    def values(outputs: Tensor, targets: Tensor) -> Tensor:
+        with generators.replayed(start):
+            return loss.values(outputs, targets)
+
+    values.__qualname__ = loss.name
+    return CallableLoss(values)
 
 
 def _padding_rows(model: nn.Module) -> dict[int, int]:
@@ -418,14 +434,14 @@ def _rows(outputs: Tensor) -> Tensor:
     return outputs.double().reshape(len(outputs), -1) if outputs.dim() else outputs.double().view(1, 1)
 
 
-def _explain(off: set[str], findings: Findings, route: str) -> str:
+def _explain(findings: Findings, route: str) -> str:
     """Return in words what is off, and what usually causes it."""
-    if "loss" in off:
+    if "loss" in findings.off:
         return (
             "passes with the same parameters, inputs and random numbers have different losses. Does the "
             "model draw from a generator that is no attribute of a module, or keep a state that is no buffer?"
         )
-    if "slope" not in off:
+    if "slope" not in findings.off:
         return (
             f"the outputs do not move with the parameters as route {route} says: the model hides a "
             "dependence from differentiation, as detach(), .data, .item(), NumPy, a straight-through "
