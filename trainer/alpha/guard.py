@@ -9,15 +9,17 @@ computed the gradient:
   Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
 
 What is off is looked at again along another direction, from parameters a little aside: there no unit sits
-exactly on the kink of its activation. The second look's faults are those that are reported. Its gradient is
-computed anew: the first one is training's own, with attention on other kernels than a route's, and with other
-random numbers in the loss.
+exactly on the kink of its activation. The second look's faults are those that are reported.
+
+At first the gradient is the one that training has just computed. If that is off it is computed anew: its
+attention may have taken other kernels than a route's, whose dropout has other masks, and its loss other
+random numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -31,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 from ...errors import UserError
 from ..buffers import buffers_preserved
 from ..gradient import accumulate, forward_backward
-from ..losses import CallableLoss, Loss, mean, weigh
+from ..losses import CallableLoss, Loss, mean
 from ..randomness import Generators, GeneratorState
 from ..streams import Batch, derive, in_chunks, share
 from .options import OPERATOR_ROUTES, AlphaOptions
@@ -40,13 +42,14 @@ from .routes import Line, by_jvp
 from .routing import Router
 from .vectors import inner
 
-ASIDE = (0.05, 0.003, 0.0)
+ASIDE = (0.05, 0.003)
 """How far the second look moves the parameters, relative to their size: the first that has a finite loss."""
 
 NOT_FINITE = (
     "the route of α* is not checked: the loss or its gradient is not finite on the first batch, or on the "
     "part of it that α* looks at"
 )
+CHUNK = 2**20
 TF32 = 2.0**-10
 Found = TypeVar("Found")
 Tangents = list[tuple[Tensor, Tensor]]
@@ -132,20 +135,23 @@ class Guard:
         `loss` is the mean loss of the batch, whose gradient is in `.grad` and is lost; the generators stand
         where they stood before it was computed. `fused`: lookahead trains by the same pass.
         """
-        known = batch, loss, _take_gradient(self._parameters)
         at_origin = set(self._options.estimators) != {"lookahead"}
         late = "lookahead" in self._options.estimators
         fraction = self._options.curvature_fraction
-        found = self._look_twice(batch, known, False) if at_origin else None
-        if found is None and late and not (at_origin and fraction == 1):
-            found = self._look_twice(share([batch], fraction)[0], known, fused)
-        return found
+        problem = self._look_twice(batch, loss, False) if at_origin else None
+        if problem is None and late and not (at_origin and fraction == 1):
+            part = share([batch], fraction)[0]
+            known = loss if part is batch and not at_origin else None
+            problem = self._look_twice(part, known, fused)
+        return problem
 
-    def _look_twice(self, batch: Batch, known: tuple[Batch, Tensor, list[Tensor]], fused: bool) -> str | None:
+    def _look_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
+        """Return what is wrong on a batch; `loss` is its mean loss if the gradient of that is in `.grad`."""
         parts = in_chunks(batch, self._options.chunks)
-        of_batch = len(parts) == 1 and batch is known[0]
-        loss, gradient = known[1:] if of_batch else self._by_backpropagation(parts)
-        first = self._look(batch, parts, loss, gradient, fused, 1)
+        known = loss if len(parts) == 1 else None
+        first = self._look(batch, parts, known, fused, 1)
+        if known is not None and first is not None and first.off:  # training drew other random numbers, maybe
+            first = self._look(batch, parts, None, fused, 1)
         if first is None:
             self._router.warn(NOT_FINITE)
             return None
@@ -156,27 +162,24 @@ class Guard:
 
     def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
         """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
-        aside = [_size(p) * _aside(p, self._seed, i) for i, p in enumerate(self._parameters)]
         for factor in ASIDE:
+            aside = (_aside(p, self._seed, index) for index, p in enumerate(self._parameters))
             with moved(self._parameters, aside, factor):
-                loss, gradient = self._by_backpropagation(parts)
-                findings = self._look(batch, parts, loss, gradient, fused, 2)
+                findings = self._look(batch, parts, None, fused, 2)
             if findings is not None:
                 return findings
         return None
 
     def _look(
-        self,
-        batch: Batch,
-        parts: list[Batch],
-        loss: Tensor,
-        gradient: list[Tensor],
-        fused: bool,
-        number: int,
+        self, batch: Batch, parts: list[Batch], loss: Tensor | None, fused: bool, number: int
     ) -> Findings | None:
-        """Compare along a test direction. Return None where the loss or its gradient is not finite."""
-        vector = self._direction(gradient, number)
-        expected = float(inner(vector, gradient))
+        """Compare along a test direction. Return None where the loss or its gradient is not finite.
+
+        Both are computed here if no `loss` is given.
+        """
+        if loss is None:
+            loss = self._backpropagate(parts)
+        vector, expected = self._direction(number)
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
             return None
         precision = Precision()  # type: ignore[no-untyped-call]
@@ -187,7 +190,7 @@ class Guard:
         step = tolerance.step / 4 ** (number - 1)  # the second look is closer
         line = Watched.of(self._router.line(vector, step), self._loss)
         found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
-        _take_gradient(self._parameters)
+        self._drop_gradient()
         if self._options.route in OPERATOR_ROUTES:
             stand_in = self._replayed(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
@@ -224,30 +227,44 @@ class Guard:
             relative=relative,
         )
 
-    def _direction(self, gradient: list[Tensor], number: int) -> list[Tensor]:
-        """Return v: the gradient and random signs, both in proportion to the size of each parameter.
+    @torch.no_grad()
+    def _direction(self, number: int) -> tuple[list[Tensor], float]:
+        """Return v and vᵀ∇L for the gradient ∇L in `.grad`, which is dropped.
 
-        Along the gradient the terms of the examples do not cancel; the signs reach what the gradient misses,
-        and no entry of v is zero but those of padding, which have no gradient and never move.
+        v is the gradient plus random signs, both in proportion to the size of each parameter. Along the
+        gradient the terms of the examples do not cancel; the signs reach what the gradient misses, and no
+        entry of v is zero but those of padding, which have no gradient and never move.
         """
-        vector = []
-        for index, (p, g) in enumerate(zip(self._parameters, gradient, strict=True)):
-            unit = g / (_root_mean_square(g) or 1.0)
-            signs = _signs(p, self._seed, number, index)
-            vector.append(_size(p) * (unit.clamp(-3, 3) + signs / math.sqrt(3)))
+        vector, slope = [], 0.0
+        for index, p in enumerate(self._parameters):
+            v = _signs_like(p, self._seed, number, index).div_(math.sqrt(3))
+            gradient, p.grad = p.grad, None
+            if gradient is None:
+                gradient = torch.zeros_like(p)
+            unit = _root_mean_square(gradient) or 1.0
+            for to, part in zip(_chunks(v), _chunks(gradient), strict=True):
+                to.add_((part / unit).clamp_(-3, 3))
+            v.mul_(_size(p))
             if id(p) in self._padding:
-                vector[-1][self._padding[id(p)]] = 0
-        return vector
+                v[self._padding[id(p)]] = 0
+            slope += float(inner([v], [gradient]))
+            vector.append(v)
+        return vector, slope
 
-    def _by_backpropagation(self, parts: list[Batch]) -> tuple[Tensor, list[Tensor]]:
-        """Return the mean loss of chunks and its gradient, computed as training does."""
+    def _backpropagate(self, parts: list[Batch]) -> Tensor:
+        """Return the mean loss of chunks and put its gradient to `.grad`, as training does."""
 
         def passed() -> Tensor:
             if len(parts) == 1:
                 return forward_backward(self._model, self._loss, parts[0])
             return accumulate(self._model, self._loss, parts)
 
-        return self._replayed(passed), _take_gradient(self._parameters)
+        self._drop_gradient()
+        return self._replayed(passed)
+
+    def _drop_gradient(self) -> None:
+        for p in self._parameters:
+            p.grad = None
 
     @torch.no_grad()
     def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
@@ -330,18 +347,21 @@ def _rounds_to_tf32(operation: str) -> bool:
 
 @contextmanager
 @torch.no_grad()
-def moved(parameters: Sequence[Tensor], vector: Sequence[Tensor], factor: float) -> Iterator[None]:
+def moved(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> Iterator[None]:
     """Move the parameters themselves by factor · v for the duration; they come back bit for bit."""
     origin = [p.detach().clone() for p in parameters]
     try:
-        with torch.no_grad():
-            for p, v in zip(parameters, vector, strict=True):
-                p.add_(v, alpha=factor)
+        _add(parameters, vector, factor)
         yield
     finally:
-        with torch.no_grad():
-            for p, values in zip(parameters, origin, strict=True):
-                p.copy_(values)
+        for p, values in zip(parameters, origin, strict=True):
+            p.copy_(values)
+
+
+def _add(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
+    """Add factor · v to the parameters; of an iterator no more than one tensor is there at a time."""
+    for p, v in zip(parameters, vector, strict=True):
+        p.add_(v, alpha=factor)
 
 
 def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
@@ -363,16 +383,6 @@ def _padding_rows(model: nn.Module) -> dict[int, int]:
     return {id(table.weight): table.padding_idx for table in tables if table.padding_idx is not None}
 
 
-def _take_gradient(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return each parameter's gradient, zeros where it has none, and leave none."""
-    found = []
-    for p in parameters:
-        gradient = torch.zeros_like(p) if p.grad is None else p.grad
-        found.append(gradient.to_dense() if gradient.is_sparse else gradient)
-        p.grad = None
-    return found
-
-
 def _size(parameter: Tensor) -> float:
     """Return the root mean square of a parameter, or a tenth of a usual one's where it is near zero."""
     if not parameter.numel():
@@ -382,29 +392,36 @@ def _size(parameter: Tensor) -> float:
 
 
 def _root_mean_square(values: Tensor) -> float:
-    return math.sqrt(float(values.detach().double().square().mean()))
+    """Return it from sums in float64."""
+    lengths = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in _chunks(values)]
+    return math.hypot(*lengths) / math.sqrt(max(values.numel(), 1))
 
 
-def _signs(parameter: Tensor, seed: int, *names: int) -> Tensor:
+def _chunks(values: Tensor) -> Sequence[Tensor]:
+    """Return a tensor in pieces, so that what is computed of it takes no memory of its size."""
+    return values.detach().reshape(-1).split(CHUNK)
+
+
+def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
     """Return random signs of a parameter's shape; no generator but their own is drawn from."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "guard", *names))
-    draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
-    return (2 * draw - 1).to(parameter.dtype)
+    device = parameter.device
+    draw = torch.randint(0, 2, parameter.shape, generator=generator, device=device, dtype=torch.int8)
+    return draw.mul_(2).sub_(1).to(parameter.dtype)
 
 
+@torch.no_grad()
 def _aside(parameter: Tensor, seed: int, index: int) -> Tensor:
-    """Return random numbers of a parameter's shape, between 0.5 and 1.5 and of either sign: no two tie."""
+    """Return random numbers of either sign, 0.5 to 1.5 times the size of a parameter: no two tie."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "aside", index))
-    draw = torch.rand(parameter.shape, generator=generator, device=parameter.device)
-    return _signs(parameter, seed, 0, index) * (0.5 + draw).to(parameter.dtype)
+    draw = torch.rand(parameter.shape, generator=generator, device=parameter.device).add_(0.5)
+    return draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_size(parameter))
 
 
 def _mean(values: list[Tensor], parts: list[Batch]) -> float:
     """Return the mean of a loss' values over chunks, by their weights."""
     weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
-    total = sum(float(weigh(of, w).double().sum()) for of, w in zip(values, weights, strict=True))
-    weight = sum(float(w.double().sum()) for w in weights)
-    return total / weight if weight else 0.0
+    return float(mean(torch.cat(values).double(), torch.cat(weights).double()))
 
 
 def _distance(value: float, expected: float, size: float) -> float:
