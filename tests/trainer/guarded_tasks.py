@@ -212,6 +212,29 @@ class LowPrecision(Net):
         return changed.float()
 
 
+class Compiled(Net):
+    """Has a part that torch compiles as a whole, which is not possible under a mode of dispatch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = torch.compile(torch.tanh, backend="eager", fullgraph=True)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.whole(self.second(hidden))
+        return changed
+
+
+class CompiledListed(Compiled):
+    """Reads a parameter through a list besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = [self.second.weight]
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(super().hidden(hidden), self.listed[0])
+
+
 class Jumping(Net):
     """Sends each example through one of two ways, by a threshold."""
 
@@ -271,15 +294,19 @@ class ListedOnTheEdge(OnTheEdge, ListedParameter):
     """Does so, and reads a parameter through a list."""
 
 
-class FadesIn(Detached):
-    """Adds a part with a wrong derivative, by a weight that is zero at first."""
+class Turns(Detached):
+    """Has a wrong gradient at its first parameters, and aside of them a hidden dependence instead."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
 
     def hidden(self, hidden: Tensor) -> Tensor:
-        return F.dropout(hidden, 0.1) + 30 * self.weight * super().hidden(hidden)
+        if self.weight.abs() < 1e-3:
+            with torch.no_grad():
+                mean = hidden.mean(0)
+            hidden = hidden - mean
+        return hidden + 30 * self.weight * super().hidden(hidden)
 
 
 class Infinite(Net):
@@ -296,6 +323,22 @@ class ShiftsInputs(Net):
 class ShiftsInputsInEvaluations(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs if self.training else inputs.add_(1.0))
+
+
+class Table(Net):
+    """Has all but its whole size in one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2**18, 64)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (1000 * inputs.abs()).long()
+        return super().forward(self.table(tokens).mean(2))
+
+
+class ListedTable(Table, ListedParameter):
+    """Reads a parameter through a list: the guard looks twice."""
 
 
 class GuardedOptions(WorkloadOptions):

@@ -183,7 +183,7 @@ class Guard:
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
             return None
         precision = Precision()  # type: ignore[no-untyped-call]
-        with torch.no_grad(), precision:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
             again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
             losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
         tolerance = Tolerance.of(precision.rounding)
@@ -321,8 +321,12 @@ class Watched(Line):
 
 
 class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the rounding unit of the coarsest type that operations inside compute in."""
+    """Finds the rounding unit of the coarsest type that operations inside compute in.
 
+    No code may be compiled inside: torch.compile refuses to be called under a mode of dispatch.
+    """
+
+    supports_higher_order_operators = True
     rounding = torch.finfo(torch.float64).eps
 
     def __torch_dispatch__(
@@ -341,8 +345,13 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _rounds_to_tf32(operation: str) -> bool:
     """Return whether a GPU may take an operation's float32 inputs for TF32."""
     if "conv" in operation:
-        return torch.backends.cudnn.allow_tf32
-    return torch.backends.cuda.matmul.allow_tf32 and any(name in operation for name in ("mm", "matmul"))
+        setting: Any = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
+    elif "mm" in operation or "matmul" in operation:
+        setting = torch.backends.cuda.matmul
+    else:
+        return False
+    precision = getattr(setting, "fp32_precision", None)  # since torch 2.9; then the other may not be read
+    return bool(setting.allow_tf32) if precision is None else precision not in ("none", "ieee")
 
 
 @contextmanager
