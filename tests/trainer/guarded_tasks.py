@@ -212,6 +212,29 @@ class LowPrecision(Net):
         return changed.float()
 
 
+class Compiled(Net):
+    """Has a part that torch compiles as a whole, which is not possible under a mode of dispatch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = torch.compile(torch.tanh, backend="eager", fullgraph=True)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.whole(self.second(hidden))
+        return changed
+
+
+class CompiledListed(Compiled):
+    """Reads a parameter through a list besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = [self.second.weight]
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(super().hidden(hidden), self.listed[0])
+
+
 class Jumping(Net):
     """Sends each example through one of two ways, by a threshold."""
 
@@ -234,6 +257,63 @@ class Gaps(Net):
         return self.layer(found[:, 0] + hidden.abs() + F.max_pool1d(hidden, 3, 1, 1)).clamp(-1, 1)
 
 
+class Padding(Net):
+    """Reads tokens, most of them padding, whose rows have no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 8, padding_idx=0)
+        self.bag = nn.EmbeddingBag(9, 8, padding_idx=0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (2 * inputs).long().clamp(0, 8)
+        return super().forward(self.table(tokens).mean(1) + self.bag(tokens))
+
+
+class ByKernel(Net):
+    """Masks its units otherwise where attention may take a fused kernel, as its dropout does on a GPU."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.second(hidden).relu()
+        mask = torch.arange(WIDTH) % 3 != (0 if torch.backends.cuda.flash_sdp_enabled() else 1)
+        return changed * mask
+
+
+class OnTheEdge(Net):
+    """Leaves the domain of its logarithm where its parameters are moved aside as far as usual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 0.003))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * self.scale.log()
+
+
+class ListedOnTheEdge(OnTheEdge, ListedParameter):
+    """Does so, and reads a parameter through a list."""
+
+
+class Turns(Detached):
+    """Has a wrong gradient at its first parameters, and aside of them a hidden dependence instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        if self.weight.abs() < 1e-3:
+            with torch.no_grad():
+                mean = hidden.mean(0)
+            hidden = hidden - mean
+        return hidden + 30 * self.weight * super().hidden(hidden)
+
+
+class Infinite(Net):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * torch.inf
+
+
 class ShiftsInputs(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         inputs += 1.0
@@ -243,6 +323,22 @@ class ShiftsInputs(Net):
 class ShiftsInputsInEvaluations(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs if self.training else inputs.add_(1.0))
+
+
+class Table(Net):
+    """Has all but its whole size in one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2**18, 64)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (1000 * inputs.abs()).long()
+        return super().forward(self.table(tokens).mean(2))
+
+
+class ListedTable(Table, ListedParameter):
+    """Reads a parameter through a list: the guard looks twice."""
 
 
 class GuardedOptions(WorkloadOptions):
@@ -266,6 +362,12 @@ class Guarded(InMemoryWorkload):
     def model(self) -> nn.Module:
         model: nn.Module = globals()[self.options.model]()
         return model.to(getattr(torch, self.options.dtype))
+
+
+class DrawingLoss(Guarded):
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(F.dropout(outputs, 0.2), targets, reduction="none")
 
 
 class ShiftsTargets(Guarded):

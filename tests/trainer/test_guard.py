@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from alphagrid.errors import UserError
+from alphagrid.trainer.alpha.guard import Precision
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.workloads import WORKLOADS
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.trainer.conftest import Trained, TrainRun
 
 EXACT: list[dict[str, Any]] = [
@@ -30,10 +40,52 @@ OPERATORS: list[dict[str, Any]] = [
     {"policy": "observe", "route": "curvlinops", "curvature": "hessian"},
     {"policy": "observe", "route": "thesis"},
 ]
-MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty"]
+MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty", "CompiledListed"]
 NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
 CUSTOM = ["CustomJvp", "CustomBackward"]
-RIGHT = ["Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision"]
+RIGHT = [
+    "Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding",
+    "ByKernel", "OnTheEdge", "Compiled",
+]  # fmt: skip
+PEAKS = """
+import json, resource, sys
+from alphagrid.trainer.clock import Clock
+from alphagrid.trainer.config import TrainingConfig
+from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.session import Session
+from alphagrid.trainer.step import take_step
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+session = Session(TrainingConfig.model_validate(json.loads(sys.argv[1])), Clock())
+size = sum(p.nbytes for p in session.model.parameters())
+start = peak()
+rehearse(session)
+warm_up = peak()
+take_step(session), take_step(session)
+print(json.dumps([(warm_up - start) / size, (peak() - start) / size]))
+"""
+TF32 = """
+import json, torch
+from alphagrid.trainer.alpha.guard import Precision
+
+class OnGpu(torch.Tensor):
+    is_cuda = True
+
+def rounding(operation, *inputs):
+    precision = Precision()
+    precision.__torch_dispatch__(operation, (), inputs)
+    return precision.rounding
+
+{setting}
+image = torch.ones(1, 3, 3, 3).as_subclass(OnGpu)
+convolution = image, image, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+print(json.dumps([
+    rounding(torch.ops.aten.mm.default, image[0, 0], image[0, 0]),
+    rounding(torch.ops.aten.convolution.default, *convolution),
+]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +115,9 @@ def verdict(config: dict[str, Any]) -> str | None:
         if "α* would be wrong" not in error.message:
             raise
         return error.message
-    found = [warning for warning in session.warnings if "not to be trusted" in warning]
-    return found[0] if found else None
+    said = ("not to be trusted", "α* is not checked")
+    warnings = [text for text in session.warnings if any(part in text for part in said)]
+    return warnings[0] if warnings else None
 
 
 @pytest.mark.parametrize("model", MISSED_BY_THE_ROUTE + NO_DERIVATIVE + CUSTOM)
@@ -115,13 +168,42 @@ def test_a_right_model_passes(model: str, alpha: dict[str, Any]) -> None:
     assert verdict(config(model, alpha)) is None
 
 
+@pytest.mark.parametrize("alpha", [*EXACT, *DIFFERENCES], ids=str)
+def test_a_wrong_model_is_found_where_its_parameters_cannot_be_moved_far(alpha: dict[str, Any]) -> None:
+    said = verdict(config("ListedOnTheEdge", alpha))
+    assert said is not None
+    assert "read through a list" in said
+
+
+@pytest.mark.parametrize("alpha", EXACT + DIFFERENCES, ids=str)
+@pytest.mark.parametrize(("model", "wrong"), [("Net", False), ("Gaps", False), ("ListedParameter", True)])
+def test_a_loss_that_draws_random_numbers_is_checked_with_the_same_ones(
+    model: str, wrong: bool, alpha: dict[str, Any]
+) -> None:
+    said = verdict(config(model, alpha, name="guarded_tasks:DrawingLoss"))
+    assert (said is not None) == wrong
+
+
+def test_a_fault_of_the_second_look_counts_where_the_first_had_another_one() -> None:
+    said = verdict(config("Turns", EXACT[0], dtype="float64"))
+    assert said is not None
+    assert "hides a dependence" in said
+
+
+@pytest.mark.parametrize("alpha", [EXACT[0], EXACT[3]], ids=str)
+def test_a_loss_that_is_not_finite_is_said_not_to_be_checked(alpha: dict[str, Any]) -> None:
+    said = verdict(config("Infinite", alpha))
+    assert said is not None
+    assert "not checked" in said
+
+
 @pytest.mark.parametrize("model", ["Net", "Dead", "Tied"])
 @pytest.mark.parametrize("alpha", OPERATORS, ids=str)
 def test_a_right_model_passes_by_an_operator(model: str, alpha: dict[str, Any]) -> None:
     assert verdict(config(model, alpha)) is None
 
 
-@pytest.mark.parametrize("model", ["Net", "Gaps"])
+@pytest.mark.parametrize("model", ["Net", "Gaps", "Padding"])
 @pytest.mark.parametrize(
     ("dtype", "empty"),
     [("float64", False), ("float32", False), ("bfloat16", False), ("float64", True), ("float32", True)],
@@ -146,6 +228,41 @@ def test_a_run_that_observes_records_a_warning(train_run: TrainRun) -> None:
     assert trained.outcome.status == "completed"
     (warning,) = trained.events("warning")
     assert "not to be trusted" in warning["message"]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda z: torch.cond(z.sum() > 0, torch.sin, torch.cos, (z,)), lambda z: flex_attention(z, z, z)],
+)
+def test_the_precision_of_operators_of_higher_order_is_seen(operation: Callable[[Tensor], Tensor]) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), Precision() as precision:
+            operation(torch.ones(1, 2, 16, 16, dtype=dtype))
+        assert precision.rounding == torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize(
+    ("setting", "matmul", "convolution"),
+    [
+        ("pass", 2**-23, 2**-10),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", 2**-10, 2**-10),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", 2**-10, 2**-10),
+        ("torch.backends.fp32_precision = 'ieee'", 2**-23, 2**-23),
+    ],
+)
+def test_float32_that_a_gpu_takes_for_tf32_is_seen(setting: str, matmul: float, convolution: float) -> None:
+    command = [sys.executable, "-c", TF32.format(setting=setting)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [matmul, convolution]
+
+
+@pytest.mark.parametrize(("model", "alpha"), [("Table", EXACT[3]), ("ListedTable", EXACT[0])], ids=str)
+def test_the_warm_up_needs_less_memory_than_training(model: str, alpha: dict[str, Any]) -> None:
+    command = [sys.executable, "-c", PEAKS, json.dumps(config(model, alpha))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    warm_up, training = json.loads(done.stdout)
+    assert warm_up < min(training, 4.2)  # steps of policy ema take 4.5 times the parameters' size
 
 
 @pytest.mark.slow
