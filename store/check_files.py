@@ -1,4 +1,4 @@
-"""What is wrong with the files of runs that the index does not hold: markers, configs, checkpoints."""
+"""What is wrong with files of runs that the index does not hold: markers, configs, claims, checkpoints."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
 def _files(run: RunFiles) -> Iterator[tuple[Path, Callable[[Path], str | None]]]:
     yield run.cancel_marker, _marker
     yield run.config, lambda _: _config(run)
+    for _, path in run.claims():
+        yield path, _claim
     for path in run.checkpoints():
         yield path, _checkpoint
 
@@ -53,6 +55,12 @@ def _config(run: RunFiles) -> str | None:
     except ValueError as error:
         return f"is no copy of a config ({error}): the next attempt writes it again"
     return None
+
+
+def _claim(path: Path) -> str | None:
+    from .claims import problem  # pydantic, which commands that check nothing need not import
+
+    return problem(path)
 
 
 def _checkpoint(path: Path) -> str | None:
