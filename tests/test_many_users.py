@@ -6,6 +6,7 @@ environment may lie where other users cannot read.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -601,6 +602,49 @@ def test_a_folder_that_a_user_keeps_to_himself_ends_no_colleagues_status(machine
     (machine.root.path / "hers").chmod(0o700)
     code, out, _ = machine.command(BOB, "status")
     assert (code, "his" in out, "hers" in out) == (0, True, False)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("what", "seen_before"),
+    [
+        ("run", False), ("run", True), ("run that can be listed", True), ("submissions", True),
+        ("experiment", False),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_listed_keeps_nothing_from_all_else(
+    machine: Machine, what: str, seen_before: bool
+) -> None:
+    machine.submit(ALICE, "hers")
+    machine.submit(ALICE, "others")
+    files = machine.root.experiment("hers")
+    closed, *_ = files.runs()
+    for path in machine.root.path.glob("alphagrid.db*"):
+        path.unlink()
+    if seen_before:
+        machine.command(ALICE, "status")
+    folder = {"submissions": files.submissions, "experiment": files.path}.get(what, closed.path)
+    folder.chmod(0o110 if what in ("submissions", "experiment") else 0o440 if "can be" in what else 0)
+    for words in (["status"], ["status", "others"], ["report", "others", "--json"], ["status", "hers"]):
+        code, out, err = machine.command(ALICE, *words)
+        assert code == 0 or (words[-1] == "hers" and not seen_before), (words, err)
+        assert words != ["status"] or "2 completed" in out
+    if what.startswith("run"):
+        code, out, err = machine.command(ALICE, "status", "hers", "--json")
+        states = {run["id"]: run["state"] for run in json.loads(out)["runs"]}
+        (damaged,) = {name.split("/")[0] for name in json.loads(out)["damaged"]}
+        assert damaged == closed.id
+        assert "completed" in [states[run] for run in states if run != closed.id]
+        assert not seen_before or "can be" in what or states[closed.id] == "completed"
+        code, out, err = machine.command(ALICE, "report", "hers", "--json")
+        assert code == 0, err
+    named = {"submissions": "hers/submissions/", "experiment": "hers/./"}.get(what, f"hers/{closed.id}/")
+    code, out, err = machine.command(ALICE, "store", "check")
+    assert (code, named in out) == (1, True), out + err
+    code, out, err = machine.command(ALICE, "prune", "hers", "--all", "--dry-run")
+    assert code == (0 if seen_before or "run" in what else 2), err
+    folder.chmod(0o770)
+    assert machine.command(ALICE, "store", "check")[0] == 0
 
 
 @needs_root
