@@ -8,12 +8,13 @@ import sqlite3
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.store import location, queries, schema, submissions
+from alphagrid.store import check_files, location, locks, queries, schema, submissions
 from alphagrid.store.database import Store, open_store
+from alphagrid.store.files import open_file
 from alphagrid.store.journal import Journal
 from alphagrid.store.layout import ExperimentFiles, Root
 from alphagrid.store.locks import attempted
@@ -450,6 +451,27 @@ def test_check_of_a_sound_store_finds_nothing(root: Root, exp: ExperimentFiles) 
     Writer(exp, A).window(10).end(10, "completed")
     with open_store(root) as store:
         assert store.check() == []
+
+
+def test_check_reads_the_checkpoint_a_run_would_go_on_from_while_others_use_the_index(
+    root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(exp, A)
+    Writer(exp, A).window(10)
+    for step in (10, 20, 30):
+        (exp.run(A).path / f"checkpoint-{step:010d}-0001-00000000.pt").write_text("torn")
+    read: list[str] = []
+    with open_store(root) as store:
+
+        def read_unlocked(path: Path) -> BinaryIO:
+            assert not locks.is_held(Path(f"{store.path}.lock"))
+            read.append(path.name)
+            return open_file(path)
+
+        monkeypatch.setattr(check_files, "open_file", read_unlocked)
+        newest = f"{A}/checkpoint-0000000030-0001-00000000.pt"
+        assert [problem.file for problem in store.check()] == [newest]
+    assert [f"{A}/{name}" for name in read] == [newest]
 
 
 def test_check_names_the_bad_line(root: Root, exp: ExperimentFiles) -> None:
