@@ -178,16 +178,21 @@ def test_json_is_exact_and_holds_nothing_that_a_terminal_acts_on(value: Any) -> 
 @example("..")
 @example("")
 @example("x" * 1000)
+@example("漢" * 100)
+@example("x" + "👩" * 50)
 def test_a_name_of_a_file_is_never_a_path(text: str) -> None:
     name = file_name(text)
     assert re.fullmatch(r"[^/\s]{1,150}", name)
     assert not name.startswith(".")
-    assert len(f"{name}.svg".encode()) < 1000
+    assert len(f".{name}.svg.{'0' * 32}.tmp".encode()) <= 255  # as `write_atomically` writes it first
 
 
 def test_names_of_files_stay_distinct() -> None:
     assert file_name("budget-seconds-50pct") == "budget-seconds-50pct"
     assert len({file_name(text) for text in ("a/b", "a-b", "a b", "a\nb", "/a/b", "é/b")}) == 6
+    long = "漢" * 100
+    assert len({file_name(text) for text in (long, long + "a", "漢" * 33, "漢" * 34, "漢" * 35)}) == 5
+    assert file_name("漢" * 33) == "漢" * 33
 
 
 # What commands print
