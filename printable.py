@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from typing import Any
 
@@ -45,6 +46,14 @@ def visible_lines(text: str) -> str:
 def uncoloured(line: str) -> str:
     """Return a line of a log without its colours, and with other escape sequences to be seen."""
     return visible(COLOUR.sub("", line), keep="\t")
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats messages of a log with what a terminal would act on as escapes: names come from others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message that can be printed, and its traceback if it has one."""
+        return visible_lines(super().format(record))
 
 
 def csv_cell(text: str) -> str:

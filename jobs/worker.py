@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from ..cluster_profiles import env_values
 from ..errors import SystemRefused, UserError
-from ..printable import visible_lines
+from ..printable import VisibleFormatter
 from ..store import claims, journal, locks, submissions
 from ..store.files import write_atomically
 from ..store.journal import Journal
@@ -501,17 +501,10 @@ def _start_record(task: _Task, earlier: list[Attempt], number: int) -> dict[str,
     }
 
 
-class _Visible(logging.Formatter):
-    """Writes what a terminal would act on as escapes: names and reasons come from others."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible_lines(super().format(record))
-
-
 def _log_to_stderr() -> None:
     """Send alphagrid's messages to the run's log; submitit's own logger has its own handler."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
