@@ -5,6 +5,7 @@ Nothing heavy is imported here; each command imports what it needs when it runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from enum import StrEnum
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import UserError
-from .printable import json_text, visible
+from .printable import VisibleFormatter, json_text, visible
 
 if TYPE_CHECKING:
     from .jobs.status import RunStatus
@@ -36,6 +37,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        if logging.lastResort is not None:  # writes what is logged to standard error
+            logging.lastResort.setFormatter(VisibleFormatter())
         try:
             return self._invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has had enough: no failure

@@ -21,7 +21,7 @@ from .records import REPLACEABLE_EVENTS, Digest, Row, Summary
 from .schema import METRIC, TABLES
 
 UNREADABLE = -1
-"""The offset in `problem` of a journal that cannot be opened."""
+"""The offset in `problem` of a journal or folder that cannot be opened."""
 
 _EVENTS = ", ".join(f"'{name}'" for name in REPLACEABLE_EVENTS)
 
@@ -75,10 +75,6 @@ def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, fil
         late = is_late(files.path.parent / name, error)  # it is looked for again
         rows = [] if late else [(experiment, name, UNREADABLE, problem_text(error))]
     else:
-        db.execute(
-            "DELETE FROM problem WHERE experiment = ? AND file = ? AND offset = ?",
-            (experiment, name, UNREADABLE),
-        )
         rows = [(experiment, name, line.offset, line.reason) for line in bad or ()]
     db.executemany("INSERT OR REPLACE INTO problem VALUES (?, ?, ?, ?)", rows)
 

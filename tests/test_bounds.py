@@ -13,6 +13,7 @@ from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.documents import parse_document, parse_value
 from alphagrid.errors import UserError
 from alphagrid.jobs.specification.grid import MOST_RUNS
+from alphagrid.problems import MOST_LEVELS
 from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ def nested(levels: int) -> str:
 
 
 def test_a_document_is_read_down_to_its_deepest_level_that_is_allowed() -> None:
-    parse_document(nested(documents.MOST_LEVELS - 1), "f")
+    parse_document(nested(MOST_LEVELS - 1), "f")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        nested(documents.MOST_LEVELS),
+        nested(MOST_LEVELS),
         "a: " + "[" * 100_000,
         "\n".join("  " * level + f"k{level}:" for level in range(300)),
         "- " * 10_000 + "1",

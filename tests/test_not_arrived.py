@@ -198,6 +198,20 @@ def test_a_submission_that_never_arrives_refuses_and_one_that_was_removed_does_n
     assert [one.id for one in submissions.read_all(exp)] == ["s1"]
 
 
+def test_a_submission_to_which_a_link_leads_in_vain_is_not_waited_for(
+    exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(exp)
+    (exp.submissions / "s2.json").symlink_to("nowhere")
+    looks: list[float] = []
+    monkeypatch.setattr("time.sleep", looks.append)
+    with pytest.raises(SystemRefused, match=r"cannot read .*s2\.json"):
+        submissions.read_all(exp)
+    with pytest.raises(FileNotFoundError):
+        submissions.wait_for(exp.submissions / "s2.json")
+    assert looks == []
+
+
 @pytest.mark.parametrize("code", LATE)
 @pytest.mark.parametrize("which", ["submission", "journal"])
 def test_an_index_takes_in_a_file_when_it_arrives(

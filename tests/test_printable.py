@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import logging
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,12 @@ from alphagrid.analysis.figures import Figure, new_canvas
 from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.tables import Table, as_csv, as_markdown
 from alphagrid.cli import app
+from alphagrid.cluster_profiles.check import Checked
+from alphagrid.cluster_profiles.finding import Finding, Verdict
+from alphagrid.cluster_profiles.loader import Setting
 from alphagrid.errors import UserError
 from alphagrid.jobs.failure_groups import Cause
+from alphagrid.jobs.status import ExperimentStatus
 from alphagrid.printable import (
     UNSEEN,
     csv_cell,
@@ -31,13 +38,25 @@ from alphagrid.printable import (
 )
 from alphagrid.store.database import open_store
 from alphagrid.store.layout import Root
-from alphagrid.terminal import causes_views, report_table, say, show, show_error
+from alphagrid.store.messages import in_one_line
+from alphagrid.terminal import (
+    causes_views,
+    check_view,
+    plan_view,
+    profile_table,
+    report_table,
+    say,
+    show,
+    show_error,
+    status_view,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from tests.test_report import EXPERIMENT, Run, write_runs
+from tests.test_terminal import run as a_run
 
 TERMINAL = "\x1b]0;title\x07\x1b[31mred\x1b[0m\x9b2J"
 BIDI = "abc\u202egpj.exe"
@@ -178,16 +197,21 @@ def test_json_is_exact_and_holds_nothing_that_a_terminal_acts_on(value: Any) -> 
 @example("..")
 @example("")
 @example("x" * 1000)
+@example("漢" * 100)
+@example("x" + "👩" * 50)
 def test_a_name_of_a_file_is_never_a_path(text: str) -> None:
     name = file_name(text)
     assert re.fullmatch(r"[^/\s]{1,150}", name)
     assert not name.startswith(".")
-    assert len(f"{name}.svg".encode()) < 1000
+    assert len(f".{name}.svg.{'0' * 32}.tmp".encode()) <= 255  # as `write_atomically` writes it first
 
 
 def test_names_of_files_stay_distinct() -> None:
     assert file_name("budget-seconds-50pct") == "budget-seconds-50pct"
     assert len({file_name(text) for text in ("a/b", "a-b", "a b", "a\nb", "/a/b", "é/b")}) == 6
+    long = "漢" * 100
+    assert len({file_name(text) for text in (long, long + "a", "漢" * 33, "漢" * 34, "漢" * 35)}) == 5
+    assert file_name("漢" * 33) == "漢" * 33
 
 
 # What commands print
@@ -207,6 +231,41 @@ def test_a_terminal_shows_names_and_takes_nothing_from_them(
     assert not UNSEEN.search(shown.replace("\n", "").replace("\t", ""))
     flat = "".join(shown.split())
     assert flat.count("".join(visible(text).split())) >= 6
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_status_takes_nothing_from_reasons_and_a_plan_nothing_from_keys(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = replace(a_run("r", "completed"), rejected={text: 3})
+    show(status_view(ExperimentStatus("e", (run,), (text,), notes=(text,), warnings={text: (text, text)})))
+    plan = {"experiment": text, "runs": [], "sbatch_calls": 0, "gpu_hours": None}
+    show(plan_view(plan, text), profile_table(text, [Setting(text, text, None)]))
+    show(check_view(Checked(text, text, text, (Finding(text, Verdict.ok, text, text),))))
+    shown = capsys.readouterr().out
+    assert not UNSEEN.search(shown.replace("\n", ""))
+    flat = "".join(shown.split())
+    assert flat.count("".join(visible(text).split())) >= 12
+    assert "".join(f"3 {visible(in_one_line(text))} (in 1 run)".split()) in flat
+
+
+def test_what_is_logged_takes_nothing_from_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's: a command has none
+    root = tmp_path / TERMINAL
+    spec = tmp_path / "spec.yaml"
+    base = {"workload": {"name": "least_squares"}, "optimizer": {"name": "sgd"}, "stop": {"steps": 5}}
+    spec.write_text(json.dumps({"experiment": "e", "base": {**base, "device": "cpu"}, "profile": "debug"}))
+    for words in (["submit", str(spec)], ["status"]):
+        assert CliRunner().invoke(app, [*words, "--root", str(root)]).exit_code == 0
+    (run,) = Root(root).experiment("e").runs()
+    shutil.rmtree(run.path)
+    run.path.symlink_to(run.path.name)
+    said = CliRunner().invoke(app, ["prune", "e", "--all", "--root", str(root)])
+    assert said.exit_code == 0
+    assert f"cannot read {visible(str(run.path))}" in said.stderr
+    assert not UNSEEN.search(said.output.replace("\n", ""))
 
 
 class _Found:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ...errors import SystemRefused, UserError
-from ...printable import visible_lines
+from ...printable import VisibleFormatter
 from ...store import claims, journal, locks, submissions
 from ...store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
 from ...store.submissions import Submission
@@ -198,17 +198,10 @@ def _is_settled(task: Task) -> bool:
     return newer.created > task.submission.created
 
 
-class _Visible(logging.Formatter):
-    """Writes what a terminal would act on as escapes: names and reasons come from others."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible_lines(super().format(record))
-
-
 def _log_to_stderr() -> None:
     """Send alphagrid's messages to the run's log; submitit's own logger has its own handler."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,13 @@ def test_last_digits_of_another_processor_are_no_other_data() -> None:
     assert before["fingerprint"] != now["fingerprint"]
     assert compare(before, now) == "rounded"
     assert groups([before, now, fingerprint({"train": changed(set_last)})]) == [0, 0, 2]
+
+
+def test_sixty_thousand_runs_are_grouped_while_one_waits() -> None:
+    data = [{"fingerprint": "a"}, {"fingerprint": "b"}] * 30_000
+    start = time.monotonic()
+    assert groups(data) == [0, 1] * 30_000
+    assert time.monotonic() - start < 5
 
 
 def test_runs_that_evaluate_other_splits_are_compared_by_those_they_share() -> None:
