@@ -80,7 +80,7 @@ def test_jobs_that_an_older_versions_canary_holds_back_are_cancelled_and_their_r
     (path,) = submissions.submission_files(lab.files)
     path.write_text(json.dumps({**json.loads(path.read_text()), "canary": first}))
     for run_id in others:
-        slurm.run("scontrol", "hold", jobs[run_id])
+        slurm.run("scontrol", "uhold", jobs[run_id])  # as sbatch --hold does
     until(lambda: queued(slurm).count("JobHeldUser") == 2, "they are held")
     assert {run["state"] for run in lab.runs()} == {"pending"}
     told = lab.submit() if by == "submit" else lab.tell("retry", lab.name, *others)
