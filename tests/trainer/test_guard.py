@@ -40,12 +40,18 @@ OPERATORS: list[dict[str, Any]] = [
     {"policy": "observe", "route": "curvlinops", "curvature": "hessian"},
     {"policy": "observe", "route": "thesis"},
 ]
-MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty", "CompiledListed"]
+MISSED_BY_THE_ROUTE = [
+    "ListedParameter",
+    "ClosedOver",
+    "BehindAProperty",
+    "CompiledListed",
+    "ListedAndHalved",
+]
 NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
-CUSTOM = ["CustomJvp", "CustomBackward"]
+CUSTOM = ["CustomJvp", "CustomBackward", "DetachedLowPrecision"]
 RIGHT = [
     "Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding",
-    "ByKernel", "OnTheEdge", "Compiled",
+    "ByKernel", "OnTheEdge", "Compiled", "Halved",
 ]  # fmt: skip
 PEAKS = """
 import json, resource, sys
