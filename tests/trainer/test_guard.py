@@ -242,7 +242,8 @@ def test_a_run_that_observes_records_a_warning(train_run: TrainRun) -> None:
 )
 def test_the_precision_of_operators_of_higher_order_is_seen(operation: Callable[[Tensor], Tensor]) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), Precision() as precision:
+        precision = Precision()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
             operation(torch.ones(1, 2, 16, 16, dtype=dtype))
         assert precision.rounding == torch.finfo(dtype).eps
 

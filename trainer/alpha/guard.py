@@ -449,7 +449,8 @@ def _root_mean_square(values: Tensor) -> float:
 
 def _chunks(values: Tensor) -> Sequence[Tensor]:
     """Return a tensor in pieces, so that what is computed of it takes no memory of its size."""
-    return values.detach().reshape(-1).split(CHUNK)
+    chunks: Sequence[Tensor] = values.detach().reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
+    return chunks
 
 
 def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
