@@ -315,6 +315,14 @@ class OnTheEdge(Net):
         return super().forward(inputs) * self.scale.log()
 
 
+class AtTheVeryEdge(OnTheEdge):
+    """Leaves it by a difference's step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 1e-6))
+
+
 class ListedOnTheEdge(OnTheEdge, ListedParameter):
     """Does so, and reads a parameter through a list."""
 

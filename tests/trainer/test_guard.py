@@ -203,6 +203,13 @@ def test_a_loss_that_is_not_finite_is_said_not_to_be_checked(alpha: dict[str, An
     assert "not checked" in said
 
 
+@pytest.mark.parametrize("alpha", [EXACT[0], EXACT[3]], ids=str)
+def test_outputs_without_finite_differences_are_said_not_to_be_checked(alpha: dict[str, Any]) -> None:
+    said = verdict(config("AtTheVeryEdge", alpha))
+    assert said is not None
+    assert "not checked" in said
+
+
 @pytest.mark.parametrize("model", ["Net", "Dead", "Tied"])
 @pytest.mark.parametrize("alpha", OPERATORS, ids=str)
 def test_a_right_model_passes_by_an_operator(model: str, alpha: dict[str, Any]) -> None:

@@ -50,6 +50,9 @@ NOT_FINITE = (
     "part of it that α* looks at"
 )
 CHUNK = 2**20
+NOT_FINITE_BESIDE = (
+    "the curvature of α* is not checked: the outputs are not finite where the parameters are moved a little"
+)
 FINE = 1e-5
 """Types with a smaller rounding unit are float32 and float64."""
 TF32 = 2.0**-10
@@ -211,6 +214,8 @@ class Guard:
             stand_in = self._replayed(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
         moved_outputs = self._differences(parts, vector, step)
+        if not any(bool(of.isfinite().any()) for of in moved_outputs):
+            self._router.warn(NOT_FINITE_BESIDE)
 
         size = _mean([of.abs() for of in losses], parts)
         terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
@@ -485,7 +490,8 @@ def _distance(value: float, expected: float, size: float) -> float:
 def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
     """Return the median over examples of the relative distance of Jv; 0 where a route has none.
 
-    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv.
+    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv. Those whose
+    differences are not finite say nothing.
     """
     if not seen:
         return 0.0
@@ -493,8 +499,9 @@ def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: fl
     for (outputs, tangent), difference in zip(seen, differences, strict=True):
         lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
         size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
-        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size))
-    return float(torch.cat(found).median())
+        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
+    distances = torch.cat(found)
+    return float(distances.median()) if len(distances) else 0.0
 
 
 def _rows(outputs: Tensor) -> Tensor:
