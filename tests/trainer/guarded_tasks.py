@@ -212,6 +212,31 @@ class LowPrecision(Net):
         return changed.float()
 
 
+class ListedAndHalved(ListedParameter):
+    """Also computes something of no consequence in bfloat16, which has a coarse tolerance."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        nothing = (inputs[:, :1].bfloat16() * 0).float()
+        return super().forward(inputs) + nothing.to(inputs)
+
+
+class DetachedLowPrecision(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.second(hidden)
+            hidden = hidden + hidden.tanh().detach()
+        return hidden.float()
+
+
+class Halved(LowPrecision):
+    """Needs its bfloat16."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        halved: Tensor = super().hidden(hidden).to(torch.bfloat16)
+        assert halved.dtype == torch.bfloat16
+        return halved.float()
+
+
 class Compiled(Net):
     """Has a part that torch compiles as a whole, which is not possible under a mode of dispatch."""
 
@@ -288,6 +313,14 @@ class OnTheEdge(Net):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs) * self.scale.log()
+
+
+class AtTheVeryEdge(OnTheEdge):
+    """Leaves it by a difference's step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 1e-6))
 
 
 class ListedOnTheEdge(OnTheEdge, ListedParameter):

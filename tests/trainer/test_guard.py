@@ -40,12 +40,18 @@ OPERATORS: list[dict[str, Any]] = [
     {"policy": "observe", "route": "curvlinops", "curvature": "hessian"},
     {"policy": "observe", "route": "thesis"},
 ]
-MISSED_BY_THE_ROUTE = ["ListedParameter", "ClosedOver", "BehindAProperty", "CompiledListed"]
+MISSED_BY_THE_ROUTE = [
+    "ListedParameter",
+    "ClosedOver",
+    "BehindAProperty",
+    "CompiledListed",
+    "ListedAndHalved",
+]
 NO_DERIVATIVE = ["StatisticsWithoutGradient", "Detached", "Data", "Items", "ThroughNumpy", "StraightThrough"]
-CUSTOM = ["CustomJvp", "CustomBackward"]
+CUSTOM = ["CustomJvp", "CustomBackward", "DetachedLowPrecision"]
 RIGHT = [
     "Net", "Dead", "Constant", "Tied", "Jumping", "Gaps", "CustomRight", "LowPrecision", "Padding",
-    "ByKernel", "OnTheEdge", "Compiled",
+    "ByKernel", "OnTheEdge", "Compiled", "Halved",
 ]  # fmt: skip
 PEAKS = """
 import json, resource, sys
@@ -197,6 +203,13 @@ def test_a_loss_that_is_not_finite_is_said_not_to_be_checked(alpha: dict[str, An
     assert "not checked" in said
 
 
+@pytest.mark.parametrize("alpha", [EXACT[0], EXACT[3]], ids=str)
+def test_outputs_without_finite_differences_are_said_not_to_be_checked(alpha: dict[str, Any]) -> None:
+    said = verdict(config("AtTheVeryEdge", alpha))
+    assert said is not None
+    assert "not checked" in said
+
+
 @pytest.mark.parametrize("model", ["Net", "Dead", "Tied"])
 @pytest.mark.parametrize("alpha", OPERATORS, ids=str)
 def test_a_right_model_passes_by_an_operator(model: str, alpha: dict[str, Any]) -> None:
@@ -236,7 +249,8 @@ def test_a_run_that_observes_records_a_warning(train_run: TrainRun) -> None:
 )
 def test_the_precision_of_operators_of_higher_order_is_seen(operation: Callable[[Tensor], Tensor]) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), Precision() as precision:
+        precision = Precision()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
             operation(torch.ones(1, 2, 16, 16, dtype=dtype))
         assert precision.rounding == torch.finfo(dtype).eps
 

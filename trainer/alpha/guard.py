@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -50,6 +50,11 @@ NOT_FINITE = (
     "part of it that α* looks at"
 )
 CHUNK = 2**20
+NOT_FINITE_BESIDE = (
+    "the curvature of α* is not checked: the outputs are not finite where the parameters are moved a little"
+)
+FINE = 1e-5
+"""Types with a smaller rounding unit are float32 and float64."""
 TF32 = 2.0**-10
 Found = TypeVar("Found")
 Tangents = list[tuple[Tensor, Tensor]]
@@ -72,7 +77,7 @@ class Tolerance:
         step = math.sqrt(rounding)
         if rounding < 1e-12:  # float64
             return cls(slope=1e-4, derivative=2e-3, repetition=1e-6, step=step)
-        if rounding < 1e-5:  # float32
+        if rounding < FINE:  # float32
             return cls(slope=1e-2, derivative=2e-2, repetition=1e-4, step=step)
         return cls(slope=0.2, derivative=0.5, repetition=0.02, step=step)  # bfloat16, float16, TF32
 
@@ -109,6 +114,8 @@ class Findings:
     """By the route, by backpropagation, by differences."""
     relative: float
     """The distance of the first two, relative to the size of an example's term."""
+    is_coarse: bool
+    """Whether the model computes in less than float32."""
 
     @property
     def off(self) -> set[str]:
@@ -148,17 +155,29 @@ class Guard:
     def _look_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
         """Return what is wrong on a batch; `loss` is its mean loss if the gradient of that is in `.grad`."""
         parts = in_chunks(batch, self._options.chunks)
-        known = loss if len(parts) == 1 else None
-        first = self._look(batch, parts, known, fused, 1)
-        if known is not None and first is not None and first.off:  # training drew other random numbers, maybe
-            first = self._look(batch, parts, None, fused, 1)
+        first = self._look(batch, parts, loss if len(parts) == 1 else None, fused, 1)
         if first is None:
             self._router.warn(NOT_FINITE)
             return None
-        if not first.off:
-            return None
-        second = self._look_aside(batch, parts, fused) or first
-        return _explain(second, self._options.route) if second.off else None
+        if first.is_coarse and self._has_fine_parameters:
+            with (
+                suppress(Exception),
+                in_full_precision(),
+            ):  # what a model needs half precision for may raise any
+                fine = self._look_again(batch, parts, fused)
+                if fine is not None and not fine.is_coarse:
+                    return _explain(fine, self._options.route)
+        findings = self._look_again(batch, parts, fused) if first.off else first
+        return None if findings is None else _explain(findings, self._options.route)
+
+    @property
+    def _has_fine_parameters(self) -> bool:
+        return all(torch.finfo(p.dtype).eps < FINE for p in self._parameters)
+
+    def _look_again(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Look with a gradient computed here, and if something is off, from parameters aside."""
+        first = self._look(batch, parts, None, fused, 1)
+        return (self._look_aside(batch, parts, fused) or first) if first is not None and first.off else first
 
     def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
         """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
@@ -195,6 +214,8 @@ class Guard:
             stand_in = self._replayed(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
         moved_outputs = self._differences(parts, vector, step)
+        if not any(bool(of.isfinite().any()) for of in moved_outputs):
+            self._router.warn(NOT_FINITE_BESIDE)
 
         size = _mean([of.abs() for of in losses], parts)
         terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
@@ -225,6 +246,7 @@ class Guard:
             derivative=derivative / tolerance.derivative,
             slopes=(found.slope, expected, by_differences),
             relative=relative,
+            is_coarse=precision.rounding >= FINE,
         )
 
     @torch.no_grad()
@@ -342,6 +364,30 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
+class FullPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Has operations make float32 where they are asked for less, also by `torch.autocast`."""
+
+    supports_higher_order_operators = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation with another `dtype`, if it names one."""
+        named = (kwargs or {}).items()
+        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in named})
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Compute in float32 what a model computes in less. Compiled code is not run: it allows no such mode."""
+    with torch.compiler.set_stance("force_eager"), FullPrecision():  # type: ignore[no-untyped-call]
+        yield
+
+
+def _is_coarse(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value.is_floating_point and torch.finfo(value).eps >= FINE
+
+
 def _rounds_to_tf32(operation: str) -> bool:
     """Return whether a GPU may take an operation's float32 inputs for TF32."""
     if "conv" in operation:
@@ -408,7 +454,8 @@ def _root_mean_square(values: Tensor) -> float:
 
 def _chunks(values: Tensor) -> Sequence[Tensor]:
     """Return a tensor in pieces, so that what is computed of it takes no memory of its size."""
-    return values.detach().reshape(-1).split(CHUNK)
+    chunks: Sequence[Tensor] = values.detach().reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
+    return chunks
 
 
 def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
@@ -443,7 +490,8 @@ def _distance(value: float, expected: float, size: float) -> float:
 def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
     """Return the median over examples of the relative distance of Jv; 0 where a route has none.
 
-    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv.
+    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv. Those whose
+    differences are not finite say nothing.
     """
     if not seen:
         return 0.0
@@ -451,8 +499,9 @@ def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: fl
     for (outputs, tangent), difference in zip(seen, differences, strict=True):
         lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
         size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
-        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size))
-    return float(torch.cat(found).median())
+        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
+    distances = torch.cat(found)
+    return float(distances.median()) if len(distances) else 0.0
 
 
 def _rows(outputs: Tensor) -> Tensor:
@@ -460,8 +509,10 @@ def _rows(outputs: Tensor) -> Tensor:
     return outputs.double().reshape(len(outputs), -1) if outputs.dim() else outputs.double().view(1, 1)
 
 
-def _explain(findings: Findings, route: str) -> str:
-    """Return in words what is off, and what usually causes it."""
+def _explain(findings: Findings, route: str) -> str | None:
+    """Return in words what is off, and what usually causes it; None if nothing is."""
+    if not findings.off:
+        return None
     if "loss" in findings.off:
         return (
             "passes with the same parameters, inputs and random numbers have different losses. Does the "
