@@ -14,6 +14,7 @@ from alphagrid.errors import SystemRefused, UserError
 from alphagrid.jobs import attempts, canary, logs, markers, supervisor
 from alphagrid.jobs.backlog import Backlog
 from alphagrid.jobs.pruning import prunable
+from alphagrid.jobs.slots import GPUS_VARIABLE
 from alphagrid.jobs.status import status
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import layout, scan, submissions
@@ -152,6 +153,7 @@ def test_a_supervisor_outlives_a_folder_that_cannot_be_listed(
     root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(exp)
+    monkeypatch.setenv(GPUS_VARIABLE, "")  # a supervisor sets it for its workers
     monkeypatch.setattr(supervisor.Supervisor, "_start_what_fits", lambda self: None)
     at_work = supervisor.Supervisor(root)
     with monkeypatch.context() as broken:
