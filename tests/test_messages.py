@@ -271,12 +271,13 @@ def test_a_report_counts_no_crash_of_a_superseded_attempt(lab: Lab) -> None:
     began = lab.records(run.id)[0]["time"]
     write_attempt(run, 2, int(began) + 100, crash(at=int(began) + 500))
     write_attempt(run, 3, int(began) + 200, crash())
-    reported = CliRunner().invoke(app, ["report", "exp", "--format", "csv", "--root", str(lab.root.path)])
+    reported = CliRunner().invoke(
+        app, ["report", "exp", "--format", "markdown", "--root", str(lab.root.path)]
+    )
     assert reported.exit_code == 0, reported.exception
-    CliRunner().invoke(app, ["report", "exp", "--out", str(lab.folder / "out"), "--root", str(lab.root.path)])
-    (table,) = (lab.folder / "out").rglob("attempts.csv")
-    header, row = table.read_text().splitlines()[:2]
-    assert dict(zip(header.split(","), row.split(","), strict=False))["crashed"] == "1"
+    rows = [[cell.strip() for cell in line.split("|")] for line in reported.stdout.splitlines()]
+    (columns,) = [number for number, row in enumerate(rows) if "crashed" in row]
+    assert dict(zip(rows[columns], rows[columns + 2], strict=True))["crashed"] == "1"
     assert (
         json.loads(CliRunner().invoke(app, ["status", "exp", "--json", "--root", str(lab.root.path)]).stdout)[
             "runs"
