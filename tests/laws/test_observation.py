@@ -54,12 +54,12 @@ def test_observing_a_model_that_draws_from_every_generator_changes_no_bit(
     assert what_observing_changes(bench, plain, {"interval": 2, "estimator": estimator}) == []
 
 
-@pytest.mark.parametrize("source", ["attribute", "list", "mapping", "python", "numpy", "lazy"])
+@pytest.mark.parametrize("source", ["own", "listed", "named", "python", "numpy", "twister", "legacy", "made"])
 @pytest.mark.parametrize("route", ["jvp", "finite_difference"])
 def test_observing_a_model_with_generators_of_its_own_changes_no_bit(
     bench: Bench, source: str, route: str
 ) -> None:
-    own = {"name": "own_generators_task:OwnGenerators", "batch_size": 20, "source": source}
+    own = {"name": "held_state_task:HeldState", "batch_size": 20, "held": source}
     plain = bench.config("nadamw", None, "digits_mlp", workload=own, stop=SHORT)
     alpha = {"interval": 2, "also": ["biased", "hybrid", "lookahead"], "route": route, "diagnostics": True}
     assert what_observing_changes(bench, plain, alpha) == []

@@ -124,18 +124,14 @@ def test_curvlinops_refuses_a_model_that_draws_from_any_generator(kind: str) -> 
         by_curvlinops(line, batch)
 
 
-@pytest.mark.parametrize("source", ["attribute", "python", "numpy"])
+@pytest.mark.parametrize("source", ["own", "python", "numpy"])
 def test_biased_looks_at_the_training_batch_under_the_noise_that_it_was_trained_with(
     train_run: TrainRun, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "laws"))
     trained = train_run(
         {
-            "workload": {
-                "name": "own_generators_task:OwnGenerators",
-                "batch_size": 20,
-                "source": source,
-            },
+            "workload": {"name": "held_state_task:HeldState", "batch_size": 20, "held": source},
             "optimizer": {"name": "nadamw", "lr": 1e-3},
             "alpha": {"policy": "observe", "estimator": "biased"},
             "eval": {"every_steps": 1000, "splits": ["validation"]},
