@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,17 +16,10 @@ from alphagrid.jobs.states import STATES
 from alphagrid.store import submissions
 from typer.testing import CliRunner, Result
 
+from tests.test_selection import Run
+
 if TYPE_CHECKING:
     from tests.conftest import Lab
-
-
-@dataclass(frozen=True)
-class Run:
-    id: str
-    name: str
-    state: str
-    params: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 CRASHING = {"name": "least_squares", "features": 10**12}
