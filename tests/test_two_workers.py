@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from alphagrid.store.layout import Root
 
-from tests import conftest, host_worker
+from tests import host_worker, test_claims
 from tests.mounts import CACHE_SECONDS, two_mounts
 
 if TYPE_CHECKING:
@@ -24,18 +23,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(host_worker.__file__)
-OFTEN = {"every_seconds": 1e-9}
 
 
-@dataclass
-class Host(conftest.Lab):
-    """A host that has the root below a mount of its own, and slots of its own."""
-
-    mount: Path = Path()
-
-    @property
-    def root(self) -> Root:
-        return Root(self.mount / "root")
+class Host(test_claims.Host):
+    """A host with slots of its own."""
 
     def start(self, run_id: str, folder: Path | None = None) -> subprocess.Popen[str]:
         """Start a worker on a run of the one submission, seen from here or not; see host_worker.py."""
@@ -48,10 +39,12 @@ class Host(conftest.Lab):
         self.submitters.append(worker)
         return worker
 
-    def start_training(self, run_id: str) -> subprocess.Popen[str]:
+    def train(self) -> tuple[str, subprocess.Popen[str]]:
+        """Submit one run, and start a worker, which stands still with a checkpoint; return both."""
+        (run_id,) = self.submit(300, workload=self.held(), checkpoint={"every_seconds": 1e-9}).sent
         worker = self.start(run_id)
         self.until(lambda: self.is_training(run_id) and bool(self.files.run(run_id).checkpoints()))
-        return worker
+        return run_id, worker
 
 
 def ending(worker: subprocess.Popen[str]) -> str:
@@ -89,8 +82,7 @@ def test_a_worker_that_comes_later_leaves_the_run_until_the_first_one_s_heart_st
 ) -> None:
     """Its heart beats on while it trains, and stops with its process."""
     first, second = hosts
-    (run_id,) = first.submit(300, workload=first.held(), checkpoint=OFTEN).sent
-    worker = first.start_training(run_id)
+    run_id, worker = first.train()
     began = time.monotonic()
     while time.monotonic() - began < host_worker.STALE_SECONDS + CACHE_SECONDS:
         assert ending(second.start(run_id)) == "elsewhere"
@@ -111,8 +103,7 @@ def test_a_worker_that_was_suspended_finds_that_the_other_host_has_its_run(
     hosts: tuple[Host, Host],
 ) -> None:
     first, second = hosts
-    (run_id,) = first.submit(300, workload=first.held(), checkpoint=OFTEN).sent
-    worker = first.start_training(run_id)
+    run_id, worker = first.train()
     os.kill(worker.pid, signal.SIGSTOP)
     first.let_go()
     second.until(lambda: ending(second.start(run_id)) == "completed")
