@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import claims
@@ -20,13 +19,13 @@ STALE_SECONDS = 12.0
 """More than the mounts are late by, and than a crowded machine keeps a process waiting."""
 
 
-def look_together(folder: Path, host: str) -> None:
+def look_together(place: Path, host: str) -> None:
     look = claims._newest
 
-    def looked(run: Path) -> Any:
-        found = look(run)
-        (folder / host).touch()
-        while len(list(folder.iterdir())) < 2:
+    def looked(folder: Path) -> tuple[int, Path] | None:
+        found = look(folder)
+        (place / host).touch()
+        while len(list(place.iterdir())) < 2:
             time.sleep(0.001)
         return found
 
