@@ -16,6 +16,7 @@ from alphagrid.jobs.pruning import prunable
 from alphagrid.jobs.runs import attempts, cancel_marker
 from alphagrid.jobs.schedulers import local_supervisor
 from alphagrid.jobs.schedulers.local_queue import LocalQueue
+from alphagrid.jobs.schedulers.local_slots import GPUS_VARIABLE
 from alphagrid.jobs.status import status
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import layout, scan, submissions
@@ -154,6 +155,7 @@ def test_a_supervisor_outlives_a_folder_that_cannot_be_listed(
     root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(exp)
+    monkeypatch.setenv(GPUS_VARIABLE, "")  # a supervisor sets it for its workers
     monkeypatch.setattr(local_supervisor.Supervisor, "_start_what_fits", lambda self: None)
     at_work = local_supervisor.Supervisor(root)
     with monkeypatch.context() as broken:

@@ -66,7 +66,8 @@ MATH = r"$\frac{$ \$x^2$ a_b $\input{/etc/passwd}$"
 LINES = "one\ntwo\r\nthree\u2028four\tfive"
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", " =1", "\t=1", "\r=1", "-x", "＝1"]
 SURROGATE = "a\udcffb"
-HOSTILE = [TERMINAL, BIDI, MARKUP, MARKDOWN, MATH, LINES, *FORMULAS, SURROGATE, "../../outside", "/a/b", "_x"]
+NAMES = [TERMINAL, BIDI, MARKUP, MARKDOWN, LINES]
+HOSTILE = [*NAMES, MATH, *FORMULAS, SURROGATE, "../../outside", "/a/b", "_x"]
 
 anything = st.one_of(st.text(), st.text(alphabet=st.sampled_from("`|*_~[]()<>!&\\$#=+-@ \n\t\x1ba1.")))
 every_character = st.text(alphabet=st.characters(exclude_categories=()))
@@ -363,3 +364,79 @@ def test_commands_print_no_character_that_a_terminal_acts_on(
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", done.output)
     if "--json" in arguments:
         json.loads(done.stdout)
+
+
+def printed(root: Root, *arguments: str) -> str:
+    """Return what a command prints, in one line, once it holds nothing that a terminal acts on."""
+    done = CliRunner().invoke(app, [*arguments, "--root", str(root.path)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", done.output)
+    return re.sub(r"\\[nrt]|\s", "", done.output)
+
+
+def without_spaces(text: str) -> str:
+    """Return what a command may print of a text, without its white space, be it written as `\\n`."""
+    return re.sub(r"\\[nrt]|\s", "", visible(text))
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
+    """Runs of hostile names and values that have not ended, on this machine, where no supervisor starts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("alphagrid.jobs.schedulers.local.ensure_supervisor", lambda root: None)
+    root = Root(tmp_path / "root")
+    write_runs(root, [Run(name, 0.1, {KEYS[0]: name}, end=None, host=TERMINAL) for name in NAMES])
+    return root
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ("--last",), ()])
+def test_prune_names_its_runs_harmlessly(options: tuple[str, ...], tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    write_runs(root, [Run(name, 0.1) for name in NAMES])
+    for name in NAMES:
+        for step in (3, 4):
+            files = root.experiment(EXPERIMENT).run(Run(name, 0.1).id)
+            (files.path / f"checkpoint-000000000{step}-0001-0123abcd.pt").touch()
+    said = printed(root, "prune", EXPERIMENT, "--all", *options)
+    for name in NAMES:
+        count = 2 if "--last" in options else 1
+        assert without_spaces(f"{name}-seed0: {count} files") in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logs_names_its_run_harmlessly(name: str, unfinished: Root) -> None:
+    assert without_spaces(f"{name}-seed0 has no log") in printed(
+        unfinished, "logs", EXPERIMENT, Run(name, 0.1).id
+    )
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "prune", "logs"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_selector_that_means_nothing_is_told_harmlessly(verb: str, text: str, unfinished: Root) -> None:
+    assert without_spaces(f"no{text}") in printed(unfinished, verb, EXPERIMENT, f"no{text}")
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("cancel", "cancelled 5 runs of exp"), ("retry", "sent 5 runs of exp")]
+)
+def test_hostile_runs_are_cancelled_and_sent_again_harmlessly(verb: str, said: str, unfinished: Root) -> None:
+    assert without_spaces(said) in printed(unfinished, verb, EXPERIMENT, "--all")
+
+
+def test_a_dry_run_shows_hostile_values_harmlessly(tmp_path: Path) -> None:
+    (tmp_path / "labelled.py").write_text(
+        "from alphagrid.trainer.workloads.least_squares import LeastSquares\n"
+        "class Options(LeastSquares.Options):\n"
+        "    label: str = ''\n"
+        "class Task(LeastSquares):\n"
+        "    Options = Options\n"
+    )
+    texts = [text for text in HOSTILE if text != SURROGATE]
+    base = {"workload": {"name": "labelled:Task"}, "optimizer": {"name": "sgd"}, "stop": {"steps": 1}}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps({"experiment": "exp", "base": base, "grid": {"workload.label": texts}}))
+    said = printed(Root(tmp_path / "root"), "submit", str(spec), "--dry-run")
+    for text in texts:
+        assert without_spaces(text) in said
+    told = printed(Root(tmp_path / "root"), "submit", str(spec), "--dry-run", "--json")
+    assert len(json.loads(told)["runs"]) == len(texts)

@@ -44,6 +44,32 @@ class ListedParameter(Net):
         return F.linear(self.second(hidden).relu(), self.listed[0])
 
 
+SHARE = 8
+"""Rows of a pass that the models below treat in another way than those after them."""
+
+
+class ListedAmong(ListedParameter):
+    """Reads the listed parameter for some rows of a pass."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.second(hidden).relu()
+        parts = hidden[:SHARE], hidden[SHARE:]
+        return torch.cat([F.linear(part, weight) for part, weight in zip(parts, self.weights(), strict=True)])
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class ListedForTheFirst(ListedAmong):
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.listed[0], self.second.weight
+
+
+class ListedForTheOthers(ListedAmong):
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.second.weight, self.listed[0]
+
+
 class ClosedOver(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -353,6 +379,13 @@ class ShiftsInputs(Net):
         return super().forward(inputs.mul_(0.7))
 
 
+class ShiftedInputs(Net):
+    """Computes what ShiftsInputs does, and leaves its inputs as they are."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward((inputs + 1.0) * 0.7)
+
+
 class ShiftsInputsInEvaluations(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs if self.training else inputs.add_(1.0))
@@ -409,6 +442,14 @@ class ShiftsTargets(Guarded):
         targets += 1
         targets %= 3
         return F.cross_entropy(outputs, targets, reduction="none")
+
+
+class ShiftedTargets(Guarded):
+    """Computes what ShiftsTargets does, and leaves its targets as they are."""
+
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, (targets + 1) % 3, reduction="none")
 
 
 class SameTensors(Guarded):

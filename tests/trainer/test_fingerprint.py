@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,3 +166,32 @@ def test_reading_the_data_for_their_fingerprint_leaves_no_trace(
         states.append(torch.get_rng_state())
         monkeypatch.setattr(Drawing, "data_fingerprint", lambda self, splits: {})
     assert torch.equal(*states)
+
+
+def test_hashing_the_data_lies_outside_the_training_clock(
+    train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    find = LeastSquares.data_fingerprint
+
+    def slowly(workload: LeastSquares, splits: Iterable[str]) -> dict[str, Any]:
+        nonlocal now
+        now += 1000
+        return find(workload, splits)
+
+    monkeypatch.setattr(LeastSquares, "data_fingerprint", slowly)
+    config: dict[str, Any] = {
+        "workload": {"name": "least_squares"},
+        "optimizer": {"name": "sgd"},
+        "stop": {"steps": 3},
+        "log": {"every_steps": 1},
+        "device": "cpu",
+    }
+    train_run(config, now=lambda: now)
+    trained = train_run({**config, "stop": {"steps": 6}}, now=lambda: now)
+    assert now == 2000
+    assert [event["verification"] for event in trained.events("data")] == ["recorded", "same"]
+    windows = trained.of_kind("window")
+    assert len(windows) == 6
+    assert {record["train_seconds"] for record in trained.records} == {0.0}
+    assert not any(seconds for record in windows for seconds in record["seconds"].values())
