@@ -160,15 +160,12 @@ class Guard:
             self._router.warn(NOT_FINITE)
             return None
         if first.is_coarse and self._has_fine_parameters:
-            with (
-                suppress(Exception),
-                in_full_precision(),
-            ):  # what a model needs half precision for may raise any
+            with suppress(Exception), in_full_precision():  # a model that needs less may raise anything
                 fine = self._look_again(batch, parts, fused)
                 if fine is not None and not fine.is_coarse:
                     return _explain(fine, self._options.route)
-        findings = self._look_again(batch, parts, fused) if first.off else first
-        return None if findings is None else _explain(findings, self._options.route)
+        again = self._look_again(batch, parts, fused) if first.off else None
+        return _explain(again or first, self._options.route)
 
     @property
     def _has_fine_parameters(self) -> bool:
