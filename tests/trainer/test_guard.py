@@ -56,15 +56,16 @@ RIGHT = [
     "ByKernel", "OnTheEdge", "Compiled", "Halved",
 ]  # fmt: skip
 PEAKS = """
-import json, resource, sys
+import json, sys
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # of this program alone: ru_maxrss is also that of the process that started it
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 session = Session(TrainingConfig.model_validate(json.loads(sys.argv[1])), Clock())
 size = sum(p.nbytes for p in session.model.parameters())
