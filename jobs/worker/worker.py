@@ -19,6 +19,7 @@ from ...store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
 from ...store.submissions import Submission
 from ...trainer.stopping import StopRequest
 from ..code import submitted_code
+from ..import_path import importable
 from ..runs import attempts, cancel_marker
 from ..runs.attempts import Attempt
 from ..schedulers import SCHEDULERS, local_slots
@@ -72,7 +73,7 @@ def attempt_run(
             return "elsewhere"
         if cancel_marker.is_cancelled(task.run, submission):
             return "cancelled"
-        held.enter_context(submitted_code.importable(submitted_code.import_folder(files, manifest)))
+        held.enter_context(importable(submitted_code.import_folder(files, manifest)))
         earlier = attempts.read(task.run)
         number, writer = journal.open_next(task.run)
         with closing(writer):
