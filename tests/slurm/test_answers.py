@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphagrid.errors import SystemRefused
+from alphagrid.jobs.schedulers import slurm_states
 from alphagrid.jobs.schedulers.slurm_held_jobs import HeldJobs
 from alphagrid.slurm import scontrol, squeue
 from alphagrid.store import submissions
@@ -100,10 +101,13 @@ def test_other_jobs_of_the_user_do_not_stop_submit_or_cancel(
     assert queued(slurm) == [other.strip()]
 
 
-@pytest.mark.parametrize("name_too", [False, True])
+@pytest.mark.parametrize(("name_too", "accounting"), [(False, True), (True, True), (True, False)])
 def test_a_job_whose_comment_a_site_rewrites_is_still_the_runs(
-    slurm: Slurm, experiment: Make, name_too: bool
+    slurm: Slurm, experiment: Make, instead_of: Instead, name_too: bool, accounting: bool
 ) -> None:
+    """Also where it was requeued, which gives it another time of submission."""
+    if not accounting:
+        instead_of("sacct", "echo 'sacct: error: no accounting' >&2; exit 1")
     lab = experiment(10**9, grid={"optimizer.lr": [0.01, 0.02]})
     lab.submit()
     lab.wait(lambda runs: all(run["step"] > 100 for run in runs))
@@ -212,3 +216,26 @@ def test_a_submission_that_fails_leaves_no_held_job(
     assert (done.exit_code, isinstance(done.exception, SystemRefused)) == (3, False), done.output
     assert queued(slurm) == []
     monkeypatch.undo()
+
+
+def test_a_submit_goes_on_where_squeue_fails(slurm: Slurm, experiment: Make, instead_of: Instead) -> None:
+    """The controller itself is asked for other submitters' jobs."""
+    lab = experiment(10, **LATER)
+    instead_of("squeue", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1")
+    assert "sent 1 run" in lab.submit()
+    assert queued(slurm) == [lab.job()]
+
+
+def test_jobs_of_many_arrays_are_asked_of_the_controller_at_once(
+    slurm: Slurm, experiment: Make, instead_of: Instead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_states, "MAX_CALLS", 1)
+    lab = experiment(
+        10, grid={"optimizer.lr": [0.01, 0.02]}, resources={"max_array": 1, **LATER["resources"]}
+    )
+    lab.submit()
+    instead_of("squeue", "exit 0")
+    instead_of("scontrol", 'echo "$*" >> {folder}/asked; exec {real} "$@"')
+    assert [run["state"] for run in lab.runs()] == ["pending", "pending"]
+    asked = (lab.folder.parent / "instead" / "asked").read_text()
+    assert asked.count("show job") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,3 +165,27 @@ def test_runs_that_only_one_of_two_sends_are_sent(
     check_each_ran_once(slurm, first, second)
     newest = {entry.id: one.id for one in submissions.read_all(first.files) for entry in one.runs}
     assert len(set(newest.values())) == 2
+
+
+def test_what_cannot_be_cancelled_holds_no_other_job_back(
+    slurm: Slurm,
+    hosts: tuple[Experiment, Experiment],
+    start: Start,
+    instead_of: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = hosts
+    write(first)
+    spec = json.loads((first.folder / "spec.yaml").read_text())
+    (first.folder / "fewer.yaml").write_text(json.dumps({**spec, "grid": {"optimizer.lr": RATES[:2]}}))
+    path = os.environ["PATH"]
+    instead_of("scancel", "echo 'scancel: error: Socket timed out' >&2; exit 1")
+    halted = start(first, "written")
+    assert "sent 2 runs" in second.tell("submit", "fewer.yaml")
+    (halted.folder / "go").touch()
+    _, said = halted.process.communicate(timeout=SECONDS)
+    assert (halted.process.returncode, "Socket timed out" in said) == (3, True), said
+    monkeypatch.setenv("PATH", path)
+    first.wait_for("completed")
+    assert "sent 0 runs" in first.submit()  # and cancels the two that are superfluous
+    check_each_ran_once(slurm, first, second)
