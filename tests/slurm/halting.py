@@ -15,6 +15,8 @@ from typing import Any
 from alphagrid.cli import app
 from alphagrid.jobs import delivery, duplicates, slurm, submission
 
+SECONDS_TO_APPEAR = 10.0
+"""Twice as long as the mounts are late."""
 OWNERS: dict[str, tuple[Any, str]] = {
     "read": (submission, "hand_over"),
     "written": (delivery.Delivery, "run"),
@@ -34,6 +36,7 @@ def main(point: str, folder: Path, arguments: list[str]) -> None:
         return go_on(*given, **named)
 
     setattr(owner, name, halt)
+    duplicates.SECONDS_TO_APPEAR = SECONDS_TO_APPEAR
     app(arguments)
 
 
