@@ -37,7 +37,7 @@ def main(point: str, folder: Path, arguments: list[str]) -> None:
         return go_on(*given, **named)
 
     setattr(owner, name, halt)
-    duplicates.SECONDS_TO_APPEAR = SECONDS_TO_APPEAR
+    slurm_duplicates.SECONDS_TO_APPEAR = SECONDS_TO_APPEAR
     app(arguments)
 
 
