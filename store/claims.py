@@ -10,7 +10,7 @@ The file says whose it is, and its owner touches it every `HEARTBEAT_SECONDS`. A
 (and process namespace) is known to live by its id and start time. For one of another machine the heartbeat
 decides: after `STALE_SECONDS` without one its claim is over. The clocks of the hosts may differ by a few
 minutes, and their caches may be a minute old. A process that was suspended for longer finds the newer
-attempt of the run, and stops (`journal.overtaken`).
+attempt of the run, and stops (`journal.is_superseded`).
 
 The heartbeat also decides on what cannot be read or is no claim (a folder, a pipe, a damaged file): it keeps
 a run from starting twice, and from starting at all for no longer than a silent host does.

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .files import is_late, read_object
+from .ingest_run import UNREADABLE, forget_run, ingest_run
 from .layout import ExperimentFiles, Root
 from .manifests import assign, problem_text, sync_submissions
-from .marks import news
-from .runs import UNREADABLE, forget_run, ingest_run
 from .scan import ExperimentScan, scan
+from .watermarks import news
 
 BATCH_ROWS = 20_000
 """A transaction is committed when it has written about so many rows."""

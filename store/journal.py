@@ -160,7 +160,7 @@ def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple
             continue
 
 
-def overtaken(run: RunFiles, attempt: int) -> bool:
+def is_superseded(run: RunFiles, attempt: int) -> bool:
     """Tell whether a newer attempt of the run has begun (one `stat`)."""
     return run.journal(attempt + 1).exists()
 

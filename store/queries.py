@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import numbers
 from .lazy import JsonObject
-from .rows import (
+from .rows import (  # fmt: skip
     AlphaRow,
     AttemptRow,
     Estimate,
@@ -28,7 +28,7 @@ from .rows import (
     RunRow,
     SenderRow,
     WindowRow,
-)  # fmt: skip
+)
 from .schema import ALPHA_PARTS, CATEGORIES, COSTS, REJECTING, REJECTING_INDEX
 
 __all__ = [

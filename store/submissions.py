@@ -16,15 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ..errors import SystemRefused, UserError
 from .claims import Owner
 from .files import is_late, read_file, write_atomically
-from .layout import (
-    CODE_HASH,
-    EXPERIMENT_NAME,
-    JOB_ID,
-    RUN_ID,
-    SUBMISSION,
-    SUBMISSION_ID,
-    ExperimentFiles,
-)
+from .layout import CODE_HASH, EXPERIMENT_NAME, JOB_ID, RUN_ID, SUBMISSION, SUBMISSION_ID, ExperimentFiles
 from .shapes import config_problem
 
 

@@ -15,7 +15,14 @@ from alphagrid.cli import app
 from alphagrid.jobs.failure_groups import causes
 from alphagrid.jobs.logs import tail
 from alphagrid.jobs.runs import attempts as attempts_module
-from alphagrid.jobs.runs.attempts import MAX_FRUITLESS, Attempt, failures, fruitless, latest, read
+from alphagrid.jobs.runs.attempts import (
+    MAX_WITHOUT_PROGRESS,
+    Attempt,
+    failures,
+    latest,
+    read,
+    without_progress,
+)
 from alphagrid.jobs.status import ExperimentStatus, RunStatus
 from alphagrid.jobs.status import status as look
 from alphagrid.store.journal import Journal
@@ -227,16 +234,16 @@ def test_a_crash_after_a_newer_attempt_had_begun_is_none_of_the_runs(tmp_path: P
     write_attempt(run, 2, 200, crash())
     found = read(run)
     assert [attempt.superseded for attempt in found] == [True, False]
-    lost = fruitless(found, "s1", preempts=True)
+    lost = without_progress(found, "s1", preempts=True)
     assert [attempt.number for attempt in lost] == [2]
-    assert len(lost) < MAX_FRUITLESS
+    assert len(lost) < MAX_WITHOUT_PROGRESS
 
 
 def test_crashes_one_after_the_other_count(tmp_path: Path) -> None:
     run = RunFiles(tmp_path / "00000000aa")
     write_attempt(run, 1, 100, crash())
     write_attempt(run, 2, 200, crash())
-    assert [attempt.number for attempt in fruitless(read(run), "s1", preempts=True)] == [1, 2]
+    assert [attempt.number for attempt in without_progress(read(run), "s1", preempts=True)] == [1, 2]
 
 
 def test_a_failure_written_after_a_newer_attempt_had_begun_does_not_count() -> None:
@@ -261,7 +268,7 @@ def test_an_attempt_that_stops_for_a_newer_one_says_so_without_a_record(
     (run,) = lab.files.runs()
     assert run.journal(1).stat().st_size == 0
     assert [attempt.superseded for attempt in read(run)] == [True, False]
-    lost = fruitless(read(run), "any", made_checkpoint=lambda attempt: False, preempts=True)
+    lost = without_progress(read(run), "any", made_checkpoint=lambda attempt: False, preempts=True)
     assert [attempt.number for attempt in lost] == [2]
 
 

@@ -15,8 +15,8 @@ from alphagrid.errors import UserError
 from alphagrid.trainer.alpha.guard import Precision
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
-from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.workloads import WORKLOADS
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
@@ -59,7 +59,7 @@ PEAKS = """
 import json, sys
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
-from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 
@@ -70,7 +70,7 @@ def peak():  # of this program alone: ru_maxrss is also that of the process that
 session = Session(TrainingConfig.model_validate(json.loads(sys.argv[1])), Clock())
 size = sum(p.nbytes for p in session.model.parameters())
 start = peak()
-rehearse(session)
+warm_up(session)
 warm_up = peak()
 take_step(session), take_step(session)
 print(json.dumps([(warm_up - start) / size, (peak() - start) / size]))
@@ -119,7 +119,7 @@ def verdict(config: dict[str, Any]) -> str | None:
     """Return what the guard says of a run."""
     session = Session(TrainingConfig.model_validate(config), Clock())
     try:
-        rehearse(session)
+        warm_up(session)
     except UserError as error:
         if "α* would be wrong" not in error.message:
             raise

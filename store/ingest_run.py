@@ -15,10 +15,10 @@ from typing import Any
 from .files import is_late
 from .layout import RunFiles
 from .manifests import problem_text
-from .marks import Mark, Replaced, read_marks, write_mark
 from .queries import metric_keys
 from .records import REPLACEABLE_EVENTS, Digest, Row, Summary
 from .schema import METRIC, TABLES
+from .watermarks import Mark, Replaced, read_marks, write_mark
 
 UNREADABLE = -1
 """The offset in `problem` of a journal or folder that cannot be opened."""
