@@ -363,7 +363,7 @@ def retry(
     failed: FailedOption = False,
     everything: AllOption = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")
+        bool, typer.Option("--fresh", help="Start from step 0, not from the last checkpoint.")
     ] = False,
     exclude_node: Annotated[
         list[str] | None,
@@ -397,7 +397,7 @@ def retry(
         allow_data_change=allow_data_change,
     )
     _say_submitted(submitted, under)
-    _say_how_to_begin_anew(submitted, selectors or [])
+    _say_how_to_start_over(submitted, selectors or [])
     if wait:
         _wait(under, experiment)
     if submitted.limit is not None:
@@ -610,7 +610,7 @@ def store_sync(root: RootOption = None) -> None:
 
 @store_app.command("rebuild")
 def store_rebuild(root: RootOption = None) -> None:
-    """Delete the index and read every journal anew."""
+    """Delete the index and read every journal again."""
     from .store.database import open_store
 
     with open_store(_root(root), discard_damaged=True) as store:
@@ -714,14 +714,14 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
         say(f"no longer in the spec, left alone: {names}")
 
 
-def _say_how_to_begin_anew(submitted: Submitted, selectors: list[str]) -> None:
+def _say_how_to_start_over(submitted: Submitted, selectors: list[str]) -> None:
     """Tell those who retry completed or diverged runs what would send them."""
     from .terminal import say
 
     ended = sum(len(submitted.kept.get(state, ())) for state in ("completed", "diverged"))
     if ended:
         again = " ".join(["alphagrid retry", submitted.experiment, *(selectors or ["completed"]), "--fresh"])
-        say(f"{_runs(ended)} came to the end; to begin anew: {again}")
+        say(f"{_runs(ended)} have ended; to start from step 0: {again}")
 
 
 def _prune(root: Root, experiment: str, yes: bool) -> list[str]:
