@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..store.queries import AlphaRow, Estimate
-from .batches import batch_of
+from .alpha_by_batch_size import batch_of
 from .configurations import Configuration
 from .data import RunData
-from .passes import passes_over, train_examples
+from .epochs import passes_over, train_examples
 from .statistics import Summary
 
 FEWEST = 2

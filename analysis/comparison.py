@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from .budget import Kind, Outcome
-from .clocks import Clock, normalised, normalised_if_known, without_data_wait
-from .configurations import Axis, Configuration, configurations, varying_axes
+from .clocks import Clock
+from .configurations import Axis, Configuration
 from .data import ExperimentData, RunData
-from .figures import duration
-from .published import Reference
-from .request import Budget, budgets
+from .durations import duration
+from .reference import Reference
+from .request import Budget
 from .statistics import Summary
-from .structure import step_budgets, without_evaluations_at_stop
 
 
 @dataclass(frozen=True)
@@ -179,66 +178,6 @@ class ReportData:
     def most_seeds(self) -> int:
         """The largest number of runs of one configuration."""
         return max((len(configuration.runs) for configuration in self.configurations), default=0)
-
-
-def compare(
-    data: ExperimentData,
-    seconds: Sequence[str] = (),
-    steps: Sequence[str] = (),
-    clock: Clock = "measured",
-    reference: Reference | None = None,
-) -> ReportData:
-    """Compare the runs of `data` within the budgets asked for (or the default ones), on one clock.
-
-    Beside a reference, evaluations at a run's stop are left out, and grids that stop after steps are
-    compared within half a schedule and the whole one, unless budgets are asked for.
-
-    Raises:
-        UserError: a budget means nothing here, or a clock was asked for that cannot be had.
-    """
-    asked = bool(seconds or steps)
-    if reference is not None:
-        data = without_evaluations_at_stop(data)
-        steps = steps if asked else step_budgets(data)
-    on, other = _on_clock(data, clock)
-    groups = tuple(configurations(on.runs))
-    comparisons = _comparisons(on, groups, seconds, steps, clock)
-    axes = tuple(varying_axes(on.runs))
-    report = ReportData(on, groups, axes, tuple(comparisons), clock, asked, reference)
-    if other is None:
-        return report
-    beside = tuple(configurations(other.runs))
-    opposite = _comparisons(other, beside, seconds, steps, report.other_clock)
-    both = tuple(_with(*pair) for pair in zip(comparisons, opposite, strict=True))
-    return replace(report, comparisons=both, beside=beside)
-
-
-def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:
-    """Return the runs on the clock asked for, and on the one to show beside it, if that can be had."""
-    if clock == "measured":
-        return data, normalised_if_known(data)
-    return (normalised(data) if clock == "normalised" else without_data_wait(data)), data
-
-
-def _comparisons(
-    data: ExperimentData,
-    groups: Sequence[Configuration],
-    seconds: Sequence[str],
-    steps: Sequence[str],
-    clock: Clock,
-) -> list[Comparison]:
-    return [
-        Comparison(budget, tuple(_entry(budget, group) for group in groups), clock)
-        for budget in budgets(data, seconds, steps)
-    ]
-
-
-def _with(comparison: Comparison, beside: Comparison) -> Comparison:
-    return replace(comparison, beside=beside) if comparison.kind == "seconds" else comparison
-
-
-def _entry(budget: Budget, group: Configuration) -> Entry:
-    return Entry(group, tuple(run.curve.outcome(budget.limit(run), budget.kind) for run in group.runs))
 
 
 def _share(run: RunData, outcome: Outcome) -> float | None:

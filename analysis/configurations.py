@@ -8,7 +8,7 @@ from typing import Any
 
 from ..printable import visible
 from .data import RunData
-from .methods import UNTOLD, canonical, method_names, told_apart, without
+from .methods import UNTOLD, acts, canonical, method_names, told_apart, without
 
 SEED = "seed"
 
@@ -50,9 +50,10 @@ class Configuration:
     runs: tuple[RunData, ...]
 
     @property
-    def keys(self) -> list[int]:
-        """The store keys of the runs."""
-        return [run.row.key for run in self.runs]
+    def is_scheduled(self) -> bool:
+        """Whether a schedule alone sets the learning rate."""
+        run = self.runs[0]
+        return run.schedule_steps is not None and not acts(run.row.config)
 
 
 def varying_axes(runs: Iterable[RunData]) -> list[Axis]:

@@ -14,10 +14,8 @@ from ..store.files import write_atomically
 from .budget import Outcome
 from .comparison import Comparison, ReportData
 from .data import RunData
-from .data_identity import data_warnings
-from .figures import Figure
-from .hardware import hardware_warnings
-from .provenance import journal_warnings, missing_warnings, synthetic_warnings
+from .plots.figure import Figure
+from .report_warnings import warnings
 from .sections import applying, budget
 from .tables import Cell, Table, as_csv, as_markdown
 
@@ -42,27 +40,6 @@ def report_tables(data: ReportData) -> list[Table]:
 def budget_tables(data: ReportData) -> list[Table]:
     """Return the tables that the report is about: one for each budget."""
     return budget.tables(data)
-
-
-def warnings(data: ReportData) -> list[str]:
-    """Return what makes the comparison less than fair, one sentence each."""
-    unnamed = sum(not run.row.named for run in data.experiment.runs)
-    stale = (
-        [f"{unnamed} of {len(data.experiment.runs)} runs are no longer named by the spec."] if unnamed else []
-    )
-    files = ", ".join(data.experiment.damaged)
-    damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
-    made_up = synthetic_warnings(data.experiment) + missing_warnings(data.experiment)
-    compared = _workload_warnings(data) + data_warnings(data.experiment) + hardware_warnings(data.experiment)
-    return made_up + damaged + compared + journal_warnings(data.experiment) + stale
-
-
-def _workload_warnings(data: ReportData) -> list[str]:
-    sections = [run.row.config.get("workload") or {} for run in data.experiment.runs]
-    names = sorted({str(section["name"]) for section in sections if "name" in section})
-    if len(names) < 2:
-        return []
-    return [f"Runs train {len(names)} workloads ({', '.join(names)}): their losses are not comparable."]
 
 
 def report_csv(data: ReportData) -> str:

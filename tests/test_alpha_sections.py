@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 from alphagrid.analysis.alphas import intervals, statistics, values
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.report import write_report
 from alphagrid.analysis.sections import alpha_diagnostics, alpha_noise, alpha_observations

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.batches import slope
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.alpha_by_batch_size import slope
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.sections import (
     baseline_differences,

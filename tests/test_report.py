@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import ExperimentData, load
-from alphagrid.analysis.report import (
-    report_csv,
-    report_json,
-    report_markdown,
-    report_tables,
-    warnings,
-    write_report,
-)
-from alphagrid.analysis.sections import best_and_worst, budget, search, time_to_result
+from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
+from alphagrid.analysis.report_warnings import warnings
+from alphagrid.analysis.sections import best_and_worst, budget, expected_best, time_to_result
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused, UserError
 from alphagrid.store import submissions
@@ -434,7 +428,7 @@ def test_what_searches_and_results_cost_is_told_on_both_clocks(root: Root) -> No
     baseline = Run("plain", 0.3, baseline="plain", schedule=SCHEDULE, slow=2.0, host="snail")
     write_runs(root, [*slow_grid(), *(replace(baseline, seed=seed) for seed in range(3))])
     data = compare(read(root), ["10"])
-    (costs,) = search.tables(data)
+    (costs,) = expected_best.tables(data)
     (ends,) = best_and_worst.tables(data)
     both = {"10 s, measured clock", "10 s, normalised clock"}
     assert {row[0] for row in costs.shown} == both == {row[0] for row in ends.shown}

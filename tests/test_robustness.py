@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.methods import method_names
-from alphagrid.analysis.report import report_tables, warnings
+from alphagrid.analysis.report import report_tables
+from alphagrid.analysis.report_warnings import warnings
 from alphagrid.analysis.sections import robustness
 from alphagrid.store.queries import EvaluationRow, RunRow
 

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
-from alphagrid.analysis.heatmap import draw_heatmap, heatmap_axes
-from alphagrid.analysis.lines import Line, styles
+from alphagrid.analysis.plots.configuration_curves import Line, styles
+from alphagrid.analysis.plots.heatmap import draw_heatmap, heatmap_axes
 from alphagrid.analysis.report import report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.sections import (
     alpha_observations,
     applying,
     attempts,
     correlations,
+    expected_best,
     learning_rates,
-    search,
     step_timings,
 )
 from alphagrid.analysis.sections.budget import figures
@@ -174,7 +175,7 @@ def test_json_says_null_for_what_it_cannot_say() -> None:
 
 def test_the_expected_best_of_k_stands_beside_the_baselines_with_what_it_costs() -> None:
     report = data(*grid(1, 3, loss=0.5), run("b", baseline="sgd", loss=0.4))
-    (table,) = search.tables(report)
+    (table,) = expected_best.tables(report)
     assert [row[1] for row in table.shown] == ["1 of 3", "2 of 3", "3 of 3", "sgd (baseline)"]
     losses = [cast(float, row[5]) for row in table.rows]
     assert losses == pytest.approx([0.51, (0.5 + 0.5 + 0.51) / 3, 0.5, 0.4])

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from ..comparison import ReportData
-from ..figures import Figure
+from ..plots.figure import Figure
 from ..tables import Table
 
 NAMES = (
@@ -23,7 +23,7 @@ NAMES = (
     "baseline_differences",
     "best_and_worst",
     "published",
-    "search",
+    "expected_best",
     "time_to_result",
     "robustness",
     "optimizers",

@@ -10,11 +10,11 @@ from ..alphas import after_vanishing_rates, by_window, values
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..facts import Fact, facts_table
-from ..figures import Figure
-from ..published import Key
-from ..spreads import estimator_names, observed, over_seeds, window_mean
+from ..observed_alphas import estimator_names, observed, over_seeds, window_mean
+from ..plots.figure import Figure
+from ..reference import Key
 from ..tables import Table
+from ..thesis.computed_values import Fact, facts_table
 
 TITLE = "How α* begins"
 SCALARS = {

@@ -12,13 +12,13 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..estimator_pairs import Decomposition, correlation, decompose
-from ..facts import Fact, facts_table
-from ..figures import Figure
-from ..published import Key
-from ..spreads import estimator_names, observed, over_seeds, spread
+from ..observed_alphas import estimator_names, observed, over_seeds, spread
+from ..plots.alpha_windows import draw_components
+from ..plots.figure import Figure
+from ..reference import Key
 from ..statistics import Correlation, mean
 from ..tables import Table
-from ..window_figures import draw_components
+from ..thesis.computed_values import Fact, facts_table
 
 TITLE = "Numerators and denominators of α*"
 PAIR_TITLE = "Two estimators at the same steps"

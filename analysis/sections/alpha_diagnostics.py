@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import Figure
+from ..plots.figure import Figure
 from ..statistics import Summary, median
 from ..tables import Cell, Table
 

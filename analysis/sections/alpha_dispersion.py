@@ -9,13 +9,13 @@ from ..alphas import FIELD, SCALES, Scale
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..dispersion import ratio
-from ..facts import Fact, facts_table, whole
-from ..figures import Figure
-from ..published import Key
-from ..spreads import Spread, estimator_names, highest_rate, observed, over_seeds, spread
+from ..observed_alphas import Spread, estimator_names, highest_rate, observed, over_seeds, spread
+from ..plots.alpha_windows import draw_relative_means, draw_windows
+from ..plots.figure import Figure
+from ..reference import Key
 from ..statistics import mean
 from ..tables import Table
-from ..window_figures import draw_relative_means, draw_windows
+from ..thesis.computed_values import Fact, facts_table, whole
 
 TITLE = "Size and spread of α*"
 QUANTITIES: Mapping[str, tuple[str, Callable[[Spread], float | None]]] = {

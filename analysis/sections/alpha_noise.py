@@ -11,7 +11,7 @@ from itertools import groupby
 from ..alphas import SCALES, Scale, estimators, values
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import Figure
+from ..plots.figure import Figure
 from ..statistics import components
 from ..tables import Cell, Table
 

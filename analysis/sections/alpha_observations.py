@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..alpha_panels import draw_panels
 from ..alphas import SCALES, Scale, after_vanishing_rates, estimators, recorded, statistics, values
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import Figure
+from ..plots.alpha_panels import draw_panels
+from ..plots.figure import Figure
 from ..tables import Cell, Table
 
 TITLE = "α* observations"

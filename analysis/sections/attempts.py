@@ -7,7 +7,7 @@ from collections import Counter
 from ...store.queries import EventRow
 from ..comparison import ReportData
 from ..data import RunData
-from ..figures import Figure
+from ..plots.figure import Figure
 from ..tables import Cell, Table
 
 TITLE = "Attempts and interruptions"

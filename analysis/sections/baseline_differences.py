@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..budget import Outcome
 from ..comparison import Comparison, Entry, ReportData
-from ..figures import COLOURS, QUIET, Figure, new_canvas
+from ..plots.canvas import COLOURS, QUIET, new_canvas
+from ..plots.figure import Figure
 from ..significance import LEVEL, Difference, holm
 from ..statistics import Summary
 from ..tables import Cell, Table

@@ -6,9 +6,10 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..batches import QUANTITIES, Quantity, Series, series
+from ..alpha_by_batch_size import QUANTITIES, Quantity, Series, series
 from ..comparison import ReportData
-from ..figures import COLOURS, Figure, new_canvas, plain_log
+from ..plots.canvas import COLOURS, new_canvas, plain_log
+from ..plots.figure import Figure
 from ..statistics import Summary
 from ..tables import Cell, Table
 

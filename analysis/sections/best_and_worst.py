@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import baseline_item, budget_item
 from ..dispersion import difference
-from ..facts import Fact, facts_table, whole
-from ..figures import Figure
-from ..published import Key
+from ..plots.figure import Figure
+from ..reference import Key
 from ..statistics import Summary
 from ..tables import Table
+from ..thesis.computed_values import Fact, facts_table, whole
+from ..thesis.matching import baseline_item, budget_item
 
 TITLE = "Best and worst of the grid"
 NOTE = (

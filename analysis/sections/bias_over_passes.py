@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..batch_bias import PARTS, Part, Span, spans
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import COLOURS, Figure, legend_beside, legend_label, new_canvas
+from ..plots.canvas import COLOURS, legend_beside, legend_label, new_canvas
+from ..plots.figure import Figure
 from ..statistics import Summary
 from ..tables import Cell, Table
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import FIGURES, budget_item, figure_note
-from ..dots import draw_dots
-from ..figures import Figure, duration
-from ..heatmap import draw_heatmap, heatmap_axes
+from ..durations import duration
+from ..plots.figure import Figure
+from ..plots.heatmap import draw_heatmap, heatmap_axes
+from ..plots.loss_ranking import draw_dots
 from ..statistics import Summary
 from ..tables import Cell, Table, decimals_to_differ, fixed, show
+from ..thesis.matching import FIGURES, budget_item, figure_note
 
 TITLE = "Best loss within a budget"
 ONE_SEED = "One seed each: the order is what these runs gave and claims no ranking."

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import budget_item
-from ..facts import Fact, beside
-from ..figures import Figure
-from ..published import Key
+from ..plots.figure import Figure
+from ..reference import Key
 from ..statistics import pearson
 from ..tables import Cell, Table, significant
+from ..thesis.computed_values import Fact, beside
+from ..thesis.matching import budget_item
 
 TITLE = "Correlations with the best loss"
 COLUMNS = ("budget", "with", "r", "p", "n")

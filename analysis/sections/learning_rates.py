@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..figures import Figure, new_canvas, plain_log, thousands
-from ..lines import Points, draw_lines, with_legend
+from ..plots.canvas import new_canvas, plain_log, thousands
+from ..plots.configuration_curves import Points, draw_lines, with_legend
+from ..plots.figure import Figure
 from ..statistics import Summary
 from ..tables import Cell, Table
 

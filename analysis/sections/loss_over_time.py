@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from ..comparison import ReportData
-from ..figures import Figure
-from ..loss_curves import draw_losses, has_losses
+from ..plots.figure import Figure
+from ..plots.loss_curves import draw_losses, has_losses
 from ..tables import Table
 
 TITLE = "Validation loss over time"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..figures import COLOURS, DASHES, Figure, legend_beside, legend_label, new_canvas, thousands
+from ..plots.canvas import COLOURS, DASHES, legend_beside, legend_label, new_canvas, thousands
+from ..plots.figure import Figure
 from ..tables import Cell, Table
 from ..targets import Target, first_within, target_of
 

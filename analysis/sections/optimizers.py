@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
-from ..crossings import Crossing, Field, fields, percent_text
-from ..figures import COLOURS, Figure, common_legend, legend_label, panels, plain_log
+from ..methods_by_optimizer import Crossing, Field, fields, percent_text
+from ..plots.canvas import COLOURS, common_legend, legend_label, panels, plain_log
+from ..plots.figure import Figure
 from ..tables import Cell, Table, decimals_to_differ
 from .budget import loss_text
 

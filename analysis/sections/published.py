@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..comparison import ReportData
-from ..counterparts import scheduled
 from ..data import RunData
-from ..facts import SCALE, Fact, as_printed
-from ..figures import Figure
-from ..published import SETTING, Key, Published
-from ..structure import has_grid, observes, stops_by_time
+from ..plots.figure import Figure
+from ..reference import SETTING, Key, Published
 from ..tables import Cell, Table
+from ..thesis.computed_values import SCALE, Fact, as_printed
+from ..thesis.experiment_kind import has_grid, observes, stops_by_time
+from ..thesis.matching import scheduled
 from . import (
     alpha_beginning,
     alpha_components,

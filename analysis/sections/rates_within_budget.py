@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import (
+from ..plots.figure import Figure
+from ..plots.heatmap import heatmap_axes
+from ..plots.rates_over_steps import draw_rates
+from ..rates import rate_statistics
+from ..reference import Key
+from ..statistics import mean
+from ..tables import Cell, Table
+from ..thesis.computed_values import SCALE, Fact, beside
+from ..thesis.matching import (
     FULL_STEPS,
     NADAMW,
     RATE_FIGURES,
@@ -17,14 +25,6 @@ from ..counterparts import (
     figure_note,
     place,
 )
-from ..facts import SCALE, Fact, beside
-from ..figures import Figure
-from ..heatmap import heatmap_axes
-from ..published import Key
-from ..rate_lines import draw_rates
-from ..rates import rate_statistics
-from ..statistics import mean
-from ..tables import Cell, Table
 from .best_and_worst import best_and_worst
 
 TITLE = "Learning rates within a budget"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..figures import Figure
+from ..plots.figure import Figure
 from ..tables import Cell, Table
 
 TITLE = "Rejected α*"

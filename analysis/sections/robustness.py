@@ -9,8 +9,8 @@ from functools import partial
 
 from ..comparison import Comparison, ReportData
 from ..data import RunData
-from ..figures import Figure
-from ..rate_curves import draw_rate_curves
+from ..plots.figure import Figure
+from ..plots.loss_by_rate import draw_rate_curves
 from ..regret import FEWEST_RATES, Best, Method, Regret, Task, Trial, percent, spread_over_rates, tasks
 from ..tables import Cell, Table, decimals_to_differ, significant
 from .budget import loss_text

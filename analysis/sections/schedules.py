@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..counterparts import scheduled
 from ..data import RunData
-from ..facts import Fact, facts_table
-from ..figures import COLOURS, Figure, new_canvas, thousands
-from ..published import Key, Reference
-from ..rate_lines import points
+from ..observed_alphas import highest_rate, over_seeds
+from ..plots.canvas import COLOURS, new_canvas, thousands
+from ..plots.figure import Figure
+from ..plots.rates_over_steps import points
 from ..rates import rate_statistics
-from ..spreads import highest_rate, over_seeds
+from ..reference import Key, Reference
 from ..tables import Table
+from ..thesis.computed_values import Fact, facts_table
+from ..thesis.matching import scheduled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

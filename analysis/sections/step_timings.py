@@ -10,10 +10,11 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..costs import PooledCosts, StepCost, expected_steps, slow_nodes_note
 from ..dispersion import ratio
-from ..facts import Fact, facts_table
-from ..figures import COLOURS, Figure, legend_beside, new_canvas
-from ..published import Key
+from ..plots.canvas import COLOURS, legend_beside, new_canvas
+from ..plots.figure import Figure
+from ..reference import Key
 from ..tables import Cell, Table
+from ..thesis.computed_values import Fact, facts_table
 from ..timings import CLOCK, OUTSIDE, AlphaStep, Timing, alpha_step, timing
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from ..clocks import waiting_share, worked
 from ..comparison import Comparison, Entry, ReportData
 from ..costs import implied_alpha_cost, slow_nodes_note, steps_with_alpha
-from ..counterparts import NADAMW, baseline_item, budget_item, place, scheduled
 from ..data import RunData
 from ..dispersion import ratio
-from ..facts import SCALE, Fact, beside, whole
-from ..figures import Figure
-from ..passes import passes
-from ..published import Key, Reference
-from ..spreads import over_seeds
+from ..epochs import passes
+from ..observed_alphas import over_seeds
+from ..plots.figure import Figure
+from ..reference import Key, Reference
 from ..statistics import mean
-from ..structure import observes, stops_by_time
 from ..tables import Cell, Table
+from ..thesis.computed_values import SCALE, Fact, beside, whole
+from ..thesis.experiment_kind import observes, stops_by_time
+from ..thesis.matching import NADAMW, baseline_item, budget_item, place, scheduled
 
 TITLE = "Steps within a budget of time"
 WAIT_TITLE = "Waiting for data, run by run"

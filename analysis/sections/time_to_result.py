@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from ...store.queries import EvaluationRow
 from ..comparison import ReportData
-from ..figures import COLOURS, DASHES, Figure, duration, legend_beside, new_canvas, plain_log, time_unit
-from ..searches import Contest, Search, contests
+from ..durations import duration, time_unit
+from ..plots.canvas import COLOURS, DASHES, legend_beside, new_canvas, plain_log
+from ..plots.figure import Figure
+from ..search_cost import Contest, Search, contests
 from ..statistics import Summary
 from ..tables import Cell, Table, decimals_to_differ, fixed
 from .budget import loss_text

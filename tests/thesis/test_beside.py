@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from alphagrid.analysis.comparison import ReportData
-from alphagrid.analysis.report import report_json, report_tables, warnings, write_report
+from alphagrid.analysis.report import report_json, report_tables, write_report
+from alphagrid.analysis.report_warnings import warnings
 from alphagrid.analysis.sections import (
     alpha_beginning,
     alpha_components,

@@ -21,8 +21,8 @@ from alphagrid.analysis.dispersion import (
     value_range,
 )
 from alphagrid.analysis.estimator_pairs import correlation, decompose
+from alphagrid.analysis.observed_alphas import spread
 from alphagrid.analysis.rates import first_median, rate_statistics, stretches
-from alphagrid.analysis.spreads import spread
 from alphagrid.analysis.statistics import p_of_r, pearson
 from alphagrid.analysis.targets import first_within
 from alphagrid.store.queries import AlphaRow, Estimate, EvaluationRow, EventRow, RunRow, WindowRow

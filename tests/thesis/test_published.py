@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from alphagrid.analysis.costs import implied_alpha_cost, steps_with_alpha
 from alphagrid.analysis.dispersion import coefficient_of_variation, range_relative_deviation
+from alphagrid.analysis.epochs import passes_over
 from alphagrid.analysis.estimator_pairs import Decomposition
-from alphagrid.analysis.passes import passes_over
-from alphagrid.analysis.published import HEDGES, THESIS, Key, Reference, read, reference_for
+from alphagrid.analysis.reference import HEDGES, THESIS, Key, Reference, read, reference_for
 from alphagrid.analysis.statistics import p_of_r
 from alphagrid.errors import UserError
 

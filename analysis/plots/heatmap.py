@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .comparison import Comparison, Entry, ReportData
-from .configurations import Axis
-from .figures import SCALE, duration, new_canvas
-from .statistics import median
-from .tables import decimals_to_differ, fixed
+from ..comparison import Comparison, Entry, ReportData
+from ..configurations import Axis
+from ..durations import duration
+from ..statistics import median
+from ..tables import decimals_to_differ, fixed
+from .canvas import SCALE, new_canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

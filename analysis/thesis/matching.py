@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from .comparison import Comparison, ReportData
-from .configurations import Configuration
-from .methods import acts
-from .published import Place
-from .request import UNTIL
-from .structure import has_grid, stops_by_time
+from ..comparison import Comparison, ReportData
+from ..configurations import Configuration
+from ..reference import Place
+from ..request import UNTIL
+from .experiment_kind import has_grid, stops_by_time
 
 CLOSE = 1e-3
 INTERVALS, COUNTS = (1000, 2000, 5000), (10, 25, 50)
@@ -58,18 +57,12 @@ def baseline_item(configuration: Configuration) -> str | None:
     config = configuration.runs[0].row.config
     if (config.get("optimizer") or {}).get("name") == "schedule_free_adamw":
         return SCHEDULE_FREE
-    return NADAMW if is_scheduled(configuration) else None
-
-
-def is_scheduled(configuration: Configuration) -> bool:
-    """Tell whether nothing but a schedule sets its learning rate."""
-    run = configuration.runs[0]
-    return run.schedule_steps is not None and not acts(run.row.config)
+    return NADAMW if configuration.is_scheduled else None
 
 
 def scheduled(data: ReportData) -> Configuration | None:
     """Return the first baseline (else the first configuration) that only follows a schedule."""
-    found = [configuration for configuration in data.configurations if is_scheduled(configuration)]
+    found = [configuration for configuration in data.configurations if configuration.is_scheduled]
     return next((one for one in found if one.baseline is not None), found[0] if found else None)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..comparison import Comparison, Entry, ReportData
-from ..figures import Figure, duration
+from ..durations import duration
+from ..plots.figure import Figure
 from ..statistics import expected_best
 from ..tables import Table, decimals_to_differ, fixed
 

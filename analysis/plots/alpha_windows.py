@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..alphas import Quantity, Value, after_vanishing_rates, by_window, values
+from ..configurations import Configuration
+from ..data import RunData
+from ..observed_alphas import estimator_names, window_deviation, window_mean, window_median, window_middle
+from ..statistics import median
 from .alpha_panels import COLOUR_OF, RATE
-from .alphas import Quantity, Value, after_vanishing_rates, by_window, values
-from .configurations import Configuration
-from .data import RunData
-from .figures import COLOURS, legend_beside, new_canvas, thousands
-from .spreads import estimator_names, window_deviation, window_mean, window_median, window_middle
-from .statistics import median
+from .canvas import COLOURS, legend_beside, new_canvas, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .comparison import Comparison, Entry, ReportData
-from .counterparts import is_scheduled
-from .data import RunData
-from .figures import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
-from .rates import Stretch, stretches
+from ..comparison import Comparison, Entry, ReportData
+from ..data import RunData
+from ..rates import Stretch, stretches
+from .canvas import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +24,7 @@ def draw_rates(
     canvas = new_canvas(9, 4.2)
     axes = canvas.subplots()
     for entry in comparison.baselines:
-        if is_scheduled(entry.configuration):
+        if entry.configuration.is_scheduled:
             _lines(axes, comparison, entry, [], BASELINE_COLOURS[0], 1.1)
     for place, entry in enumerate(entries):
         _lines(axes, comparison, entry, marks, COLOURS[place % len(COLOURS)], 1.7)

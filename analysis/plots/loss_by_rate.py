@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .figures import COLOURS, DASHES, common_legend, legend_label, panels, plain_log
-from .regret import Method, Task, Trial
+from ..regret import Method, Task, Trial
+from .canvas import COLOURS, DASHES, common_legend, legend_label, panels, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .comparison import Comparison, Entry
-from .figures import COLOURS, new_canvas
+from ..comparison import Comparison, Entry
+from .canvas import COLOURS, new_canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .comparison import ReportData
-from .configurations import Configuration
-from .data import RunData
-from .figures import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
-from .statistics import Summary
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..data import RunData
+from ..statistics import Summary
+from .canvas import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .published import Key, Published, Reference
-from .tables import Cell, Table
+from ..reference import Key, Published, Reference
+from ..tables import Cell, Table
 
 SCALE = (
     "Thesis: as printed, of its own full-size runs (one seed each); a run on other data or of another size "

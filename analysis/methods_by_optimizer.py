@@ -10,7 +10,7 @@ from typing import Any
 from .configurations import Configuration
 from .methods import acts, canonical, method_names, told_apart, without
 from .regret import REFERENCE, Regret, Trial
-from .searches import best_loss
+from .search_cost import best_loss
 
 Section = dict[str, Any]
 

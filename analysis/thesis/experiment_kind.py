@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .data import ExperimentData, RunData
+from ..data import ExperimentData, RunData
 
 
 def has_grid(data: ExperimentData) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .budget import Kind, position
-from .comparison import ReportData
-from .data import RunData
-from .figures import new_canvas, plain_log, thousands, time_unit
-from .lines import Points, draw_lines, final_losses, with_legend
-from .statistics import median
+from ..budget import Kind, position
+from ..comparison import ReportData
+from ..data import RunData
+from ..durations import time_unit
+from ..statistics import median
+from .canvas import new_canvas, plain_log, thousands
+from .configuration_curves import Points, draw_lines, final_losses, with_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .alphas import Scale, Value, estimators, intervals, recorded, values
-from .configurations import Configuration
-from .data import RunData
-from .figures import COLOURS, common_legend, panels, thousands
-from .statistics import median
+from ..alphas import Scale, Value, estimators, intervals, recorded, values
+from ..configurations import Configuration
+from ..data import RunData
+from ..statistics import median
+from .canvas import COLOURS, common_legend, panels, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
