@@ -7,48 +7,48 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .alphas import Statistics, estimators, statistics, values
+from .alphas import AlphaStatistics, estimators, summarise_values, values
 from .configurations import Configuration
 from .data import RunData
 from .methods import UNTOLD, canonical, told_apart, without
-from .statistics import Summary
+from .statistics import MeanAndSD
 
 FEWEST = 3
 """So many batch sizes at least make a series."""
 SIZE_KEYS = ("workload.batch_size", "workload.accumulate")
 
-Quantity = Literal["mean", "median"]
-QUANTITIES: tuple[Quantity, ...] = ("mean", "median")
+Average = Literal["mean", "median"]
+AVERAGES: tuple[Average, ...] = ("mean", "median")
 
 
 @dataclass(frozen=True)
-class Size:
+class BatchSizeStatistics:
     """One batch size: the statistics of α*_abs over the steps of each seed's run."""
 
     batch: int
-    of_seeds: tuple[Statistics, ...]
+    of_seeds: tuple[AlphaStatistics, ...]
 
-    def summary(self, quantity: Quantity) -> Summary:
+    def summary(self, quantity: Average) -> MeanAndSD:
         """Return mean and SD over seeds of their means, or of their medians."""
-        found = Summary.of(getattr(seed, quantity) for seed in self.of_seeds)
+        found = MeanAndSD.of(getattr(seed, quantity) for seed in self.of_seeds)
         assert found is not None
         return found
 
 
 @dataclass(frozen=True)
-class Series:
+class BatchSizeSeries:
     """One estimator over batch sizes, the smallest first; `name` tells series of one report apart."""
 
     name: str
     estimator: str
-    sizes: tuple[Size, ...]
+    sizes: tuple[BatchSizeStatistics, ...]
 
-    def growth(self, quantity: Quantity) -> list[float | None]:
+    def growth(self, quantity: Average) -> list[float | None]:
         """Return the values over that at the smallest size; None where that is not positive."""
         first = self.sizes[0].summary(quantity).mean
         return [size.summary(quantity).mean / first if first > 0 else None for size in self.sizes]
 
-    def exponent(self, quantity: Quantity) -> Summary | None:
+    def exponent(self, quantity: Average) -> MeanAndSD | None:
         """Fit value ∝ batch^exponent to each seed, and summarise over those whose values are positive.
 
         The linear rule has exponent 1, the square-root rule ½.
@@ -58,7 +58,7 @@ class Series:
             found = [getattr(one, quantity) for one in of_seed]
             if min(found) > 0:
                 fits.append(slope([math.log(s.batch) for s in self.sizes], [math.log(v) for v in found]))
-        return Summary.of(fits)
+        return MeanAndSD.of(fits)
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -74,7 +74,7 @@ def batch_of(config: Any) -> int:
     return int(workload.get("batch_size") or 0) * int(workload.get("accumulate") or 1)
 
 
-def series(configurations: Iterable[Configuration]) -> list[Series]:
+def series(configurations: Iterable[Configuration]) -> list[BatchSizeSeries]:
     """Return each estimator over batch sizes, where there are enough with an absolute α*."""
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
@@ -90,16 +90,16 @@ def series(configurations: Iterable[Configuration]) -> list[Series]:
     ]
 
 
-def _series(name: str, estimator: str, group: Sequence[Configuration]) -> list[Series]:
+def _series(name: str, estimator: str, group: Sequence[Configuration]) -> list[BatchSizeSeries]:
     sizes = [size for configuration in group for size in _size(configuration, estimator)]
     if len({size.batch for size in sizes}) < FEWEST:
         return []
-    return [Series(name, estimator, tuple(sorted(sizes, key=lambda size: size.batch)))]
+    return [BatchSizeSeries(name, estimator, tuple(sorted(sizes, key=lambda size: size.batch)))]
 
 
-def _size(configuration: Configuration, estimator: str) -> list[Size]:
+def _size(configuration: Configuration, estimator: str) -> list[BatchSizeStatistics]:
     finished = [run for run in configuration.runs if run.finished]  # others would be at another phase
     ordered: list[RunData] = sorted(finished, key=lambda run: str(run.row.config.get("seed")))
-    found = [statistics(values(run.alphas, estimator, "absolute")) for run in ordered]
+    found = [summarise_values(values(run.alphas, estimator, "absolute")) for run in ordered]
     known = tuple(one for one in found if one is not None)
-    return [Size(batch_of(configuration.runs[0].row.config), known)] if known else []
+    return [BatchSizeStatistics(batch_of(configuration.runs[0].row.config), known)] if known else []

@@ -23,7 +23,7 @@ VANISHING = 1e-6
 
 
 @dataclass(frozen=True)
-class Value:
+class AlphaValue:
     """α* at one step (n = 1), or what was recorded of the n values of a window of steps.
 
     `step` is the 0-based step, or the middle of the window's. `error` is the standard error that the
@@ -47,7 +47,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class AlphaStatistics:
     """Of all values together; `median` is exact only where `exact`, else that of the windows' medians.
 
     `error` is the mean standard error of the single values, `noise` the mean of its square over the
@@ -71,7 +71,7 @@ def estimators(alphas: Iterable[AlphaRow]) -> list[str]:
 
 
 def recorded(run: RunData) -> bool:
-    """Tell whether a run recorded any α*."""
+    """Return whether a run recorded any α*."""
     return any(row.estimates or row.summaries for row in run.alphas)
 
 
@@ -86,9 +86,9 @@ def after_vanishing_rates(run: RunData) -> list[AlphaRow]:
     return [row for row in run.alphas if row.learning_rate is None or row.learning_rate >= least]
 
 
-def values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> list[Value]:
+def values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> list[AlphaValue]:
     """Return what was recorded of one estimator; a value that is undefined has n = 0."""
-    found: list[Value] = []
+    found: list[AlphaValue] = []
     for row in alphas:
         if estimator in row.estimates:
             found += _single(row, row.estimates[estimator], quantity)
@@ -97,7 +97,7 @@ def values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> li
     return found
 
 
-def statistics(found: Sequence[Value]) -> Statistics | None:
+def summarise_values(found: Sequence[AlphaValue]) -> AlphaStatistics | None:
     """Sum up values; None where none is defined."""
     defined = [value for value in found if value.n]
     if not defined:
@@ -107,7 +107,7 @@ def statistics(found: Sequence[Value]) -> Statistics | None:
     deviation = _deviation(defined, n, mean)
     middle = weighted_median((value.median, value.n) for value in defined)
     errors = [value.error for value in defined if math.isfinite(value.error)]
-    return Statistics(
+    return AlphaStatistics(
         n=n,
         undefined=sum(value.undefined for value in found),
         mean=mean,
@@ -131,7 +131,7 @@ def window_of(run: RunData) -> int:
 
 
 @dataclass(frozen=True)
-class Interval:
+class WindowMedian:
     """The median of a window at its middle step, and how far one of its values lies off, for better or worse.
 
     That is the standard error of a single value (the median of them), else the SD of the window's values.
@@ -142,43 +142,43 @@ class Interval:
     spread: float
 
 
-def by_window(found: Iterable[Value], run: RunData) -> list[list[Value]]:
+def by_window(found: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
     """Return the defined values of each window in which any is, in the order of steps."""
     start, length = int((run.row.config.get("alpha") or {}).get("start_step") or 0), window_of(run)
-    windows: dict[int, list[Value]] = {}
+    windows: dict[int, list[AlphaValue]] = {}
     for value in found:
         if value.n:
             windows.setdefault(int(value.step - start) // length, []).append(value)
     return [window for _, window in sorted(windows.items())]
 
 
-def intervals(found: Sequence[Value], run: RunData) -> list[Interval]:
+def intervals(found: Sequence[AlphaValue], run: RunData) -> list[WindowMedian]:
     """Return the windows' medians, each with the spread of one value."""
     return [_interval(window) for window in by_window(found, run)]
 
 
-def _interval(window: Sequence[Value]) -> Interval:
+def _interval(window: Sequence[AlphaValue]) -> WindowMedian:
     middle = weighted_median((value.median, value.n) for value in window)
     errors = [value.error for value in window if math.isfinite(value.error)]
     spreads = errors or [value.deviation for value in window if math.isfinite(value.deviation)]
-    return Interval(
+    return WindowMedian(
         median([value.step for value in window]),
         math.nan if middle is None else middle,
         median(spreads) if spreads else math.nan,
     )
 
 
-def _single(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> list[Value]:
+def _single(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> list[AlphaValue]:
     """Return one step's value with its standard error."""
     value: float | None = getattr(estimate, FIELD[quantity])
     if value is None or (quantity == "absolute" and _has_no_absolute(estimate)):
         return []
     if not math.isfinite(value):
-        return [Value(row.step, 0, math.nan, math.nan, math.nan, math.nan, undefined=1)]
+        return [AlphaValue(row.step, 0, math.nan, math.nan, math.nan, math.nan, undefined=1)]
     value = -value if quantity == "numerator" else value
     error = _error(row, estimate, quantity)
     known = math.nan if error is None else error
-    return [Value(row.step, 1, value, value, math.nan, float(value < 0), error=known)]
+    return [AlphaValue(row.step, 1, value, value, math.nan, float(value < 0), error=known)]
 
 
 def _error(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> float | None:
@@ -194,12 +194,12 @@ def _error(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> float | Non
 
 
 def _has_no_absolute(estimate: Estimate) -> bool:
-    """Tell whether the optimizer knows no absolute α*, although the relative one is defined."""
+    """Return whether the optimizer knows no absolute α*, although the relative one is defined."""
     relative, absolute = estimate.alpha_rel, estimate.alpha_abs
     return absolute is not None and math.isnan(absolute) and relative is not None and math.isfinite(relative)
 
 
-def _summed(row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity) -> list[Value]:
+def _summed(row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity) -> list[AlphaValue]:
     """Return a window's values; those count as undefined that have a slope, but no α*."""
     if FIELD[quantity] not in of:
         return []
@@ -209,10 +209,10 @@ def _summed(row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity
     undefined = max(of["slope"].n - one.n, 0) if "slope" in of else 0
     deviation = 0.0 if one.sd is None else one.sd
     middle = (first + row.step) / 2
-    return [Value(middle, one.n, one.mean, one.median, deviation, one.negative, undefined)]
+    return [AlphaValue(middle, one.n, one.mean, one.median, deviation, one.negative, undefined)]
 
 
-def _deviation(defined: Sequence[Value], n: int, mean: float) -> float | None:
+def _deviation(defined: Sequence[AlphaValue], n: int, mean: float) -> float | None:
     """Return the SD of all values together, from those within and those between the windows."""
     if n < 2:
         return None

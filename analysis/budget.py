@@ -27,11 +27,11 @@ Kind = Literal["seconds", "steps"]
 KINDS: tuple[Kind, ...] = ("seconds", "steps")
 
 Row = TypeVar("Row", EvaluationRow, WindowRow)
-Value = TypeVar("Value")
+Folded = TypeVar("Folded")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BudgetResult:
     """What one run had reached within a budget; None where there is nothing to say."""
 
     best_validation_loss: float | None = None
@@ -74,12 +74,12 @@ class Curve:
         kept = tuple(row for row in evaluated if not (row.at_stop and row.step < last_step))
         return cls(kept, ended, last_step, last_seconds, finished)
 
-    def outcome(self, limit: float | None, kind: Kind) -> Outcome:
+    def outcome(self, limit: float | None, kind: Kind) -> BudgetResult:
         """Return what was reached within `limit` seconds or steps; no values for None, an unknown budget."""
         if limit is None:
-            return Outcome(complete=self.finished)
+            return BudgetResult(complete=self.finished)
         best = self._best[kind].within(limit)
-        return Outcome(
+        return BudgetResult(
             best_validation_loss=None if best is None else best.losses["validation"],
             test_loss_at_best=None if best is None else _finite(best.losses.get("test")),
             step_at_best=None if best is None else best.step,
@@ -122,11 +122,11 @@ class Curve:
         return sorted(known.items())
 
     @cached_property
-    def _best(self) -> dict[Kind, Running[EvaluationRow | None]]:
+    def _best(self) -> dict[Kind, RunningFold[EvaluationRow | None]]:
         return {kind: _running(self.evaluations, kind, _better, None) for kind in KINDS}
 
     @cached_property
-    def _reached(self) -> dict[Kind, tuple[Running[int], Running[int]]]:
+    def _reached(self) -> dict[Kind, tuple[RunningFold[int], RunningFold[int]]]:
         return {
             kind: (_running(self.windows, kind, _later, 0), _running(self.evaluations, kind, _later, 0))
             for kind in KINDS
@@ -134,28 +134,28 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Running(Generic[Value]):
+class RunningFold(Generic[Folded]):
     """What holds after each record along an axis: twenty budgets then cost twenty bisections."""
 
     positions: Sequence[float]
-    values: Sequence[Value]
+    values: Sequence[Folded]
 
-    def within(self, limit: float) -> Value | None:
+    def within(self, limit: float) -> Folded | None:
         """Return what holds after the records at positions ≤ `limit`; None before the first."""
         count = bisect_right(self.positions, limit)
         return self.values[count - 1] if count else None
 
 
 def _running(
-    rows: Iterable[Row], kind: Kind, fold: Callable[[Value, Row], Value], start: Value
-) -> Running[Value]:
+    rows: Iterable[Row], kind: Kind, fold: Callable[[Folded, Row], Folded], start: Folded
+) -> RunningFold[Folded]:
     """Fold the rows in the order of `kind`, the earlier step first on ties, and keep every stage."""
     ordered = sorted(rows, key=lambda row: (position(row, kind), row.step))
     stages, stage = [], start
     for row in ordered:
         stage = fold(stage, row)
         stages.append(stage)
-    return Running([position(row, kind) for row in ordered], stages)
+    return RunningFold([position(row, kind) for row in ordered], stages)
 
 
 def position(row: EvaluationRow | WindowRow | Curve, kind: Kind) -> float:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .budget import Kind, Outcome
+from .budget import BudgetResult, Kind
 from .clocks import Clock
 from .configurations import Axis, Configuration
 from .data import ExperimentData, RunData
 from .durations import duration
 from .reference import Reference
 from .request import Budget
-from .statistics import Summary
+from .statistics import MeanAndSD
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,32 @@ class Entry:
     """A configuration within a budget: one outcome for each of its runs, and their summaries."""
 
     configuration: Configuration
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[BudgetResult, ...]
 
     @cached_property
-    def best(self) -> Summary | None:
+    def best(self) -> MeanAndSD | None:
         """Over seeds, the best validation loss within the budget."""
-        return Summary.of(outcome.best_validation_loss for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.best_validation_loss for outcome in self.outcomes)
 
     @cached_property
-    def test(self) -> Summary | None:
+    def test(self) -> MeanAndSD | None:
         """Over seeds, the test loss at the evaluation that was best."""
-        return Summary.of(outcome.test_loss_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.test_loss_at_best for outcome in self.outcomes)
 
     @cached_property
-    def step_at_best(self) -> Summary | None:
+    def step_at_best(self) -> MeanAndSD | None:
         """Over seeds, the step of that evaluation."""
-        return Summary.of(outcome.step_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.step_at_best for outcome in self.outcomes)
 
     @cached_property
-    def seconds_at_best(self) -> Summary | None:
+    def seconds_at_best(self) -> MeanAndSD | None:
         """Over seeds, its train_seconds."""
-        return Summary.of(outcome.train_seconds_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.train_seconds_at_best for outcome in self.outcomes)
 
     @cached_property
-    def steps_reached(self) -> Summary | None:
+    def steps_reached(self) -> MeanAndSD | None:
         """Over seeds, the steps done within the budget."""
-        return Summary.of(outcome.steps_reached for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.steps_reached for outcome in self.outcomes)
 
     @property
     def complete(self) -> bool:
@@ -63,7 +63,7 @@ class Entry:
     def share_done(self) -> float | None:
         """Mean share of the schedule (else of `stop.steps`) that was done within the budget."""
         shares = [_share(run, out) for run, out in zip(self.configuration.runs, self.outcomes, strict=True)]
-        summary = Summary.of(shares)
+        summary = MeanAndSD.of(shares)
         return None if summary is None else summary.mean
 
     @property
@@ -180,7 +180,7 @@ class ReportData:
         return max((len(configuration.runs) for configuration in self.configurations), default=0)
 
 
-def _share(run: RunData, outcome: Outcome) -> float | None:
+def _share(run: RunData, outcome: BudgetResult) -> float | None:
     total = run.schedule_steps or run.stop.get("steps")
     return None if outcome.steps_reached is None or not total else outcome.steps_reached / total
 

@@ -22,7 +22,7 @@ SLOW = 1.1
 ALPHA_KEYS = ("policy", "estimator", "route", "curvature", "curvature_fraction", "chunks")
 """Keys of section `alpha` that change what one α* costs."""
 
-Weighted = Iterable[tuple[float, float]]
+WeightedCosts = Iterable[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def slow_nodes_note(runs: Iterable[RunData]) -> str | None:
 
 
 def _pooled(
-    runs: Iterable[RunData], key: Callable[[RunData], str], costs: Callable[[WindowRow], Weighted]
+    runs: Iterable[RunData], key: Callable[[RunData], str], costs: Callable[[WindowRow], WeightedCosts]
 ) -> dict[str, float]:
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
@@ -137,19 +137,19 @@ def _pooled(
     return {name: median for name, median in medians.items() if median is not None}
 
 
-def _plain(window: WindowRow) -> Weighted:
+def _plain(window: WindowRow) -> WeightedCosts:
     return _weighted(window, "plain", window.steps - window.alpha_steps)
 
 
-def _alpha(window: WindowRow) -> Weighted:
+def _alpha(window: WindowRow) -> WeightedCosts:
     return _weighted(window, "alpha", window.alpha_steps)
 
 
-def _data(window: WindowRow) -> Weighted:
+def _data(window: WindowRow) -> WeightedCosts:
     return _weighted(window, "data", window.steps)
 
 
-def _weighted(window: WindowRow, kind: str, steps: int) -> Weighted:
+def _weighted(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
     cost = window.costs.get(kind)
     return [] if cost is None else [(cost, steps)]
 

@@ -7,7 +7,7 @@ from typing import Any
 from .data import RunData
 
 
-def passes(run: RunData) -> float | None:
+def epochs(run: RunData) -> float | None:
     """Return steps · batch / training examples; None where the journal does not tell how many there are.
 
     The thesis prints "≈ 0.66" for experiment 1; 85,328 · 32,768 / 4,195,197,692 is 0.6665.
@@ -16,10 +16,10 @@ def passes(run: RunData) -> float | None:
     batch, examples = workload.get("batch_size"), train_examples(run)
     if batch is None or not examples:
         return None
-    return passes_over(run.row.step, batch * (workload.get("accumulate") or 1), examples)
+    return epochs_of_steps(run.row.step, batch * (workload.get("accumulate") or 1), examples)
 
 
-def passes_over(steps: int, batch: int, examples: int) -> float:
+def epochs_of_steps(steps: int, batch: int, examples: int) -> float:
     """Return how many times `examples` went by in so many steps."""
     return steps * batch / examples
 

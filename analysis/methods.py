@@ -82,7 +82,7 @@ def canonical(value: Any) -> str:
 
 
 def acts(config: Config) -> bool:
-    """Tell whether α* changes what is done, and is not merely observed."""
+    """Return whether α* changes what is done, and is not merely observed."""
     policy: str = (config.get("alpha") or {}).get("policy", "observe")
     return policy != "observe"
 

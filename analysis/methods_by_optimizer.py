@@ -12,14 +12,14 @@ from .methods import acts, canonical, method_names, told_apart, without
 from .regret import REFERENCE, Regret, Trial
 from .search_cost import best_loss
 
-Section = dict[str, Any]
+ConfigSection = dict[str, Any]
 
 FEWEST = 2
 """So many optimizers, and so many methods with each, make a crossing."""
 
 
 @dataclass(frozen=True)
-class Crossing:
+class OptimizerMethod:
     """One method with one optimizer on one workload: `k` configurations, and the trial of the best."""
 
     optimizer: str
@@ -33,11 +33,11 @@ class Crossing:
 
 
 @dataclass(frozen=True)
-class Field:
+class OptimizerComparison:
     """All crossings on one workload."""
 
     workload: str
-    crossings: tuple[Crossing, ...]
+    crossings: tuple[OptimizerMethod, ...]
 
     @property
     def optimizers(self) -> list[str]:
@@ -50,31 +50,34 @@ class Field:
         counts = [sum(one.optimizer == name for one in self.crossings) for name in self.optimizers]
         return sum(count >= FEWEST for count in counts) >= FEWEST
 
-    def reference(self, optimizer: str | None = None) -> Crossing | None:
+    def reference(self, optimizer: str | None = None) -> OptimizerMethod | None:
         """Return the best tuned schedule, of one optimizer or of all; None if none acted."""
         scheduled = [
             one for one in self.crossings if one.schedule is not None and optimizer in (None, one.optimizer)
         ]
         return min(scheduled, key=lambda one: (one.schedule != REFERENCE, one.best.loss), default=None)
 
-    def regret(self, crossing: Crossing, optimizer: str | None = None) -> Regret | None:
+    def regret(self, crossing: OptimizerMethod, optimizer: str | None = None) -> Regret | None:
         """Return how much higher a crossing's loss is than that of the reference."""
         reference = self.reference(optimizer)
         return None if reference is None else Regret.of(crossing.best, reference.best)
 
 
-def fields(configurations: Iterable[Configuration]) -> list[Field]:
+def optimizer_comparisons(configurations: Iterable[Configuration]) -> list[OptimizerComparison]:
     """Return the workloads on which several optimizers ran with several methods."""
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
         groups.setdefault(canonical(_config(configuration).get("workload")), []).append(configuration)
     sections = [_config(group[0]).get("workload") or {} for group in groups.values()]
     names = told_apart([str(section.get("name", "workload")) for section in sections], sections)
-    found = [Field(name, tuple(_crossings(of))) for name, of in zip(names, groups.values(), strict=True)]
-    return [field for field in found if field.compares]
+    found = [
+        OptimizerComparison(name, tuple(_crossings(of)))
+        for name, of in zip(names, groups.values(), strict=True)
+    ]
+    return [comparison for comparison in found if comparison.compares]
 
 
-def _crossings(configurations: Sequence[Configuration]) -> Iterator[Crossing]:
+def _crossings(configurations: Sequence[Configuration]) -> Iterator[OptimizerMethod]:
     groups: dict[tuple[str, str], list[Configuration]] = {}
     for configuration in configurations:
         keys = canonical(_optimizer(configuration)), canonical(_method(configuration))
@@ -87,10 +90,10 @@ def _crossings(configurations: Sequence[Configuration]) -> Iterator[Crossing]:
         if known:
             best, label = min(known, key=lambda pair: pair[0].loss)
             schedule = (_method(group[0]).get("schedule") or {}).get("name")
-            yield Crossing(optimizers[optimizer], methods[method], schedule, len(group), best, label)
+            yield OptimizerMethod(optimizers[optimizer], methods[method], schedule, len(group), best, label)
 
 
-def _names(sections: Iterable[Section], name: Callable[[Section], str]) -> dict[str, str]:
+def _names(sections: Iterable[ConfigSection], name: Callable[[ConfigSection], str]) -> dict[str, str]:
     """Return a name for each different section, by its canonical text."""
     different = {canonical(section): section for section in sections}
     names = told_apart([name(section) for section in different.values()], list(different.values()))
@@ -107,11 +110,11 @@ def _config(configuration: Configuration) -> Mapping[str, Any]:
     return configuration.runs[0].row.config
 
 
-def _optimizer(configuration: Configuration) -> Section:
+def _optimizer(configuration: Configuration) -> ConfigSection:
     return without(_config(configuration).get("optimizer") or {}, "lr")
 
 
-def _method(configuration: Configuration) -> Section:
+def _method(configuration: Configuration) -> ConfigSection:
     config = _config(configuration)
     if acts(config):
         return {"alpha": {"policy": config["alpha"]["policy"]}}

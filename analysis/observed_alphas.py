@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .alphas import Quantity, Value, after_vanishing_rates, by_window, estimators, statistics, values
+from .alphas import (
+    AlphaValue,
+    Quantity,
+    after_vanishing_rates,
+    by_window,
+    estimators,
+    summarise_values,
+    values,
+)
 from .comparison import ReportData
 from .configurations import Configuration
 from .data import RunData
@@ -16,7 +24,7 @@ from .statistics import mean, median, weighted_median
 
 
 @dataclass(frozen=True)
-class Spread:
+class AlphaDispersion:
     """Statistics of one estimator's values in one run; the first step of a warm-up from nothing is left out.
 
     `spread` is the range of the single values; None where only summaries of windows were recorded. A window's
@@ -57,15 +65,15 @@ def estimator_names(configuration: Configuration) -> list[str]:
     return list(dict.fromkeys([*asked, *found]))
 
 
-def spread(run: RunData, estimator: str, quantity: Quantity) -> Spread | None:
+def alpha_dispersion(run: RunData, estimator: str, quantity: Quantity) -> AlphaDispersion | None:
     """Return how an estimator's values spread in a run; None where none is defined."""
     found = values(after_vanishing_rates(run), estimator, quantity)
-    whole = statistics(found)
+    whole = summarise_values(found)
     if whole is None:
         return None
     windows, single = by_window(found, run), [value.mean for value in found if value.n]
     alone = all(value.single for value in found)
-    return Spread(
+    return AlphaDispersion(
         n=whole.n,
         mean=whole.mean,
         median=whole.median,
@@ -78,24 +86,24 @@ def spread(run: RunData, estimator: str, quantity: Quantity) -> Spread | None:
     )
 
 
-def window_mean(window: Sequence[Value]) -> float:
+def window_mean(window: Sequence[AlphaValue]) -> float:
     """Return the mean of the values of a window."""
     return math.fsum(value.mean * value.n for value in window) / sum(value.n for value in window)
 
 
-def window_median(window: Sequence[Value]) -> float:
+def window_median(window: Sequence[AlphaValue]) -> float:
     """Return the midpoint median of the values of a window (of summaries: the median of their medians)."""
     middle = weighted_median((value.median, value.n) for value in window)
     return math.nan if middle is None else middle
 
 
-def window_deviation(window: Sequence[Value]) -> float:
+def window_deviation(window: Sequence[AlphaValue]) -> float:
     """Return the SD of the values of a window; 0 for a single one."""
-    whole = statistics(window)
+    whole = summarise_values(window)
     return 0.0 if whole is None or whole.deviation is None else whole.deviation
 
 
-def window_middle(window: Sequence[Value]) -> float:
+def window_middle(window: Sequence[AlphaValue]) -> float:
     """Return the step in the middle of a window's values."""
     return median([value.step for value in window])
 

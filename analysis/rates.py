@@ -20,11 +20,11 @@ from .statistics import weighted_median
 FINENESS = 50
 """A stretch of changing rates is weighed as so many rates."""
 
-Weighted = tuple[float, float]
+WeightedRate = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RateStretch:
     """The rates of `steps` consecutive steps from the 0-based `start` on, from `low` to `high`."""
 
     start: int
@@ -44,7 +44,7 @@ class Stretch:
         return self.low == self.high
 
     @property
-    def weighted(self) -> list[Weighted]:
+    def weighted(self) -> list[WeightedRate]:
         """Rates with the steps they stand for: low + (high − low)·uᵖ, u from 0 to 1, of the same mean."""
         if not self.low < self.mean < self.high or self.steps < 2:
             return [(self.mean, self.steps)]
@@ -72,7 +72,7 @@ class RateStatistics:
     spread: float | None
 
 
-def stretches(run: RunData, until: float | None = None) -> list[Stretch]:
+def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
     """Return the rates of a run in the windows that end within `until` steps (None: all of them)."""
     limit = math.inf if until is None else until
     windows = sorted((row for row in run.windows if row.steps > 0), key=lambda row: row.step)
@@ -106,7 +106,7 @@ def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics 
     )
 
 
-def _from_first_median(run: RunData, found: Sequence[Stretch]) -> list[Stretch]:
+def _from_first_median(run: RunData, found: Sequence[RateStretch]) -> list[RateStretch]:
     """Return what the method set: everything where no median sets the rate, nothing before the first one."""
     if (run.row.config.get("alpha") or {}).get("policy") != "median":
         return list(found)
@@ -114,7 +114,7 @@ def _from_first_median(run: RunData, found: Sequence[Stretch]) -> list[Stretch]:
     return [] if first is None else [stretch for stretch in found if stretch.start >= first]
 
 
-def _deviation(found: Sequence[Stretch]) -> float | None:
+def _deviation(found: Sequence[RateStretch]) -> float | None:
     pairs = [pair for stretch in found for pair in stretch.weighted]
     total = math.fsum(weight for _, weight in pairs)
     if not total:
@@ -135,18 +135,18 @@ def _changes(run: RunData) -> list[tuple[int, float]]:
     return sorted(found)
 
 
-def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[Stretch]:
+def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
     """Cut a window at the medians that began to act in it; the mean tells what was before the first."""
     start, end = window.step - window.steps, window.step
     within = [(step, rate) for step, rate in changes if start < step < end]
     if window.lr_min == window.lr_max or not within:
-        yield Stretch(start, window.steps, window.lr_min, window.lr_mean, window.lr_max)
+        yield RateStretch(start, window.steps, window.lr_min, window.lr_mean, window.lr_max)
         return
     known = [
-        Stretch(step, later - step, rate, rate, rate)
+        RateStretch(step, later - step, rate, rate, rate)
         for (step, rate), (later, _) in pairwise([*within, (end, math.nan)])
     ]
     first = within[0][0] - start
     before = (window.lr_mean * window.steps - math.fsum(s.mean * s.steps for s in known)) / first
-    yield Stretch(start, first, before, before, before)
+    yield RateStretch(start, first, before, before, before)
     yield from known

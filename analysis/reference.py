@@ -60,7 +60,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedValue:
     """One value as printed, its unit (`1` for none), and where it stands."""
 
     key: Key
@@ -88,14 +88,14 @@ class Reference:
     """All published values of one source."""
 
     name: str
-    rows: tuple[Published, ...]
+    rows: tuple[PublishedValue, ...]
 
     def only(self, parts: Sequence[str]) -> Reference:
         """Return what belongs to some parts, and the setting."""
         wanted = (*parts, *SETTING)
         return Reference(self.name, tuple(row for row in self.rows if row.key.part in wanted))
 
-    def find(self, key: Key | None) -> Published | None:
+    def find(self, key: Key | None) -> PublishedValue | None:
         """Return what was printed under `key`, tables before text, which rounds; None where nothing was.
 
         A key without a place finds what is printed of some cell: the best one's loss, say.
@@ -109,11 +109,11 @@ class Reference:
         return None if found is None else found.value
 
     @cached_property
-    def _by_key(self) -> dict[Key, list[Published]]:
+    def _by_key(self) -> dict[Key, list[PublishedValue]]:
         return _grouped(self.rows, [row.key.plain for row in self.rows])
 
     @cached_property
-    def _anywhere(self) -> dict[Key, list[Published]]:
+    def _anywhere(self) -> dict[Key, list[PublishedValue]]:
         return _grouped(self.rows, [Key(row.key.item, row.key.plain.quantity) for row in self.rows])
 
 
@@ -146,19 +146,19 @@ def reference_for(experiment: str, asked: str | None = None) -> Reference | None
     return found if parts is None else found.only(parts)
 
 
-def _published(row: dict[str, str]) -> Published:
+def _published(row: dict[str, str]) -> PublishedValue:
     place = (int(row["interval"]), int(row["count"])) if row["interval"] else None
     key = Key(row["item"], row["quantity"], place)
-    return Published(key, float(row["value"]), row["value"], row["unit"], row["source"])
+    return PublishedValue(key, float(row["value"]), row["value"], row["unit"], row["source"])
 
 
-def _grouped(rows: Sequence[Published], keys: Sequence[Key]) -> dict[Key, list[Published]]:
-    found: dict[Key, list[Published]] = {}
+def _grouped(rows: Sequence[PublishedValue], keys: Sequence[Key]) -> dict[Key, list[PublishedValue]]:
+    found: dict[Key, list[PublishedValue]] = {}
     for row, key in zip(rows, keys, strict=True):
         found.setdefault(key, []).append(row)
     return found
 
 
-def _roughness(row: Published) -> tuple[bool, bool]:
+def _roughness(row: PublishedValue) -> tuple[bool, bool]:
     """Sort exact values before bounds, and tables before text."""
     return bool(row.bound), not row.source.startswith("table")

@@ -15,7 +15,7 @@ from typing import Any
 
 from .data import RunData
 from .methods import acts, canonical, method_names, told_apart, without
-from .statistics import Summary, median
+from .statistics import MeanAndSD, median
 
 REFERENCE = "warmup_cosine"
 """The schedule that others are held against, where it was run."""
@@ -37,9 +37,9 @@ class Trial:
     losses: tuple[float | None, ...]
 
     @cached_property
-    def summary(self) -> Summary | None:
+    def summary(self) -> MeanAndSD | None:
         """Over the seeds that have a loss."""
-        return Summary.of(self.losses)
+        return MeanAndSD.of(self.losses)
 
     @property
     def loss(self) -> float:
@@ -75,7 +75,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Task:
+class RateComparison:
     """All methods on one workload."""
 
     workload: str
@@ -110,10 +110,10 @@ class Regret:
         spreads = [spread for spread in (mine.deviation, best.deviation) if spread is not None]
         spread = max(spreads) if len(spreads) == 2 else 0.0
         deviations = (trial.loss - best.mean) / spread if spread > 0 else None
-        return cls(percent(trial.loss, best.mean), deviations)
+        return cls(percent_above(trial.loss, best.mean), deviations)
 
 
-def percent(loss: float, reference: float) -> float:
+def percent_above(loss: float, reference: float) -> float:
     """Return how much higher `loss` is, in per cent of the reference."""
     return 100 * (loss - reference) / abs(reference) if reference else math.nan
 
@@ -123,15 +123,18 @@ def spread_over_rates(method: Method) -> tuple[float, float] | None:
     return (median(method.losses), max(method.losses)) if len(method.trials) > 1 else None
 
 
-def tasks(runs: Iterable[RunData], best: Best) -> list[Task]:
+def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison]:
     """Return the workloads on which methods can be compared over starting rates."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         if "lr" in (run.row.config.get("optimizer") or {}):
             groups.setdefault(canonical(run.row.config.get("workload")), []).append(run)
     names = _workload_names([group[0] for group in groups.values()])
-    found = [Task(name, _methods(group, best)) for name, group in zip(names, groups.values(), strict=True)]
-    return [task for task in found if task.compares]
+    found = [
+        RateComparison(name, _methods(group, best))
+        for name, group in zip(names, groups.values(), strict=True)
+    ]
+    return [comparison for comparison in found if comparison.compares]
 
 
 def _rank(method: Method) -> int:

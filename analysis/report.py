@@ -11,12 +11,13 @@ from typing import Any
 from ..errors import SystemRefused
 from ..printable import file_name, markdown_prose
 from ..store.files import write_atomically
-from .budget import Outcome
+from .budget import BudgetResult
 from .comparison import Comparison, ReportData
 from .data import RunData
 from .plots.figure import Figure
 from .report_warnings import warnings
-from .sections import applying, budget
+from .sections import applying
+from .sections.budget import BudgetSection
 from .tables import Cell, Table, as_csv, as_markdown
 
 RUN_COLUMNS = ("budget", "kind", "clock", "value", "id", "name", "baseline", "seed")
@@ -39,12 +40,12 @@ def report_tables(data: ReportData) -> list[Table]:
 
 def budget_tables(data: ReportData) -> list[Table]:
     """Return the tables that the report is about: one for each budget."""
-    return budget.tables(data)
+    return BudgetSection().tables(data)
 
 
 def report_csv(data: ReportData) -> str:
     """Return the budget tables as one CSV: a row for each budget and configuration."""
-    first, *others = budget.tables(data)
+    first, *others = BudgetSection().tables(data)
     rows = first.rows + tuple(row for table in others for row in table.rows)
     return as_csv(Table("", "", first.columns, (), first.raw_columns, rows, first.right))
 
@@ -72,7 +73,7 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
 def runs_table(data: ReportData) -> Table:
     """Return every run within every budget, not summarised over seeds."""
     keys = list(dict.fromkeys(key for run in data.experiment.runs for key in run.row.params if key != "seed"))
-    columns = (*RUN_COLUMNS, *keys, *Outcome.__dataclass_fields__, "diverged")
+    columns = (*RUN_COLUMNS, *keys, *BudgetResult.__dataclass_fields__, "diverged")
     rows = [row for comparison in data.comparisons for row in _run_rows(comparison, keys)]
     return Table.of("runs", "Runs", columns, rows)
 
@@ -87,7 +88,7 @@ class _Part:
 
 
 def _parts(data: ReportData) -> list[_Part]:
-    return [_Part(section.TITLE, section.tables(data), section.figures(data)) for section in applying(data)]
+    return [_Part(section.title, section.tables(data), section.figures(data)) for section in applying(data)]
 
 
 def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
@@ -141,7 +142,7 @@ def _budget_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _run_json(comparison: Comparison, run: RunData, outcome: Outcome) -> dict[str, Any]:
+def _run_json(comparison: Comparison, run: RunData, outcome: BudgetResult) -> dict[str, Any]:
     return {
         "id": run.row.id,
         "name": run.row.name,
@@ -149,7 +150,7 @@ def _run_json(comparison: Comparison, run: RunData, outcome: Outcome) -> dict[st
         "params": _sayable(run.row.params),
         "seed": run.row.config.get("seed"),
         "budget": comparison.budget.limit(run),
-        **{name: _sayable(getattr(outcome, name)) for name in Outcome.__dataclass_fields__},
+        **{name: _sayable(getattr(outcome, name)) for name in BudgetResult.__dataclass_fields__},
         "diverged": run.diverged,
         "named": run.row.named,
     }
@@ -168,14 +169,14 @@ def _run_rows(comparison: Comparison, keys: Sequence[str]) -> list[tuple[Cell, .
             run.row.baseline,
             run.row.config.get("seed"),
             *(_plain(run.row.params.get(key)) for key in keys),
-            *(getattr(outcome, name) for name in Outcome.__dataclass_fields__),
+            *(getattr(outcome, name) for name in BudgetResult.__dataclass_fields__),
             run.diverged,
         )
         for run, outcome in _outcomes(comparison)
     ]
 
 
-def _outcomes(comparison: Comparison) -> list[tuple[RunData, Outcome]]:
+def _outcomes(comparison: Comparison) -> list[tuple[RunData, BudgetResult]]:
     """Return every run with its outcome, in the order of the spec."""
     return [
         (run, outcome)

@@ -65,7 +65,7 @@ def default_labels(data: ExperimentData) -> list[str]:
 
 
 def _may_reach_its_end(run: RunData) -> bool:
-    """Tell whether a run has a schedule with an end, and has reached it or is still on its way."""
+    """Return whether a run has a schedule with an end, and has reached it or is still on its way."""
     if run.schedule_steps is None:
         return False
     return not run.curve.finished or run.curve.seconds_at(run.schedule_steps) is not None

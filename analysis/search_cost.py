@@ -19,7 +19,7 @@ from .configurations import Configuration
 from .data import RunData
 from .methods import acts, canonical, method_names, told_apart
 from .regret import REFERENCE
-from .statistics import Summary, expected_best
+from .statistics import MeanAndSD, expected_best
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ class Search:
     seeds: tuple[SeedSearch, ...]
 
     @property
-    def result(self) -> Summary | None:
+    def result(self) -> MeanAndSD | None:
         """Mean and SD over seeds of what the search finds."""
-        return Summary.of(seed.result for seed in self.seeds)
+        return MeanAndSD.of(seed.result for seed in self.seeds)
 
     @property
-    def seconds(self) -> Summary | None:
+    def seconds(self) -> MeanAndSD | None:
         """Mean and SD over seeds of the time of all its runs."""
-        return Summary.of(seed.seconds for seed in self.seeds)
+        return MeanAndSD.of(seed.seconds for seed in self.seeds)
 
-    def seconds_to(self, target: float) -> Summary | None:
+    def seconds_to(self, target: float) -> MeanAndSD | None:
         """Summarise the time to the target over the seeds that reach it; None if none does."""
-        return Summary.of(seed.seconds_to(target) for seed in self.seeds)
+        return MeanAndSD.of(seed.seconds_to(target) for seed in self.seeds)
 
     def expected(self, k: int) -> tuple[float, float]:
         """Return what a search over `k` configurations costs and finds: means over choices and seeds."""
@@ -84,7 +84,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Contest:
+class SearchComparison:
     """All methods on one workload, and the reference among them."""
 
     workload: str
@@ -97,7 +97,7 @@ class Contest:
         return max(seed.result for seed in self.reference.seeds)
 
 
-def contests(configurations: Iterable[Configuration]) -> list[Contest]:
+def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchComparison]:
     """Return the workloads on which a schedule and another method ran, one with settings to choose."""
     workloads: dict[str, list[Configuration]] = {}
     for configuration in configurations:
@@ -106,7 +106,7 @@ def contests(configurations: Iterable[Configuration]) -> list[Contest]:
     sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
     names = told_apart([str(section.get("name", "workload")) for section in sections], sections)
     found = [_contest(name, group) for name, group in zip(names, workloads.values(), strict=True)]
-    return [contest for contest in found if contest is not None]
+    return [comparison for comparison in found if comparison is not None]
 
 
 def best_loss(run: RunData) -> float | None:
@@ -114,7 +114,7 @@ def best_loss(run: RunData) -> float | None:
     return run.curve.outcome(math.inf, "steps").best_validation_loss
 
 
-def _contest(workload: str, configurations: Sequence[Configuration]) -> Contest | None:
+def _contest(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
         groups.setdefault(canonical(_method(configuration)), []).append(configuration)
@@ -125,7 +125,7 @@ def _contest(workload: str, configurations: Sequence[Configuration]) -> Contest 
     if len(searches) < 2 or not scheduled or max(search.k for search in searches) < 2:
         return None
     reference = max(scheduled, key=lambda search: (search.schedule == REFERENCE, search.k))
-    return Contest(workload, searches, reference)
+    return SearchComparison(workload, searches, reference)
 
 
 def _method(configuration: Configuration) -> dict[str, Any]:

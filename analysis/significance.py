@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .statistics import Summary
+from .statistics import MeanAndSD
 
 LEVEL = 0.05
 """A corrected p below this counts as a difference."""
@@ -28,7 +28,7 @@ class Difference:
     @classmethod
     def of(cls, differences: Sequence[float]) -> Difference | None:
         """Summarise the differences that are finite; None if there is none."""
-        found = Summary.of(differences)
+        found = MeanAndSD.of(differences)
         if found is None:
             return None
         if found.deviation is None:

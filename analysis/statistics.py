@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanAndSD:
     """Mean and standard deviation (n − 1 in the denominator; None for n = 1) of `n` values."""
 
     mean: float
@@ -16,7 +16,7 @@ class Summary:
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Summary | None:
+    def of(cls, values: Iterable[float | None]) -> MeanAndSD | None:
         """Summarise the finite values; None if there is none."""
         finite = [value for value in values if value is not None and math.isfinite(value)]
         if not finite:
@@ -33,7 +33,7 @@ def _deviation(values: Sequence[float], mean: float) -> float | None:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the finite values; None if there is none."""
-    summary = Summary.of(values)
+    summary = MeanAndSD.of(values)
     return None if summary is None else summary.mean
 
 

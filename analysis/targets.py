@@ -23,7 +23,7 @@ TARGETS = {"criteo1tb": Target(validation=0.123735, test=0.126041)}
 
 
 @dataclass(frozen=True)
-class Reached:
+class TargetReached:
     """How many seeds reached a target, and the median step and train_seconds at which they did."""
 
     seeds: int
@@ -37,7 +37,7 @@ def target_of(data: ReportData) -> Target | None:
     return TARGETS.get(names.pop()) if len(names) == 1 else None
 
 
-def first_within(runs: Sequence[RunData], split: str, aim: float) -> Reached:
+def first_within(runs: Sequence[RunData], split: str, aim: float) -> TargetReached:
     """Return when runs first had a loss on `split` of at most `aim`."""
     found = []
     for run in runs:
@@ -46,5 +46,5 @@ def first_within(runs: Sequence[RunData], split: str, aim: float) -> Reached:
             first = min(rows, key=lambda row: row.step)
             found.append((first.step, first.train_seconds))
     if not found:
-        return Reached(0, None, None)
-    return Reached(len(found), median([step for step, _ in found]), median([s for _, s in found]))
+        return TargetReached(0, None, None)
+    return TargetReached(len(found), median([step for step, _ in found]), median([s for _, s in found]))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..alphas import Scale, Value, estimators, intervals, recorded, values
+from ..alphas import AlphaValue, Scale, estimators, intervals, recorded, values
 from ..configurations import Configuration
 from ..data import RunData
 from ..statistics import median
@@ -64,7 +64,7 @@ def _scale_of(run: RunData) -> Scale:
     return "absolute" if all(found) else "relative"
 
 
-def _estimator(axes: Axes, name: str, found: Sequence[Value], run: RunData) -> None:
+def _estimator(axes: Axes, name: str, found: Sequence[AlphaValue], run: RunData) -> None:
     """Draw dots for the single values, and the windows' medians in their band."""
     colour = COLOUR_OF.get(name, COLOURS[4])
     single = [value for value in found if value.n and value.single]
@@ -106,7 +106,7 @@ def _thin_out_ticks(axes: Axes) -> None:
         axes.set_yticks([t for t in axes.get_yticks() if low <= t <= high and not 0 < abs(t) <= near])
 
 
-def _limits(found: Sequence[Value], rates: Sequence[float]) -> tuple[float, float]:
+def _limits(found: Sequence[AlphaValue], rates: Sequence[float]) -> tuple[float, float]:
     """Return limits without the outermost values on each side, but with the usual band of a summary."""
     ordered = sorted(value.median for value in found) or [0.0, 1.0]
     cut = len(ordered) // HIDDEN

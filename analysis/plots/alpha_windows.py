@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..alphas import Quantity, Value, after_vanishing_rates, by_window, values
+from ..alphas import AlphaValue, Quantity, after_vanishing_rates, by_window, values
 from ..configurations import Configuration
 from ..data import RunData
 from ..observed_alphas import estimator_names, window_deviation, window_mean, window_median, window_middle
@@ -106,15 +106,17 @@ def _components(axes: Axes, run: RunData, name: str) -> list[float]:
     return drawn
 
 
-def _windows(run: RunData, name: str, quantity: Quantity) -> list[list[Value]]:
+def _windows(run: RunData, name: str, quantity: Quantity) -> list[list[AlphaValue]]:
     return by_window(values(after_vanishing_rates(run), name, quantity), run)
 
 
-def _steps(windows: Sequence[Sequence[Value]]) -> list[float]:
+def _steps(windows: Sequence[Sequence[AlphaValue]]) -> list[float]:
     return [window_middle(window) for window in windows]
 
 
-def _each(windows: Sequence[Sequence[Value]], of: Callable[[Sequence[Value]], float]) -> list[float]:
+def _each(
+    windows: Sequence[Sequence[AlphaValue]], of: Callable[[Sequence[AlphaValue]], float]
+) -> list[float]:
     return [of(window) for window in windows]
 
 

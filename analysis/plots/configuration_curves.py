@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from .canvas import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST = 12
 
 
 @dataclass(frozen=True)
-class Line:
+class MeanCurve:
     """The mean over seeds at the k-th record of each, and the span of the seeds around it."""
 
     xs: list[float]
@@ -31,7 +31,7 @@ class Line:
     highs: list[float]
 
     @classmethod
-    def of(cls, seeds: Sequence[Points]) -> Line:
+    def of(cls, seeds: Sequence[Points]) -> MeanCurve:
         """Join the k-th points of all seeds, as long as all have one; non-finite values break the line."""
         line = cls([], [], [], [])
         for present in zip(*seeds, strict=False):
@@ -62,7 +62,7 @@ def draw_lines(
     for configuration, style in styles(data):
         seeds = [found for run in configuration.runs if (found := points(run))]
         if seeds:
-            _draw(axes, Line.of(seeds), configuration, style, "steps-pre" if steps else "default")
+            _draw(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
 
 
 def with_legend(axes: Axes) -> None:
@@ -80,7 +80,7 @@ def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
     return styled + [(baseline, _baseline_style(index)) for index, baseline in enumerate(baselines)]
 
 
-def _draw(axes: Axes, line: Line, configuration: Configuration, style: Style, drawstyle: Any) -> None:
+def _draw(axes: Axes, line: MeanCurve, configuration: Configuration, style: Style, drawstyle: Any) -> None:
     look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
     label = legend_label(configuration.label) if style.named else None
     axes.plot(
@@ -113,7 +113,7 @@ def _cell_style(data: ReportData, cell: Configuration, index: int, named: set[in
 
 
 def _fits(data: ReportData) -> bool:
-    """Tell whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
+    """Return whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
     sizes = [len(axis.values) for axis in data.axes]
     cells = [configuration for configuration in data.configurations if configuration.baseline is None]
     on_both = all(axis.key in cell.params for axis in data.axes for cell in cells)
@@ -135,8 +135,8 @@ def _baseline_style(index: int) -> Style:
 
 def final_losses(data: ReportData) -> list[float]:
     """Return the last finite mean of every configuration's runs: what the end of a figure must show."""
-    found: Iterable[Summary | None] = (
-        Summary.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
+    found: Iterable[MeanAndSD | None] = (
+        MeanAndSD.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
     )
     return [summary.mean for summary in found if summary is not None]
 

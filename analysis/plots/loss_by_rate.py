@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..regret import Method, Task, Trial
+from ..regret import Method, RateComparison, Trial
 from .canvas import COLOURS, DASHES, common_legend, legend_label, panels, plain_log
 
 if TYPE_CHECKING:
@@ -22,28 +22,28 @@ APART = 1.03
 """Factor on the rates from one method to the next, so that equal losses do not hide one another."""
 
 
-def draw_rate_curves(tasks: Sequence[Task]) -> Canvas:
+def draw_rate_curves(comparisons: Sequence[RateComparison]) -> Canvas:
     """Draw one panel for each workload; a method has the same colour and mark in all of them."""
-    canvas, found = panels(len(tasks), 2, (4.6, 3.5), (2.2, 0.3))
-    names = list(dict.fromkeys(method.name for task in tasks for method in task.methods))
-    for axes, task in zip(found, tasks, strict=True):
-        _panel(axes, task, names)
+    canvas, found = panels(len(comparisons), 2, (4.6, 3.5), (2.2, 0.3))
+    names = list(dict.fromkeys(method.name for comparison in comparisons for method in comparison.methods))
+    for axes, comparison in zip(found, comparisons, strict=True):
+        _panel(axes, comparison, names)
     common_legend(canvas, found, "outside right upper")
     return canvas
 
 
-def _panel(axes: Axes, task: Task, names: Sequence[str]) -> None:
+def _panel(axes: Axes, comparison: RateComparison, names: Sequence[str]) -> None:
     axes.set_xscale("log")
-    for method in task.methods:
+    for method in comparison.methods:
         place = names.index(method.name)
         if method.trials:
             _line(axes, method, place, len(names))
         if method.free is not None:
             _level(axes, method, method.free, place)
-    if task.reference is not None and task.reference.best is not None:
-        _best(axes, task.reference.best, names.index(task.reference.name), len(names))
-    _scale(axes, list(_levels(task)))
-    axes.set_title(task.workload)
+    if comparison.reference is not None and comparison.reference.best is not None:
+        _best(axes, comparison.reference.best, names.index(comparison.reference.name), len(names))
+    _scale(axes, list(_levels(comparison)))
+    axes.set_title(comparison.workload)
     axes.set_xlabel("starting learning rate (logarithmic)")
     axes.set_ylabel("best validation loss")
 
@@ -98,8 +98,8 @@ def _deviation(trial: Trial) -> float:
     return 0.0 if deviation is None else deviation
 
 
-def _levels(task: Task) -> Iterator[float]:
-    for method in task.methods:
+def _levels(comparison: RateComparison) -> Iterator[float]:
+    for method in comparison.methods:
         yield from (trial.loss for trial in (*method.trials, method.free) if trial is not None)
 
 

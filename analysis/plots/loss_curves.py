@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def has_losses(data: ReportData) -> bool:
-    """Tell whether any run has a finite validation loss."""
+    """Return whether any run has a finite validation loss."""
     return bool(_lowest(data))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison import Comparison, Entry, ReportData
 from ..data import RunData
-from ..rates import Stretch, stretches
+from ..rates import RateStretch, stretches
 from .canvas import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def points(run: RunData, until: float) -> list[tuple[float, float]]:
     return _beginning(found) + [point for stretch in found for point in _ends(stretch)]
 
 
-def _beginning(found: Sequence[Stretch]) -> list[tuple[float, float]]:
+def _beginning(found: Sequence[RateStretch]) -> list[tuple[float, float]]:
     """Return where the line begins if its first stretch changes: low if it then rises, else high."""
     if len(found) < 2 or found[0].constant:
         return []
@@ -52,7 +52,7 @@ def _beginning(found: Sequence[Stretch]) -> list[tuple[float, float]]:
     return [(found[0].start, found[0].low if rises else found[0].high)]
 
 
-def _ends(stretch: Stretch) -> list[tuple[float, float]]:
+def _ends(stretch: RateStretch) -> list[tuple[float, float]]:
     if stretch.constant:
         return [(stretch.start, stretch.mean), (stretch.end, stretch.mean)]
     return [((stretch.start + stretch.end) / 2, stretch.mean)]

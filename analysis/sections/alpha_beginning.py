@@ -11,10 +11,10 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..observed_alphas import estimator_names, observed, over_seeds, window_mean
-from ..plots.figure import Figure
 from ..reference import Key
 from ..tables import Table
-from ..thesis.computed_values import Fact, facts_table
+from ..thesis.compared_statistics import Statistic, statistics_table
+from .base import ReportSection
 
 TITLE = "How α* begins"
 SCALARS = {
@@ -35,43 +35,43 @@ FIRST_WINDOW = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether α* was observed from the first step on, or ought to be beside a reference."""
-    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+class AlphaBeginningSection(ReportSection):
+    """How observed α* begins: its very first step, and the means of its first two windows."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether α* was observed from the first step on, or ought to be beside a reference."""
+        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
+            data.reference and observed(data)
+        )
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the first step and the first windows."""
+        notes = [NOTE, *([FIRST_WINDOW] if data.reference is not None else [])]
+        return [statistics_table("alpha-beginning", TITLE, self.statistics(data), data.reference, notes)]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return the statistics of the configurations that measure their first step."""
+        return [
+            statistic
+            for one in observed(data)
+            if not (one.runs[0].row.config.get("alpha") or {}).get("start_step")
+            for statistic in (*_first_step(one), *_first_windows(one))
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the first step and the first windows."""
-    notes = [NOTE, *([FIRST_WINDOW] if data.reference is not None else [])]
-    return [facts_table("alpha-beginning", TITLE, facts(data), data.reference, notes)]
-
-
-def facts(data: ReportData) -> list[Fact]:
-    """Return every number of the section; none of a configuration that does not measure its first step."""
-    return [
-        fact
-        for one in observed(data)
-        if not (one.runs[0].row.config.get("alpha") or {}).get("start_step")
-        for fact in (*_first_step(one), *_first_windows(one))
-    ]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def _first_step(configuration: Configuration) -> Iterator[Fact]:
-    def fact(of: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str) -> Fact:
+def _first_step(configuration: Configuration) -> Iterator[Statistic]:
+    def statistic(of: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str) -> Statistic:
         value = over_seeds(configuration, partial(_at_first_step, read))
-        return Fact(of, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
+        return Statistic(of, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
 
     for name in estimator_names(configuration):
         of = f"{configuration.label}, {name}"
-        yield fact(of, "relative α*", partial(_estimate, name, "alpha_rel"), "alpha_rel")
-        yield fact(of, "denominator", partial(_estimate, name, "curvature"), "denominator")
+        yield statistic(of, "relative α*", partial(_estimate, name, "alpha_rel"), "alpha_rel")
+        yield statistic(of, "denominator", partial(_estimate, name, "curvature"), "denominator")
     for scalar, (words, quantity) in SCALARS.items():
-        yield fact(configuration.label, words, partial(_scalar, scalar), quantity)
+        yield statistic(configuration.label, words, partial(_scalar, scalar), quantity)
 
 
 def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
@@ -88,13 +88,13 @@ def _scalar(name: str, row: AlphaRow) -> float | None:
     return value
 
 
-def _first_windows(configuration: Configuration) -> Iterator[Fact]:
+def _first_windows(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for place, quantity in enumerate(WINDOWS):
             value = over_seeds(configuration, partial(_mean_of_window, name, place))
             of = f"{configuration.label}, {name}"
             words = f"{'first' if place == 0 else 'second'} window, mean absolute α*"
-            yield Fact(of, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
+            yield Statistic(of, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
 
 
 def _mean_of_window(name: str, place: int, run: RunData) -> float | None:

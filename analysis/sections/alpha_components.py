@@ -12,13 +12,14 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..estimator_pairs import Decomposition, correlation, decompose
-from ..observed_alphas import estimator_names, observed, over_seeds, spread
+from ..observed_alphas import alpha_dispersion, estimator_names, observed, over_seeds
 from ..plots.alpha_windows import draw_components
 from ..plots.figure import Figure
 from ..reference import Key
 from ..statistics import Correlation, mean
 from ..tables import Table
-from ..thesis.computed_values import Fact, facts_table
+from ..thesis.compared_statistics import Statistic, statistics_table
+from .base import ReportSection
 
 TITLE = "Numerators and denominators of α*"
 PAIR_TITLE = "Two estimators at the same steps"
@@ -43,57 +44,61 @@ PAIRS = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether α* was observed, or ought to be beside a reference."""
-    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+class AlphaComponentsSection(ReportSection):
+    """Numerators and denominators of observed α*, how two estimators go together, and what parts them."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether α* was observed, or ought to be beside a reference."""
+        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
+            data.reference and observed(data)
+        )
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the components, and what ties and parts the estimators."""
+        found = observed(data)
+        parts = [statistic for one in found for statistic in _components(one)]
+        pairs = [statistic for one in found for statistic in _pairs(one)]
+        reference = data.reference
+        return [
+            statistics_table("alpha-components", TITLE, parts, reference, [NOTE]),
+            *([statistics_table("alpha-pairs", PAIR_TITLE, pairs, reference, [PAIRS])] if pairs else []),
+        ]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return numerators and denominators over steps."""
+        found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
+        if not found or all(statistic.value is None for statistic in _components(found[0])):
+            return []
+        thesis = "" if data.reference is None else " Thesis, figure 4.6."
+        caption = (
+            "First configuration and seed: means of the windows. Where they lie far apart, the axis is "
+            f"linear near 0 only.{thesis}"
+        )
+        return [Figure("alpha-components", TITLE, caption, partial(draw_components, found[0]))]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every number of the section."""
+        return [statistic for one in observed(data) for statistic in (*_components(one), *_pairs(one))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the components, and what ties and parts the estimators."""
-    found = observed(data)
-    parts = [fact for one in found for fact in _components(one)]
-    pairs = [fact for one in found for fact in _pairs(one)]
-    reference = data.reference
-    return [
-        facts_table("alpha-components", TITLE, parts, reference, [NOTE]),
-        *([facts_table("alpha-pairs", PAIR_TITLE, pairs, reference, [PAIRS])] if pairs else []),
-    ]
-
-
-def facts(data: ReportData) -> list[Fact]:
-    """Return every number of the section."""
-    return [fact for one in observed(data) for fact in (*_components(one), *_pairs(one))]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return numerators and denominators over steps."""
-    found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
-    if not found or all(fact.value is None for fact in _components(found[0])):
-        return []
-    thesis = "" if data.reference is None else " Thesis, figure 4.6."
-    caption = (
-        "First configuration and seed: means of the windows. Where they lie far apart, the axis is linear "
-        f"near 0 only.{thesis}"
-    )
-    return [Figure("alpha-components", TITLE, caption, partial(draw_components, found[0]))]
-
-
-def _components(configuration: Configuration) -> Iterator[Fact]:
+def _components(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for part in PARTS:
-            spreads = [spread(run, name, part) for run in configuration.runs]
+            spreads = [alpha_dispersion(run, name, part) for run in configuration.runs]
             item, label = f"exp1.{part}_{name}", f"{configuration.label}, {name}"
             means = mean(None if one is None else one.mean for one in spreads)
             medians = mean(None if one is None else one.median for one in spreads)
-            yield Fact(label, f"{part}, mean", means, key=Key(item, "mean"))
-            yield Fact(label, f"{part}, median", medians, key=Key(item, "median"))
+            yield Statistic(label, f"{part}, mean", means, key=Key(item, "mean"))
+            yield Statistic(label, f"{part}, median", medians, key=Key(item, "median"))
     for name, (words, item_of) in COSINES.items():
         value = over_seeds(configuration, partial(mean_scalar, name))
         if value is not None or name != "lookahead_cosine":
             key = None if item_of is None else Key(item_of, "mean")
-            yield Fact(configuration.label, words, value, key=key)
+            yield Statistic(configuration.label, words, value, key=key)
     norm = over_seeds(configuration, partial(mean_scalar, "direction_norm"))
-    yield Fact(configuration.label, "mean norm of d", norm, key=Key("exp1.direction_norm", "mean"))
+    yield Statistic(configuration.label, "mean norm of d", norm, key=Key("exp1.direction_norm", "mean"))
 
 
 def mean_scalar(name: str, run: RunData) -> float | None:
@@ -102,7 +107,7 @@ def mean_scalar(name: str, run: RunData) -> float | None:
     return mean(value for value in found if value is not None and math.isfinite(value))
 
 
-def _pairs(configuration: Configuration) -> Iterator[Fact]:
+def _pairs(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
     for one, other in combinations(sorted(names), 2):
         for quantity in CORRELATED:
@@ -111,29 +116,31 @@ def _pairs(configuration: Configuration) -> Iterator[Fact]:
         yield from _decomposed(configuration)
 
 
-def _correlated(configuration: Configuration, one: str, other: str, quantity: Quantity) -> Iterator[Fact]:
+def _correlated(
+    configuration: Configuration, one: str, other: str, quantity: Quantity
+) -> Iterator[Statistic]:
     found = [correlation(after_vanishing_rates(run), one, other, quantity) for run in configuration.runs]
     item = f"exp1.{PRINTED_AS[quantity]}_{one}_vs_{other}"
     of, n = f"{configuration.label}, {one} and {other}", _least(found)
     r, p = (mean(None if c is None else getattr(c, name) for c in found) for name in ("r", "p"))
     if r is not None or (one, other) == ("biased", "unbiased"):
-        yield Fact(of, f"{_words(quantity)}, r", r, n, key=Key(item, "pearson_r"))
-        yield Fact(of, f"{_words(quantity)}, p", p, n, key=Key(item, "p"))
+        yield Statistic(of, f"{_words(quantity)}, r", r, n, key=Key(item, "pearson_r"))
+        yield Statistic(of, f"{_words(quantity)}, p", p, n, key=Key(item, "p"))
 
 
-def _decomposed(configuration: Configuration) -> Iterator[Fact]:
+def _decomposed(configuration: Configuration) -> Iterator[Statistic]:
     found = [decompose(after_vanishing_rates(run)) for run in configuration.runs]
     n = min((one.n for one in found if one is not None), default=None)
     whole, of = "exp1.alpha_unbiased_minus_biased", f"{configuration.label}, biased and unbiased"
 
-    def fact(words: str, name: str, key: Key, factor: float = 1.0) -> Fact:
+    def statistic(words: str, name: str, key: Key, factor: float = 1.0) -> Statistic:
         value = mean(_part(one, name) for one in found)
-        return Fact(of, words, None if value is None else factor * value, n, key=key)
+        return Statistic(of, words, None if value is None else factor * value, n, key=key)
 
-    yield fact("numerator's part", "numerator", Key("exp1.alpha_hybrid_minus_biased", "mean"))
-    yield fact("denominator's part", "denominator", Key("exp1.alpha_unbiased_minus_hybrid", "mean"))
-    yield fact("numerator's share (%)", "numerator_share", Key(whole, "numerator_share"), 100)
-    yield fact("denominator's share (%)", "denominator_share", Key(whole, "denominator_share"), 100)
+    yield statistic("numerator's part", "numerator", Key("exp1.alpha_hybrid_minus_biased", "mean"))
+    yield statistic("denominator's part", "denominator", Key("exp1.alpha_unbiased_minus_hybrid", "mean"))
+    yield statistic("numerator's share (%)", "numerator_share", Key(whole, "numerator_share"), 100)
+    yield statistic("denominator's share (%)", "denominator_share", Key(whole, "denominator_share"), 100)
 
 
 def _part(found: Decomposition | None, name: str) -> float | None:

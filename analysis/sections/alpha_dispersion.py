@@ -9,16 +9,24 @@ from ..alphas import FIELD, SCALES, Scale
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..dispersion import ratio
-from ..observed_alphas import Spread, estimator_names, highest_rate, observed, over_seeds, spread
+from ..observed_alphas import (
+    AlphaDispersion,
+    alpha_dispersion,
+    estimator_names,
+    highest_rate,
+    observed,
+    over_seeds,
+)
 from ..plots.alpha_windows import draw_relative_means, draw_windows
 from ..plots.figure import Figure
 from ..reference import Key
 from ..statistics import mean
 from ..tables import Table
-from ..thesis.computed_values import Fact, facts_table, whole
+from ..thesis.compared_statistics import Statistic, as_whole_number, statistics_table
+from .base import ReportSection
 
 TITLE = "Size and spread of α*"
-QUANTITIES: Mapping[str, tuple[str, Callable[[Spread], float | None]]] = {
+QUANTITIES: Mapping[str, tuple[str, Callable[[AlphaDispersion], float | None]]] = {
     "mean": ("mean", lambda s: s.mean),
     "median": ("median", lambda s: s.median),
     "sd": ("SD", lambda s: s.deviation),
@@ -48,38 +56,46 @@ DOUBTFUL = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether α* was observed, or ought to be beside a reference."""
-    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+class AlphaDispersionSection(ReportSection):
+    """How large observed α* are, and how they spread: over all values, and from window to window."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the statistics of each estimator, and how they compare with `unbiased` and with the rate."""
-    notes = [NOTE, *([DOUBTFUL] if data.reference is not None else [])]
-    return [facts_table("alpha-dispersion", TITLE, facts(data), data.reference, notes)]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether α* was observed, or ought to be beside a reference."""
+        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
+            data.reference and observed(data)
+        )
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the statistics of each estimator, and how they compare with `unbiased` and with the rate."""
+        notes = [NOTE, *([DOUBTFUL] if data.reference is not None else [])]
+        return [statistics_table("alpha-dispersion", TITLE, self.statistics(data), data.reference, notes)]
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return every statistic of every estimator that is observed."""
-    return [fact for configuration in observed(data) for fact in _of_configuration(configuration)]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return relative α* over steps, and absolute α* of each estimator beside the learning rate."""
+        found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
+        if not found:
+            return []
+        first = found[0]
+        thesis = "" if data.reference is None else " Thesis, figure 4.3."
+        relative = Figure(
+            "alpha-relative-means",
+            "Relative α*: means of the windows",
+            "First configuration and seed. Dotted: 1, where α* is the rate in use. Where values go far "
+            f"beyond it, the axis is linear up to ±1 only.{thesis}",
+            partial(draw_relative_means, first),
+        )
+        absolute = [
+            _absolute(data, first, name) for name in estimator_names(first) if _has_absolute(first, name)
+        ]
+        return [relative, *absolute]
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return relative α* over steps, and for each estimator the absolute ones beside the learning rate."""
-    found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
-    if not found:
-        return []
-    first = found[0]
-    thesis = "" if data.reference is None else " Thesis, figure 4.3."
-    relative = Figure(
-        "alpha-relative-means",
-        "Relative α*: means of the windows",
-        "First configuration and seed. Dotted: 1, where α* is the rate in use. Where values go far beyond "
-        f"it, the axis is linear up to ±1 only.{thesis}",
-        partial(draw_relative_means, first),
-    )
-    absolute = [_absolute(data, first, name) for name in estimator_names(first) if _has_absolute(first, name)]
-    return [relative, *absolute]
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every statistic of every estimator that is observed."""
+        return [
+            statistic for configuration in observed(data) for statistic in _of_configuration(configuration)
+        ]
 
 
 def _absolute(data: ReportData, configuration: Configuration, name: str) -> Figure:
@@ -94,10 +110,10 @@ def _absolute(data: ReportData, configuration: Configuration, name: str) -> Figu
 
 
 def _has_absolute(configuration: Configuration, name: str) -> bool:
-    return any(spread(run, name, "absolute") is not None for run in configuration.runs)
+    return any(alpha_dispersion(run, name, "absolute") is not None for run in configuration.runs)
 
 
-def _of_configuration(configuration: Configuration) -> Iterator[Fact]:
+def _of_configuration(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
     found = {name: _quantities(configuration, name) for name in names}
     for name in names:
@@ -113,7 +129,7 @@ def _of_configuration(configuration: Configuration) -> Iterator[Fact]:
 
 def _quantities(configuration: Configuration, name: str) -> Found:
     """Return every quantity of an estimator on either scale, as the mean over seeds."""
-    spreads = {scale: [spread(run, name, scale) for run in configuration.runs] for scale in SCALES}
+    spreads = {scale: [alpha_dispersion(run, name, scale) for run in configuration.runs] for scale in SCALES}
     return {
         (scale, quantity): mean(None if one is None else of(one) for one in spreads[scale])
         for scale in SCALES
@@ -121,30 +137,32 @@ def _quantities(configuration: Configuration, name: str) -> Found:
     }
 
 
-def _values(configuration: Configuration, name: str, scale: Scale, found: Found) -> Iterator[Fact]:
+def _values(configuration: Configuration, name: str, scale: Scale, found: Found) -> Iterator[Statistic]:
     item = f"exp1.{FIELD[scale]}_{name}"
     for quantity in WANTED[scale]:
         words = f"{scale}, {QUANTITIES[quantity][0]}"
         value = found[scale, quantity]
-        shown = whole(value) if quantity in COUNTS else value
-        yield Fact(_label(configuration, name), words, shown, key=Key(item, quantity))
+        shown = as_whole_number(value) if quantity in COUNTS else value
+        yield Statistic(_label(configuration, name), words, shown, key=Key(item, quantity))
 
 
-def _ratios(configuration: Configuration, name: str, mine: Found, unbiased: Found) -> Iterator[Fact]:
+def _ratios(configuration: Configuration, name: str, mine: Found, unbiased: Found) -> Iterator[Statistic]:
     for quantity in RATIOS:
         at: tuple[Scale, str] = ("absolute", quantity)
         words = f"absolute, {QUANTITIES[quantity][0]} over that of unbiased"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_unbiased")
-        yield Fact(_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
+        yield Statistic(_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
 
 
 def _to_highest(
     configuration: Configuration, name: str, found: Found, highest: float | None
-) -> Iterator[Fact]:
+) -> Iterator[Statistic]:
     for quantity in TO_HIGHEST:
         words = f"absolute, {quantity} over the highest learning rate"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_schedule_max")
-        yield Fact(_label(configuration, name), words, ratio(found["absolute", quantity], highest), key=key)
+        yield Statistic(
+            _label(configuration, name), words, ratio(found["absolute", quantity], highest), key=key
+        )
 
 
 def _label(configuration: Configuration, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the noise of batches and the movement of θ each add to the spread of α*, where both can be told apart.
+"""Parts of the variance of α*: the noise of batches, and the movement of θ from step to step.
 
 `observe` with `repeat: k` measures α* on k independent second batches at one θ₀ and one direction.
 """
@@ -11,9 +11,9 @@ from itertools import groupby
 from ..alphas import SCALES, Scale, estimators, values
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..plots.figure import Figure
 from ..statistics import components
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "Batch noise and movement of θ"
 COLUMNS = (
@@ -36,19 +36,18 @@ COMPONENTS = (
 SQUARES = "Mean SE²: what the examples of each batch say of the variance within a step."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any α* was measured several times at one step."""
-    return bool(_rows(data))
+class AlphaNoiseSection(ReportSection):
+    """Parts of the variance of α*: the noise of batches, and the movement of θ from step to step."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each configuration and estimator with repetitions, seeds pooled."""
-    return [Table.of("alpha-noise", TITLE, COLUMNS, _rows(data), [COMPONENTS, SQUARES])]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any α* was measured several times at one step."""
+        return bool(_rows(data))
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each configuration and estimator with repetitions, seeds pooled."""
+        return [Table.of("alpha-noise", TITLE, COLUMNS, _rows(data), [COMPONENTS, SQUARES])]
 
 
 def _rows(data: ReportData) -> list[tuple[Cell, ...]]:

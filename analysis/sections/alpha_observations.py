@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..alphas import SCALES, Scale, after_vanishing_rates, estimators, recorded, statistics, values
+from ..alphas import SCALES, Scale, after_vanishing_rates, estimators, recorded, summarise_values, values
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..plots.alpha_panels import draw_panels
 from ..plots.figure import Figure
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "α* observations"
 COLUMNS = (
@@ -42,34 +43,37 @@ MOST = 12
 """So many configurations are drawn."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any α* was recorded."""
-    return bool(_measured(data))
+class AlphaObservationsSection(ReportSection):
+    """The α* that were measured, with their intervals: over steps, and their statistics by estimator."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the statistics of each configuration and estimator, seeds pooled."""
-    found = [row for configuration in _measured(data) for row in _rows(configuration)]
-    rows = [row for row, _ in found]
-    left_out = any(len(after_vanishing_rates(run)) < len(run.alphas) for run in data.experiment.runs)
-    notes = [NOTE, *([BEGINNING] if left_out else [])]
-    if any(row[9] is not None for row in rows):
-        notes.append(ERRORS)
-    else:
-        rows = [row[:9] for row in rows]
-    table = Table.of("alpha-observations", TITLE, COLUMNS[: len(rows[0])], rows, notes)
-    return [_marked(table, [exact for _, exact in found])]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any α* was recorded."""
+        return bool(_measured(data))
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the statistics of each configuration and estimator, seeds pooled."""
+        found = [row for configuration in _measured(data) for row in _rows(configuration)]
+        rows = [row for row, _ in found]
+        left_out = any(len(after_vanishing_rates(run)) < len(run.alphas) for run in data.experiment.runs)
+        notes = [NOTE, *([BEGINNING] if left_out else [])]
+        if any(row[9] is not None for row in rows):
+            notes.append(ERRORS)
+        else:
+            rows = [row[:9] for row in rows]
+        table = Table.of("alpha-observations", TITLE, COLUMNS[: len(rows[0])], rows, notes)
+        return [_marked(table, [exact for _, exact in found])]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return one panel for each configuration that measured."""
-    caption = (
-        "First seed of each. Dots: single values, without the outer 5 % on each side; lines: medians of the "
-        "windows. Bands: ± 1 standard error (SE) of a single value, the median over the window; where only "
-        "summaries of windows were recorded, ± 1 SD of their values. Absolute values where all have one, "
-        "else relative ones."
-    )
-    return [Figure("alpha-observations", TITLE, caption, partial(draw_panels, _measured(data)[:MOST]))]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one panel for each configuration that measured."""
+        caption = (
+            "First seed of each. Dots: single values, without the outer 5 % on each side; lines: medians of "
+            "the windows. Bands: ± 1 standard error (SE) of a single value, the median over the window; "
+            "where only summaries of windows were recorded, ± 1 SD of their values. Absolute values where "
+            "all have one, else relative ones."
+        )
+        return [Figure("alpha-observations", TITLE, caption, partial(draw_panels, _measured(data)[:MOST]))]
 
 
 def _measured(data: ReportData) -> list[Configuration]:
@@ -86,7 +90,7 @@ def _rows(configuration: Configuration) -> list[tuple[tuple[Cell, ...], bool]]:
 def _row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[tuple[Cell, ...], bool] | None:
     rows = [row for run in configuration.runs for row in after_vanishing_rates(run)]
     found = values(rows, estimator, scale)
-    one = statistics(found)
+    one = summarise_values(found)
     names = (configuration.label, estimator, scale)
     if one is None:
         return ((*names, 0, len(found), *[None] * 6), True) if found else None

@@ -7,8 +7,8 @@ from collections import Counter
 from ...store.queries import EventRow
 from ..comparison import ReportData
 from ..data import RunData
-from ..plots.figure import Figure
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "Attempts and interruptions"
 COLUMNS = (
@@ -24,21 +24,22 @@ COLUMNS = (
 TROUBLE = ("interrupted", "crash", "checkpoint_damaged")
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any run was restarted or interrupted."""
-    return any(_troubled(run) for run in data.experiment.runs)
+class AttemptsSection(ReportSection):
+    """Preemptions, crashes and restarts: how often runs were interrupted, and what had to be done again."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each run that was restarted or interrupted."""
-    rows = [_row(run) for run in data.experiment.runs if _troubled(run)]
-    note = "Superseded: records of steps that were done again after a restart; they count for nothing here."
-    return [Table.of("attempts", TITLE, COLUMNS, rows, [note])]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any run was restarted or interrupted."""
+        return any(_troubled(run) for run in data.experiment.runs)
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each run that was restarted or interrupted."""
+        rows = [_row(run) for run in data.experiment.runs if _troubled(run)]
+        note = (
+            "Superseded: records of steps that were done again after a restart; they count for nothing here."
+        )
+        return [Table.of("attempts", TITLE, COLUMNS, rows, [note])]
 
 
 def _troubled(run: RunData) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..budget import Outcome
+from ..budget import BudgetResult
 from ..comparison import Comparison, Entry, ReportData
 from ..plots.canvas import COLOURS, QUIET, new_canvas
 from ..plots.figure import Figure
 from ..significance import LEVEL, Difference, holm
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,12 @@ PAIRS = (
 )
 TEST = (
     "p: Student's paired test, two-sided; Holm's correction over the configurations beside one baseline "
-    f"within one budget. Told apart: corrected p < {LEVEL}. With few seeds only large differences are."
+    f"within one budget. Significant: Holm-corrected p < {LEVEL}. With few seeds only large differences are."
+)
+ONE_SEED = "One seed each: no difference can be tested for significance."
+CAPTION = (
+    "Difference of the best validation loss to the baseline's, seed by seed: mean and 95 % interval "
+    f"(Student's t, not corrected for their number). Grey: not significant (Holm-corrected p ≥ {LEVEL})."
 )
 MOST = 40
 """So many configurations are drawn."""
@@ -60,36 +66,39 @@ class _Pairing:
         return "better" if self.difference.mean < 0 else "worse"
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether something stands beside a baseline that shares a seed with it."""
-    return any(_pairings(c, b) for c in data.comparisons for b in c.baselines)
+class BaselineDifferencesSection(ReportSection):
+    """Every configuration beside each baseline: its share of the steps, and the difference of losses."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each budget and clock, baseline and configuration, the best first."""
-    rows = [
-        _row(comparison, baseline, pairing)
-        for comparison in data.on_both_clocks
-        for baseline in comparison.baselines
-        for pairing in _pairings(comparison, baseline)
-    ]
-    notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, "One seed each: nothing can be told apart."]
-    return [Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether something stands beside a baseline that shares a seed with it."""
+        return any(_pairings(c, b) for c in data.comparisons for b in c.baselines)
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each budget and clock, baseline and configuration, the best first."""
+        rows = [
+            _row(comparison, baseline, pairing)
+            for comparison in data.on_both_clocks
+            for baseline in comparison.baselines
+            for pairing in _pairings(comparison, baseline)
+        ]
+        notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, ONE_SEED]
+        table = Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)
+        return [replace(table, columns=(*COLUMNS[:-1], "significant"))]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each budget: the differences to each baseline, with their intervals."""
-    return [
-        Figure(
-            f"baseline-differences-{comparison.slug}",
-            f"{TITLE}, within {comparison.title}",
-            "Difference of the best validation loss to the baseline's, seed by seed: mean and 95 % interval "
-            "(Student's t, not corrected for their number). Grey: not told apart after Holm's correction.",
-            partial(_draw, comparison),
-        )
-        for comparison in data.comparisons
-        if any(_pairings(comparison, baseline) for baseline in comparison.baselines)
-    ]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each budget: the differences to each baseline, with their intervals."""
+        return [
+            Figure(
+                f"baseline-differences-{comparison.slug}",
+                f"{TITLE}, within {comparison.title}",
+                CAPTION,
+                partial(_draw, comparison),
+            )
+            for comparison in data.comparisons
+            if any(_pairings(comparison, baseline) for baseline in comparison.baselines)
+        ]
 
 
 def _pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
@@ -113,7 +122,7 @@ def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
             if mine.best_validation_loss is not None and other.best_validation_loss is not None
         ]
     )
-    shares = Summary.of(
+    shares = MeanAndSD.of(
         100 * mine.steps_reached / other.steps_reached
         for mine, other in pairs
         if mine.steps_reached is not None and other.steps_reached
@@ -122,7 +131,7 @@ def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
         yield _Pairing(entry, None if shares is None else shares.mean, difference)
 
 
-def _by_seed(entry: Entry) -> dict[object, Outcome]:
+def _by_seed(entry: Entry) -> dict[object, BudgetResult]:
     runs = entry.configuration.runs
     return {run.row.config.get("seed"): out for run, out in zip(runs, entry.outcomes, strict=True)}
 

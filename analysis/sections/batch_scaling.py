@@ -6,12 +6,13 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..alpha_by_batch_size import QUANTITIES, Quantity, Series, series
+from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, series
 from ..comparison import ReportData
 from ..plots.canvas import COLOURS, new_canvas, plain_log
 from ..plots.figure import Figure
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,36 +50,40 @@ FIT = (
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether an absolute α* was recorded at three or more batch sizes, all else being equal."""
-    return bool(series(data.configurations))
+class BatchScalingSection(ReportSection):
+    """How α* grows with the batch, beside the rules by which learning rates are scaled."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether an absolute α* was recorded at three or more batch sizes, all else being equal."""
+        return bool(series(data.configurations))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the values at each batch size, and the exponents fitted to them."""
+        found = series(data.configurations)
+        rows = [row for one in found for row in _rows(one)]
+        fits = [row for one in found for row in _fits(one)]
+        return [
+            Table.of("batch-scaling", TITLE, COLUMNS, rows, [VALUES, CONFOUND]),
+            Table.of("batch-exponents", "Exponents of α* in the batch size", FIT_COLUMNS, fits, [FIT]),
+        ]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return mean and median over batch sizes, with both rules."""
+        caption = (
+            "Mean over seeds of the runs' means (left) and medians (right), bars: ± 1 standard error over "
+            "seeds; lines: fitted exponents (mean ± SE). Both rules start from the first estimator's "
+            "smallest batch."
+        )
+        return [Figure("batch-scaling", TITLE, caption, partial(_draw, series(data.configurations)))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the values at each batch size, and the exponents fitted to them."""
-    found = series(data.configurations)
-    rows = [row for one in found for row in _rows(one)]
-    fits = [row for one in found for row in _fits(one)]
-    return [
-        Table.of("batch-scaling", TITLE, COLUMNS, rows, [VALUES, CONFOUND]),
-        Table.of("batch-exponents", "Exponents of α* in the batch size", FIT_COLUMNS, fits, [FIT]),
-    ]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return mean and median over batch sizes, with both rules."""
-    caption = (
-        "Mean over seeds of the runs' means (left) and medians (right), bars: ± 1 standard error over seeds; "
-        "lines: fitted exponents (mean ± SE). Both rules start from the first estimator's smallest batch."
-    )
-    return [Figure("batch-scaling", TITLE, caption, partial(_draw, series(data.configurations)))]
-
-
-def _name(one: Series) -> str:
+def _name(one: BatchSizeSeries) -> str:
     return f"{one.estimator} {one.name}".strip()
 
 
-def _rows(one: Series) -> list[tuple[Cell, ...]]:
+def _rows(one: BatchSizeSeries) -> list[tuple[Cell, ...]]:
     smallest = one.sizes[0].batch
     growths = zip(one.growth("mean"), one.growth("median"), strict=True)
     return [
@@ -97,29 +102,29 @@ def _rows(one: Series) -> list[tuple[Cell, ...]]:
     ]
 
 
-def _fits(one: Series) -> list[tuple[Cell, ...]]:
-    found = [(quantity, one.exponent(quantity)) for quantity in QUANTITIES]
+def _fits(one: BatchSizeSeries) -> list[tuple[Cell, ...]]:
+    found = [(quantity, one.exponent(quantity)) for quantity in AVERAGES]
     return [(_name(one), q, *_with_error(fit), fit.n) for q, fit in found if fit is not None]
 
 
-def _with_error(summary: Summary) -> tuple[float, float | None]:
+def _with_error(summary: MeanAndSD) -> tuple[float, float | None]:
     return summary.mean, _error(summary)
 
 
-def _error(summary: Summary) -> float | None:
+def _error(summary: MeanAndSD) -> float | None:
     return None if summary.deviation is None else summary.deviation / math.sqrt(summary.n)
 
 
-def _draw(found: list[Series]) -> Canvas:
+def _draw(found: list[BatchSizeSeries]) -> Canvas:
     canvas = new_canvas(9.6, 4.2)
     panels = canvas.subplots(1, 2, sharey=True)
-    for axes, quantity in zip(panels, QUANTITIES, strict=True):
+    for axes, quantity in zip(panels, AVERAGES, strict=True):
         _panel(axes, found, quantity)
     panels[0].set_ylabel("absolute α* (logarithmic)")
     return canvas
 
 
-def _panel(axes: Axes, found: list[Series], quantity: Quantity) -> None:
+def _panel(axes: Axes, found: list[BatchSizeSeries], quantity: Average) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for place, one in enumerate(found):
@@ -133,7 +138,7 @@ def _panel(axes: Axes, found: list[Series], quantity: Quantity) -> None:
     axes.legend(loc="best")
 
 
-def _points(axes: Axes, one: Series, quantity: Quantity, place: int) -> None:
+def _points(axes: Axes, one: BatchSizeSeries, quantity: Average, place: int) -> None:
     colour, fit = COLOURS[place % len(COLOURS)], one.exponent(quantity)
     summaries = [(size.batch, size.summary(quantity)) for size in one.sizes]
     shown = [(batch, summary) for batch, summary in summaries if summary.mean > 0]
@@ -152,12 +157,12 @@ def _points(axes: Axes, one: Series, quantity: Quantity, place: int) -> None:
         _line(axes, one, quantity, fit.mean, colour)
 
 
-def _exponent(fit: Summary) -> str:
+def _exponent(fit: MeanAndSD) -> str:
     error = _error(fit)
     return f"{fit.mean:.2f}" if error is None else f"{fit.mean:.2f} ± {error:.2f}"
 
 
-def _line(axes: Axes, one: Series, quantity: Quantity, exponent: float, colour: str) -> None:
+def _line(axes: Axes, one: BatchSizeSeries, quantity: Average, exponent: float, colour: str) -> None:
     """Draw the fitted line through the points' common middle."""
     logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in one.sizes]
     x, y = (math.fsum(part) / len(logs) for part in zip(*logs, strict=True))
@@ -169,7 +174,7 @@ def _line(axes: Axes, one: Series, quantity: Quantity, exponent: float, colour: 
     )
 
 
-def _rules(axes: Axes, one: Series, quantity: Quantity) -> None:
+def _rules(axes: Axes, one: BatchSizeSeries, quantity: Average) -> None:
     first = one.sizes[0].summary(quantity).mean
     if first <= 0:
         return

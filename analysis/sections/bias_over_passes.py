@@ -6,13 +6,14 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..batch_bias import PARTS, Part, Span, spans
+from ..batch_bias import PARTS, EpochSpan, Part, spans
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..plots.canvas import COLOURS, legend_beside, legend_label, new_canvas
 from ..plots.figure import Figure
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,32 +39,35 @@ MOST = len(COLOURS)
 """So many configurations are drawn."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether both estimators were recorded over two or more passes of data of known size."""
-    return bool(_found(data))
+class BiasOverPassesSection(ReportSection):
+    """The bias of α*'s numerator and denominator towards the batch, over passes of the training data."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether both estimators were recorded over two or more passes of data of known size."""
+        return bool(_found(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each configuration and span of passes."""
+        rows = [_row(configuration, span) for configuration, of in _found(data) for span in of]
+        return [Table.of("bias-over-passes", TITLE, COLUMNS, rows, [DEFINITION, SAME_DATA])]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the bias of both parts over passes."""
+        caption = (
+            "The share of the biased mean that a second batch does not confirm: mean over seeds, bars: ± 1 "
+            "SD. Spans of passes double in length; each is drawn at its last pass."
+        )
+        return [Figure("bias-over-passes", TITLE, caption, partial(_draw, _found(data)[:MOST]))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each configuration and span of passes."""
-    rows = [_row(configuration, span) for configuration, of in _found(data) for span in of]
-    return [Table.of("bias-over-passes", TITLE, COLUMNS, rows, [DEFINITION, SAME_DATA])]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the bias of both parts over passes."""
-    caption = (
-        "The share of the biased mean that a second batch does not confirm: mean over seeds, bars: ± 1 SD. "
-        "Spans of passes double in length; each is drawn at its last pass."
-    )
-    return [Figure("bias-over-passes", TITLE, caption, partial(_draw, _found(data)[:MOST]))]
-
-
-def _found(data: ReportData) -> list[tuple[Configuration, list[Span]]]:
+def _found(data: ReportData) -> list[tuple[Configuration, list[EpochSpan]]]:
     found = [(configuration, spans(configuration)) for configuration in data.configurations]
     return [(configuration, of) for configuration, of in found if of]
 
 
-def _row(configuration: Configuration, span: Span) -> tuple[Cell, ...]:
+def _row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
     cells: list[Cell] = [configuration.label, span.label, span.n, len(span.of_seeds["numerator"])]
     for part in PARTS:
         bias = span.bias(part)
@@ -72,11 +76,11 @@ def _row(configuration: Configuration, span: Span) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _mean(summary: Summary | None) -> float | None:
+def _mean(summary: MeanAndSD | None) -> float | None:
     return None if summary is None else summary.mean
 
 
-def _draw(found: list[tuple[Configuration, list[Span]]]) -> Canvas:
+def _draw(found: list[tuple[Configuration, list[EpochSpan]]]) -> Canvas:
     canvas = new_canvas(9.6, 3.9)
     panels = canvas.subplots(1, 2)
     for axes, part in zip(panels, PARTS, strict=True):
@@ -85,7 +89,7 @@ def _draw(found: list[tuple[Configuration, list[Span]]]) -> Canvas:
     return canvas
 
 
-def _panel(axes: Axes, found: list[tuple[Configuration, list[Span]]], part: Part) -> None:
+def _panel(axes: Axes, found: list[tuple[Configuration, list[EpochSpan]]], part: Part) -> None:
     axes.set_xscale("log", base=2)
     for place, (configuration, of) in enumerate(found):
         known = [(span.last, bias) for span in of if (bias := span.bias(part)) is not None]

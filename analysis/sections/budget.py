@@ -9,9 +9,10 @@ from ..durations import duration
 from ..plots.figure import Figure
 from ..plots.heatmap import draw_heatmap, heatmap_axes
 from ..plots.loss_ranking import draw_dots
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table, decimals_to_differ, fixed, show
 from ..thesis.matching import FIGURES, budget_item, figure_note
+from .base import ReportSection
 
 TITLE = "Best loss within a budget"
 ONE_SEED = "One seed each: the order is what these runs gave and claims no ranking."
@@ -56,23 +57,26 @@ RAW_COLUMNS = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether there is a run."""
-    return bool(data.experiment.runs)
+class BudgetSection(ReportSection):
+    """Best validation loss within each budget: the table, and the heatmap beside the baselines."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget: configurations by their best loss."""
-    return [_table(data, comparison) for comparison in data.comparisons]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether there is a run."""
+        return bool(data.experiment.runs)
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table for each budget: configurations by their best loss."""
+        return [_table(data, comparison) for comparison in data.comparisons]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each budget within which anything was reached."""
-    return [
-        _figure(data, comparison)
-        for comparison in data.comparisons
-        if any(e.best for e in comparison.entries)
-    ]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each budget within which anything was reached."""
+        return [
+            _figure(data, comparison)
+            for comparison in data.comparisons
+            if any(e.best for e in comparison.entries)
+        ]
 
 
 def _table(data: ReportData, comparison: Comparison) -> Table:
@@ -142,7 +146,7 @@ def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]
     )
 
 
-def loss_text(loss: Summary | None, decimals: int) -> str:
+def loss_text(loss: MeanAndSD | None, decimals: int) -> str:
     """Return `mean`, or `mean ± SD (n)` over several seeds."""
     if loss is None:
         return "–"
@@ -154,7 +158,7 @@ def loss_text(loss: Summary | None, decimals: int) -> str:
     )
 
 
-def _whole(summary: Summary | None) -> str:
+def _whole(summary: MeanAndSD | None) -> str:
     return "–" if summary is None else show(round(summary.mean))
 
 
@@ -184,11 +188,11 @@ def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
     )
 
 
-def _mean(summary: Summary | None) -> float | None:
+def _mean(summary: MeanAndSD | None) -> float | None:
     return None if summary is None else summary.mean
 
 
-def _mean_deviation(summary: Summary | None) -> tuple[float | None, float | None]:
+def _mean_deviation(summary: MeanAndSD | None) -> tuple[float | None, float | None]:
     return (None, None) if summary is None else (summary.mean, summary.deviation)
 
 
@@ -222,7 +226,7 @@ def _clock_note(comparison: Comparison, explained: str) -> str:
 
 
 def _stopped_early(comparison: Comparison) -> bool:
-    """Tell whether a run that measured time has stopped ended before the budget on the normalised clock."""
+    """Return whether a run that measured time has stopped ended before the budget on the normalised clock."""
     within = comparison if comparison.clock == "normalised" else comparison.beside
     return within is not None and any(
         run.finished and run.stop.get("train_seconds") and run.curve.train_seconds < NEARLY * limit

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..comparison import Comparison, Entry, ReportData
-from ..plots.figure import Figure
 from ..reference import Key
 from ..statistics import pearson
 from ..tables import Cell, Table, significant
-from ..thesis.computed_values import Fact, beside
+from ..thesis.compared_statistics import Statistic, printed_column
 from ..thesis.matching import budget_item
+from .base import ReportSection
 
 TITLE = "Correlations with the best loss"
 COLUMNS = ("budget", "with", "r", "p", "n")
@@ -36,42 +36,40 @@ class _Row:
         return Key(self.item, quantity)
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether there are three cells with a loss, and something that varies."""
-    return bool(_rows(data))
+class CorrelationsSection(ReportSection):
+    """How the best loss goes with the axes of the grid and with the steps that were reached."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table over all budgets and clocks; beside a reference, its r and p."""
-    rows = _rows(data)
-    rs, ps = (
-        beside(data.reference, name, [row.key(quantity) for row in rows])
-        for name, quantity in (("r", "pearson_r"), ("p", "p"))
-    )
-    columns = (*COLUMNS, *rs, *ps)
-    raw = tuple(
-        (row.comparison.title, row.name, row.r, row.p, row.n, *printed)
-        for row, *printed in zip(rows, *rs.values(), *ps.values(), strict=True)
-    )
-    texts: list[Callable[[Cell], str]] = [str, str, _signed, _small, str]
-    texts += [*(_signed for _ in rs), *(_small for _ in ps)]
-    shown = tuple(tuple(text(cell) for text, cell in zip(texts, row, strict=True)) for row in raw)
-    right = (False, False, *(True for _ in columns[2:]))
-    return [Table("correlations", TITLE, columns, shown, columns, raw, right, (NOTE,))]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether there are three cells with a loss, and something that varies."""
+        return bool(_rows(data))
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table over all budgets and clocks; printed_column a reference, its r and p."""
+        rows = _rows(data)
+        rs, ps = (
+            printed_column(data.reference, name, [row.key(quantity) for row in rows])
+            for name, quantity in (("r", "pearson_r"), ("p", "p"))
+        )
+        columns = (*COLUMNS, *rs, *ps)
+        raw = tuple(
+            (row.comparison.title, row.name, row.r, row.p, row.n, *printed)
+            for row, *printed in zip(rows, *rs.values(), *ps.values(), strict=True)
+        )
+        texts: list[Callable[[Cell], str]] = [str, str, _signed, _small, str]
+        texts += [*(_signed for _ in rs), *(_small for _ in ps)]
+        shown = tuple(tuple(text(cell) for text, cell in zip(texts, row, strict=True)) for row in raw)
+        right = (False, False, *(True for _ in columns[2:]))
+        return [Table("correlations", TITLE, columns, shown, columns, raw, right, (NOTE,))]
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return every r and p."""
-    return [
-        Fact(row.comparison.title, f"{name} with {row.name}", value, row.n, key=row.key(quantity))
-        for row in _rows(data)
-        for name, quantity, value in (("r", "pearson_r", row.r), ("p", "p", row.p))
-    ]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every r and p."""
+        return [
+            Statistic(row.comparison.title, f"{name} with {row.name}", value, row.n, key=row.key(quantity))
+            for row in _rows(data)
+            for name, quantity, value in (("r", "pearson_r", row.r), ("p", "p", row.p))
+        ]
 
 
 def _rows(data: ReportData) -> list[_Row]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..comparison import Comparison, Entry, ReportData
 from ..durations import duration
-from ..plots.figure import Figure
 from ..statistics import expected_best
 from ..tables import Table, decimals_to_differ, fixed
+from .base import ReportSection
 
 TITLE = "Expected best of k configurations"
 COLUMNS = ("budget", "searched", "expected best validation loss", "training time of the search")
@@ -16,41 +16,42 @@ NOTE = (
     "Every seed of a configuration is paid for."
 )
 
-Line = tuple[str, int | None, float, float]
+SearchRow = tuple[str, int | None, float, float]
 """What was searched, k, the loss, and the train_seconds spent."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether there is a choice: at least two configurations of the grid with a loss."""
-    return any(len(_found(comparison)) > 1 for comparison in data.comparisons)
+class ExpectedBestSection(ReportSection):
+    """What a search over k of the configurations may expect, and what it costs."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether there is a choice: at least two configurations of the grid with a loss."""
+        return any(len(_found(comparison)) > 1 for comparison in data.comparisons)
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table over all budgets."""
+        found = [(c, lines) for c in data.on_both_clocks if len(_found(c)) > 1 for lines in [_lines(c)]]
+        decimals = {
+            id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in found
+        }
+        shown = [
+            (comparison.title, name, fixed(loss, decimals[id(comparison)]), duration(cost))
+            for comparison, lines in found
+            for name, _, loss, cost in lines
+        ]
+        rows = [(c.budget.label, c.kind, c.clock, *line) for c, lines in found for line in lines]
+        right = (False, False, True, True)
+        clock = f"Times are on the {data.clock} clock where no other is named."
+        return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE, clock))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table over all budgets."""
-    found = [(c, lines) for c in data.on_both_clocks if len(_found(c)) > 1 for lines in [_lines(c)]]
-    decimals = {id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in found}
-    shown = [
-        (comparison.title, name, fixed(loss, decimals[id(comparison)]), duration(cost))
-        for comparison, lines in found
-        for name, _, loss, cost in lines
-    ]
-    rows = [(c.budget.label, c.kind, c.clock, *line) for c, lines in found for line in lines]
-    right = (False, False, True, True)
-    clock = f"Times are on the {data.clock} clock where no other is named."
-    return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE, clock))]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def _lines(comparison: Comparison) -> list[Line]:
+def _lines(comparison: Comparison) -> list[SearchRow]:
     """Return k = 1, 2, 5, … of the grid, and each baseline."""
     found = _found(comparison)
     losses = [entry.best.mean for entry in found if entry.best is not None]
     mean_cost = sum(_cost(comparison, entry) for entry in found) / len(found)
-    lines: list[Line] = [
+    lines: list[SearchRow] = [
         (f"{k} of {len(losses)}", k, expected_best(losses, k), k * mean_cost) for k in _sizes(len(losses))
     ]
     for entry in comparison.baselines:

@@ -13,8 +13,9 @@ from ..data import RunData
 from ..plots.canvas import new_canvas, plain_log, thousands
 from ..plots.configuration_curves import Points, draw_lines, with_legend
 from ..plots.figure import Figure
-from ..statistics import Summary
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -23,33 +24,40 @@ TITLE = "Learning rates"
 COLUMNS = ("configuration", "mean", "lowest", "highest", "last", "accepted", "rejected")
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any window recorded a learning rate."""
-    return any(_points(run) for run in data.experiment.runs)
+class LearningRatesSection(ReportSection):
+    """The learning rates that were used, and the medians that were accepted and rejected."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the rates of each configuration: every step weighs the same, seeds are pooled."""
-    rows = [_row(configuration) for configuration in data.configurations]
-    notes = ("Accepted and rejected count medians of α* that became, or did not become, the learning rate.",)
-    acts = any(row[5] or row[6] for row in rows)
-    if not acts:
-        rows = [row[:5] for row in rows]
-    return [Table.of("learning-rates", TITLE, COLUMNS if acts else COLUMNS[:5], rows, notes if acts else ())]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any window recorded a learning rate."""
+        return any(_points(run) for run in data.experiment.runs)
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the rates of each configuration: every step weighs the same, seeds are pooled."""
+        rows = [_row(configuration) for configuration in data.configurations]
+        notes = (
+            "Accepted and rejected count medians of α* that became, or did not become, the learning rate.",
+        )
+        acts = any(row[5] or row[6] for row in rows)
+        if not acts:
+            rows = [row[:5] for row in rows]
+        return [
+            Table.of("learning-rates", TITLE, COLUMNS if acts else COLUMNS[:5], rows, notes if acts else ())
+        ]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return the rates over steps."""
-    caption = (
-        "Mean rate of each window of steps; over several seeds their mean, shaded from lowest to highest."
-    )
-    return [Figure("learning-rates", TITLE, caption, partial(_draw, data))]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the rates over steps."""
+        caption = (
+            "Mean rate of each window of steps; over several seeds their mean, shaded from lowest to highest."
+        )
+        return [Figure("learning-rates", TITLE, caption, partial(_draw, data))]
 
 
 def _row(configuration: Configuration) -> tuple[Cell, ...]:
     windows = [w for run in configuration.runs for w in run.windows if math.isfinite(w.lr_mean)]
     steps = sum(window.steps for window in windows)
-    last = Summary.of(run.row.learning_rate for run in configuration.runs)
+    last = MeanAndSD.of(run.row.learning_rate for run in configuration.runs)
     return (
         configuration.label,
         math.fsum(w.lr_mean * w.steps for w in windows) / steps if steps else None,

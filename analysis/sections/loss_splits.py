@@ -14,6 +14,7 @@ from ..plots.canvas import COLOURS, DASHES, legend_beside, legend_label, new_can
 from ..plots.figure import Figure
 from ..tables import Cell, Table
 from ..targets import Target, first_within, target_of
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,41 +46,44 @@ NOTE = (
 THESIS = "In the thesis no run reached either target (sections 4.3.3, 4.6.1)."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether several splits were evaluated, or the workload has a target."""
-    return bool(_several(data)) or target_of(data) is not None
+class LossSplitsSection(ReportSection):
+    """The losses on all splits that were evaluated, beside one another, and the targets of the benchmark."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return, where the workload has targets, how near each configuration came to them."""
-    target = target_of(data)
-    if target is None:
-        return []
-    rows = [row for one in data.configurations for row in _rows(one, target)]
-    columns: tuple[str, ...] = COLUMNS
-    if data.beside is not None:
-        again = [row for one in data.beside for row in _rows(one, target)]
-        rows = [(*row, other[-1]) for row, other in zip(rows, again, strict=True)]
-        columns = (*COLUMNS, f"{COLUMNS[-1]}, {data.other_clock} clock")
-    notes = [
-        NOTE,
-        f"Seconds are on the {data.clock} clock where no other is named.",
-        *([THESIS] if data.reference else []),
-    ]
-    return [Table.of("targets", TARGET_TITLE, columns, rows, notes)]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether several splits were evaluated, or the workload has a target."""
+        return bool(_several(data)) or target_of(data) is not None
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return, where the workload has targets, how near each configuration came to them."""
+        target = target_of(data)
+        if target is None:
+            return []
+        rows = [row for one in data.configurations for row in _rows(one, target)]
+        columns: tuple[str, ...] = COLUMNS
+        if data.beside is not None:
+            again = [row for one in data.beside for row in _rows(one, target)]
+            rows = [(*row, other[-1]) for row, other in zip(rows, again, strict=True)]
+            columns = (*COLUMNS, f"{COLUMNS[-1]}, {data.other_clock} clock")
+        notes = [
+            NOTE,
+            f"Seconds are on the {data.clock} clock where no other is named.",
+            *([THESIS] if data.reference else []),
+        ]
+        return [Table.of("targets", TARGET_TITLE, columns, rows, notes)]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return the losses over steps, a panel for each of the first configurations."""
-    found = _several(data)[:MOST]
-    if not found:
-        return []
-    thesis = "" if data.reference is None else " Thesis, figure 4.7 (its training split was a sample)."
-    caption = (
-        f"First seed of each; at most {MOST} configurations. The first evaluation may lie above the frame."
-        f"{thesis}"
-    )
-    return [Figure("loss-splits", TITLE, caption, partial(_draw, found, target_of(data)))]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the losses over steps, a panel for each of the first configurations."""
+        found = _several(data)[:MOST]
+        if not found:
+            return []
+        thesis = "" if data.reference is None else " Thesis, figure 4.7 (its training split was a sample)."
+        caption = (
+            f"First seed of each; at most {MOST} configurations. The first evaluation may lie above the "
+            f"frame.{thesis}"
+        )
+        return [Figure("loss-splits", TITLE, caption, partial(_draw, found, target_of(data)))]
 
 
 def _several(data: ReportData) -> list[Configuration]:

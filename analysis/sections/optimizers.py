@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
-from ..methods_by_optimizer import Crossing, Field, fields, percent_text
+from ..methods_by_optimizer import OptimizerComparison, OptimizerMethod, optimizer_comparisons, percent_text
 from ..plots.canvas import COLOURS, common_legend, legend_label, panels, plain_log
 from ..plots.figure import Figure
 from ..tables import Cell, Table, decimals_to_differ
+from .base import ReportSection
 from .budget import loss_text
 
 if TYPE_CHECKING:
@@ -55,55 +56,60 @@ HIGHEST = 3
 """Losses more than so many times the lowest are drawn at the upper edge."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether several optimizers ran on one workload, each with several methods."""
-    return bool(fields(data.configurations))
+class OptimizersSection(ReportSection):
+    """Methods with several optimizers, on each workload: the best of each, and its regret."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether several optimizers ran on one workload, each with several methods."""
+        return bool(optimizer_comparisons(data.configurations))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each workload, optimizer and method, the lowest loss first in each workload."""
+        pairs = [
+            (comparison, one)
+            for comparison in optimizer_comparisons(data.configurations)
+            for one in sorted(comparison.crossings, key=lambda one: one.best.loss)
+        ]
+        finite = [one.best.loss for _, one in pairs if math.isfinite(one.best.loss)]
+        decimals = decimals_to_differ(finite, at_most=5)
+        shown = tuple(_shown(comparison, one, decimals) for comparison, one in pairs)
+        rows = tuple(_raw(comparison, one) for comparison, one in pairs)
+        return [Table("optimizers", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, (REGRET,))]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the best losses, a panel for each workload."""
+        caption = (
+            "Best validation loss of each method's best configuration, mean over seeds, bars: ± 1 SD. An "
+            f"arrow: more than {HIGHEST} times the lowest."
+        )
+        return [
+            Figure("optimizers", TITLE, caption, partial(_draw, optimizer_comparisons(data.configurations)))
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each workload, optimizer and method, the lowest loss first in each workload."""
-    pairs = [
-        (field, one)
-        for field in fields(data.configurations)
-        for one in sorted(field.crossings, key=lambda one: one.best.loss)
-    ]
-    finite = [one.best.loss for _, one in pairs if math.isfinite(one.best.loss)]
-    decimals = decimals_to_differ(finite, at_most=5)
-    shown = tuple(_shown(field, one, decimals) for field, one in pairs)
-    rows = tuple(_raw(field, one) for field, one in pairs)
-    return [Table("optimizers", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, (REGRET,))]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the best losses, a panel for each workload."""
-    caption = (
-        "Best validation loss of each method's best configuration, mean over seeds, bars: ± 1 SD. An arrow: "
-        f"more than {HIGHEST} times the lowest."
-    )
-    return [Figure("optimizers", TITLE, caption, partial(_draw, fields(data.configurations)))]
-
-
-def _shown(field: Field, one: Crossing, decimals: int) -> tuple[str, ...]:
-    own = field.regret(one, one.optimizer)
+def _shown(comparison: OptimizerComparison, one: OptimizerMethod, decimals: int) -> tuple[str, ...]:
+    own = comparison.regret(one, one.optimizer)
     deviations = None if own is None else own.deviations
     return (
-        field.workload,
+        comparison.workload,
         one.optimizer,
         one.method,
         str(one.k),
         loss_text(one.best.summary, decimals),
         percent_text(own),
         "–" if deviations is None else f"{deviations:+.1f}",
-        percent_text(field.regret(one)),
+        percent_text(comparison.regret(one)),
         "–" if one.best.rate is None else f"{one.best.rate:g}",
     )
 
 
-def _raw(field: Field, one: Crossing) -> tuple[Cell, ...]:
-    own, overall, summary = field.regret(one, one.optimizer), field.regret(one), one.best.summary
+def _raw(comparison: OptimizerComparison, one: OptimizerMethod) -> tuple[Cell, ...]:
+    own, overall, summary = comparison.regret(one, one.optimizer), comparison.regret(one), one.best.summary
     assert summary is not None
     return (
-        field.workload,
+        comparison.workload,
         one.optimizer,
         one.method,
         one.k,
@@ -118,33 +124,33 @@ def _raw(field: Field, one: Crossing) -> tuple[Cell, ...]:
     )
 
 
-def _draw(found: list[Field]) -> Canvas:
+def _draw(found: list[OptimizerComparison]) -> Canvas:
     canvas, places = panels(len(found), 2, (4.6, 3.4), (2.2, 0.2))
-    methods = list(dict.fromkeys(one.method for field in found for one in field.crossings))
-    for axes, field in zip(places, found, strict=True):
-        _panel(axes, field, methods)
+    methods = list(dict.fromkeys(one.method for comparison in found for one in comparison.crossings))
+    for axes, comparison in zip(places, found, strict=True):
+        _panel(axes, comparison, methods)
     common_legend(canvas, places, "outside right upper")
     return canvas
 
 
-def _panel(axes: Axes, field: Field, methods: list[str]) -> None:
-    lowest = min(one.best.loss for one in field.crossings)
+def _panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> None:
+    lowest = min(one.best.loss for one in comparison.crossings)
     highest = HIGHEST * lowest if lowest > 0 else math.inf
-    for one in field.crossings:
+    for one in comparison.crossings:
         place = methods.index(one.method)
         shift = 0.5 * (place - (len(methods) - 1) / 2) / len(methods)
-        _point(axes, one, field.optimizers.index(one.optimizer) + shift, place, highest)
-    if any(lowest * 1.5 < one.best.loss <= highest for one in field.crossings) and lowest > 0:
+        _point(axes, one, comparison.optimizers.index(one.optimizer) + shift, place, highest)
+    if any(lowest * 1.5 < one.best.loss <= highest for one in comparison.crossings) and lowest > 0:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
-    axes.set_xticks(range(len(field.optimizers)), field.optimizers)
-    axes.set_xlim(-0.5, len(field.optimizers) - 0.5)
+    axes.set_xticks(range(len(comparison.optimizers)), comparison.optimizers)
+    axes.set_xlim(-0.5, len(comparison.optimizers) - 0.5)
     axes.grid(visible=False, axis="x")
-    axes.set_title(field.workload)
+    axes.set_title(comparison.workload)
     axes.set_ylabel("best validation loss")
 
 
-def _point(axes: Axes, one: Crossing, x: float, place: int, highest: float) -> None:
+def _point(axes: Axes, one: OptimizerMethod, x: float, place: int, highest: float) -> None:
     beyond = one.best.loss > highest
     deviation = None if one.best.summary is None else one.best.summary.deviation
     axes.errorbar(

@@ -1,4 +1,4 @@
-"""Every number that the reference prints of this experiment, one's own beside it where the store tells it."""
+"""Every value that the reference prints of this experiment, beside the value of these runs."""
 
 from __future__ import annotations
 
@@ -6,37 +6,36 @@ from collections.abc import Iterator
 
 from ..comparison import ReportData
 from ..data import RunData
-from ..plots.figure import Figure
-from ..reference import SETTING, Key, Published
+from ..reference import SETTING, Key, PublishedValue
 from ..tables import Cell, Table
-from ..thesis.computed_values import SCALE, Fact, as_printed
+from ..thesis.compared_statistics import SCALE, Statistic, show_as_printed
 from ..thesis.experiment_kind import has_grid, observes, stops_by_time
-from ..thesis.matching import scheduled
-from . import (
-    alpha_beginning,
-    alpha_components,
-    alpha_dispersion,
-    best_and_worst,
-    correlations,
-    rates_within_budget,
-    schedules,
-    step_timings,
-    throughput,
-)
+from ..thesis.matching import scheduled_configuration
+from .alpha_beginning import AlphaBeginningSection
+from .alpha_components import AlphaComponentsSection
+from .alpha_dispersion import AlphaDispersionSection
+from .base import ReportSection
+from .best_and_worst import BestAndWorstSection
+from .correlations import CorrelationsSection
+from .rates_within_budget import RatesWithinBudgetSection
+from .schedules import SchedulesSection
+from .step_timings import StepTimingsSection
+from .throughput import ThroughputSection
 
 TITLE = "Beside the thesis"
 COLUMNS = ("item", "I", "N", "quantity", "yours", "thesis", "yours at", "where the thesis has it")
-SECTIONS = (
-    schedules,
-    alpha_dispersion,
-    alpha_components,
-    alpha_beginning,
-    step_timings,
-    best_and_worst,
-    correlations,
-    rates_within_budget,
-    throughput,
+SECTIONS: tuple[ReportSection, ...] = (
+    SchedulesSection(),
+    AlphaDispersionSection(),
+    AlphaComponentsSection(),
+    AlphaBeginningSection(),
+    StepTimingsSection(),
+    BestAndWorstSection(),
+    CorrelationsSection(),
+    RatesWithinBudgetSection(),
+    ThroughputSection(),
 )
+"""The sections whose statistics the thesis prints."""
 SETUP = frozenset(
     [
         "configuration",
@@ -64,39 +63,41 @@ SMALL = "Cells of a 3 × 3 grid are matched by their place, baselines and budget
 DOUBTS = "Doubtful prints, and where definitions differ, are listed in docs/explanation/thesis.md."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether the reference prints anything of this experiment."""
-    return bool(_rows(data))
+class PublishedSection(ReportSection):
+    """Every value that the reference prints of this experiment, beside the value of these runs."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether the reference prints anything of this experiment."""
+        return bool(_rows(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each printed value."""
+        table = Table.of("published", TITLE, COLUMNS, _rows(data), [SCALE, EMPTY, SMALL, DOUBTS])
+        return [show_as_printed(table, _printed(data))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each printed value."""
-    table = Table.of("published", TITLE, COLUMNS, _rows(data), [SCALE, EMPTY, SMALL, DOUBTS])
-    return [as_printed(table, _printed(data))]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def facts(data: ReportData) -> dict[Key, Fact]:
-    """Return what the store tells, by the key under which it may be printed; known values first."""
-    found: dict[Key, Fact] = {}
-    for fact in (*(fact for section in SECTIONS for fact in section.facts(data)), *_sanity(data)):
-        known = None if fact.key is None else found.get(fact.key)
-        if fact.key is not None and (known is None or known.value is None):
-            found[fact.key] = fact
-    return found
+def _statistics_by_key(data: ReportData) -> dict[Key, Statistic]:
+    """Return what the store tells, by the key under which it may be printed; the first value counts."""
+    of_sections = [statistic for section in SECTIONS for statistic in section.statistics(data)]
+    by_key: dict[Key, Statistic] = {}
+    for statistic in (*of_sections, *_sanity(data)):
+        if statistic.key is None:
+            continue
+        earlier = by_key.get(statistic.key)
+        if earlier is None or earlier.value is None:
+            by_key[statistic.key] = statistic
+    return by_key
 
 
 def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
     printed = _printed(data)
-    found = facts(data) if printed else {}
-    return [_row(row, _fact(found, row.key)) for row in printed]
+    statistics = _statistics_by_key(data) if printed else {}
+    return [_row(row, _matching_statistic(statistics, row.key)) for row in printed]
 
 
-def _printed(data: ReportData) -> list[Published]:
+def _printed(data: ReportData) -> list[PublishedValue]:
     """Return the printed results of the parts that this experiment repeats."""
     if data.reference is None:
         return []
@@ -113,24 +114,24 @@ def _parts(data: ReportData) -> Iterator[str]:
         yield "exp1"
     if has_grid(data.experiment):
         yield "exp2_time" if stops_by_time(data.experiment) else "exp2_steps"
-    if scheduled(data) is not None:
+    if scheduled_configuration(data) is not None:
         yield "schedule"
 
 
-def _fact(found: dict[Key, Fact], key: Key) -> Fact | None:
-    """Return the fact of a printed value, whose cell may be another than that of one's own best."""
+def _matching_statistic(statistics: dict[Key, Statistic], key: Key) -> Statistic | None:
+    """Return the statistic of a printed value, whose cell may be another than that of one's own best."""
     plain = key.plain
-    wanted = Key(plain.item, ALIASES.get(plain.quantity, plain.quantity), plain.place)
-    return found.get(wanted) or found.get(Key(wanted.item, wanted.quantity))
+    quantity = ALIASES.get(plain.quantity, plain.quantity)
+    return statistics.get(Key(plain.item, quantity, plain.place)) or statistics.get(Key(plain.item, quantity))
 
 
-def _row(row: Published, fact: Fact | None) -> tuple[Cell, ...]:
+def _row(row: PublishedValue, statistic: Statistic | None) -> tuple[Cell, ...]:
     interval, count = row.key.place or (None, None)
-    value, where = (None, "") if fact is None else (fact.value, fact.where)
+    value, where = (None, "") if statistic is None else (statistic.value, statistic.where)
     return (row.key.item, interval, count, row.key.quantity, value, row.value, where, row.source)
 
 
-def _sanity(data: ReportData) -> Iterator[Fact]:
+def _sanity(data: ReportData) -> Iterator[Statistic]:
     """Yield the highest loss that one applied step left; theory says 0 for one parameter and squares."""
     applied = [run for run in data.experiment.runs if _applies(run)]
     losses = [
@@ -140,7 +141,7 @@ def _sanity(data: ReportData) -> Iterator[Fact]:
         if _after_one(row.step, row.losses)
     ]
     if losses:
-        yield Fact(
+        yield Statistic(
             "all runs", "highest loss after one applied step", max(losses), key=Key("sanity", "tolerance")
         )
 

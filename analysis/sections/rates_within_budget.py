@@ -13,7 +13,7 @@ from ..rates import rate_statistics
 from ..reference import Key
 from ..statistics import mean
 from ..tables import Cell, Table
-from ..thesis.computed_values import SCALE, Fact, beside
+from ..thesis.compared_statistics import SCALE, Statistic, printed_column
 from ..thesis.matching import (
     FULL_STEPS,
     NADAMW,
@@ -23,8 +23,9 @@ from ..thesis.matching import (
     baseline_item,
     budget_item,
     figure_note,
-    place,
+    thesis_cell,
 )
+from .base import ReportSection
 from .best_and_worst import best_and_worst
 
 TITLE = "Learning rates within a budget"
@@ -48,35 +49,39 @@ MOST = 6
 """Grids with more values on an axis get no figure for each of them."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether a policy set learning rates by medians, or a reference prints rates within a budget."""
-    return any(
-        run.baseline is None and (run.row.config.get("alpha") or {}).get("policy") == "median" and run.windows
-        for run in data.experiment.runs
-    )
+class RatesWithinBudgetSection(ReportSection):
+    """The learning rates within each budget: mean, median, SD and range, and their course cell by cell."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget and clock."""
-    return [_table(data, comparison) for comparison in data.on_both_clocks]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether a policy set learning rates by medians of α*."""
+        return any(
+            run.baseline is None
+            and (run.row.config.get("alpha") or {}).get("policy") == "median"
+            and run.windows
+            for run in data.experiment.runs
+        )
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table for each budget and clock."""
+        return [_table(data, comparison) for comparison in data.on_both_clocks]
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return every statistic that a reference may print."""
-    return [
-        Fact(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
-        for comparison in data.comparisons
-        for entry in comparison.entries
-        for label, found in [(entry.configuration.label, _statistics(entry))]
-        for quantity, value in found.items()
-        for key in _keys(data, comparison, entry, quantity)
-    ]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return figures of the longest budget of each kind: the best and the worst cell, and each row."""
+        longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_length)}
+        return [figure for comparison in longest.values() for figure in _figures(data, comparison)]
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return, for the longest budget of a kind, best and worst cell, and all cells of a value of the rows."""
-    longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_length)}
-    return [figure for comparison in longest.values() for figure in _figures(data, comparison)]
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every statistic that a reference may print."""
+        return [
+            Statistic(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
+            for comparison in data.comparisons
+            for entry in comparison.entries
+            for label, found in [(entry.configuration.label, _statistics(entry))]
+            for quantity, value in found.items()
+            for key in _keys(data, comparison, entry, quantity)
+        ]
 
 
 def _length(comparison: Comparison) -> float:
@@ -92,7 +97,7 @@ def _table(data: ReportData, comparison: Comparison) -> Table:
     for quantity, words in QUANTITIES.items():
         columns[words] = [of_entry[quantity] for of_entry in found]
         keys = [_printed(data, _keys(data, comparison, entry, quantity)) for entry in entries]
-        thesis = beside(data.reference, words, keys)
+        thesis = printed_column(data.reference, words, keys)
         columns |= thesis
         printed = printed or bool(thesis)
     rows = list(zip(*columns.values(), strict=True))
@@ -124,7 +129,7 @@ def _statistics(entry: Entry) -> dict[str, float | None]:
 
 def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
     """Return where a reference may print a statistic: of the cell or baseline, and of the best or worst."""
-    item, cell = ITEMS.get(budget_item(data, comparison) or ""), place(data, entry.configuration)
+    item, cell = ITEMS.get(budget_item(data, comparison) or ""), thesis_cell(data, entry.configuration)
     if item is None:
         return []
     keys = [] if cell is None else [Key(item, quantity, cell)]
@@ -175,5 +180,5 @@ def _number(data: ReportData, comparison: Comparison, entries: Sequence[Entry], 
     numbers = RATE_FIGURES.get(budget_item(data, comparison) or "", {})
     if name == BEST_WORST:
         return numbers.get(name)
-    intervals = {cell[0] for entry in entries if (cell := place(data, entry.configuration))}
+    intervals = {cell[0] for entry in entries if (cell := thesis_cell(data, entry.configuration))}
     return numbers.get(str(intervals.pop())) if len(intervals) == 1 else None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..plots.figure import Figure
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "Rejected α*"
 COLUMNS = ("configuration", "reason", "count", "runs", "first step", "last step")
@@ -19,20 +19,19 @@ NOTE = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Return whether any policy rejected a value."""
-    return any(True for run in data.experiment.runs for _ in _rejected(run))
+class RejectionsSection(ReportSection):
+    """The α* that policies rejected, counted by the reason."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each configuration and reason, seeds pooled, the most frequent reason first."""
-    rows = [row for configuration in data.configurations for row in _rows(configuration)]
-    return [Table.of("rejections", TITLE, COLUMNS, rows, [NOTE])]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any policy rejected a value."""
+        return any(True for run in data.experiment.runs for _ in _rejected(run))
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each configuration and reason, seeds pooled, the most frequent reason first."""
+        rows = [row for configuration in data.configurations for row in _rows(configuration)]
+        return [Table.of("rejections", TITLE, COLUMNS, rows, [NOTE])]
 
 
 def _rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:

@@ -11,8 +11,19 @@ from ..comparison import Comparison, ReportData
 from ..data import RunData
 from ..plots.figure import Figure
 from ..plots.loss_by_rate import draw_rate_curves
-from ..regret import FEWEST_RATES, Best, Method, Regret, Task, Trial, percent, spread_over_rates, tasks
+from ..regret import (
+    FEWEST_RATES,
+    Best,
+    Method,
+    RateComparison,
+    Regret,
+    Trial,
+    percent_above,
+    rate_comparisons,
+    spread_over_rates,
+)
 from ..tables import Cell, Table, decimals_to_differ, significant
+from .base import ReportSection
 from .budget import loss_text
 
 TITLE = "Robustness against the starting rate"
@@ -58,14 +69,14 @@ class _Scope:
 
     slug: str
     within: str
-    tasks: list[Task]
+    rate_comparisons: list[RateComparison]
 
 
 @dataclass(frozen=True)
 class _Row:
     """One method on one workload, with its rates or without one."""
 
-    task: Task
+    comparison: RateComparison
     method: Method
     trial: Trial
 
@@ -79,48 +90,54 @@ class _Row:
 
     @property
     def regret(self) -> Regret | None:
-        best = None if self.task.reference is None else self.task.reference.best
+        best = None if self.comparison.reference is None else self.comparison.reference.best
         return None if best is None else Regret.of(self.trial, best)
 
     @property
     def spread(self) -> tuple[float | None, float | None]:
         """The regrets at the median and at the worst of its rates [%]."""
-        best = None if self.task.reference is None else self.task.reference.best
+        best = None if self.comparison.reference is None else self.comparison.reference.best
         found = None if self.free else spread_over_rates(self.method)
         if best is None or found is None:
             return None, None
-        return percent(found[0], best.loss), percent(found[1], best.loss)
+        return percent_above(found[0], best.loss), percent_above(found[1], best.loss)
 
     @property
     def notes(self) -> str:
         marks = [
-            ("reference", self.method is self.task.reference and not self.free),
+            ("reference", self.method is self.comparison.reference and not self.free),
             ("best at the edge of its rates", self.method.at_edge and not self.free),
             ("a seed without a finite loss", None in self.trial.losses),
         ]
         return ", ".join(text for text, applies in marks if applies)
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether several methods were run, one of them at three or more starting rates."""
-    return bool(_scopes(data)[0].tasks)
+class RobustnessSection(ReportSection):
+    """Best loss of each method over its starting rates, and its regret beside a tuned schedule."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the regrets over the full runs, and within each budget that was asked for."""
-    return [_table(data, scope) for scope in _scopes(data) if scope.tasks]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether several methods were run, one of them at three or more starting rates."""
+        return bool(_scopes(data)[0].rate_comparisons)
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the regrets over the full runs, and within each budget that was asked for."""
+        return [_table(data, scope) for scope in _scopes(data) if scope.rate_comparisons]
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each table, with one panel for each workload."""
-    return [_figure(scope) for scope in _scopes(data) if scope.tasks]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each table, with one panel for each workload."""
+        return [_figure(scope) for scope in _scopes(data) if scope.rate_comparisons]
 
 
 def _scopes(data: ReportData) -> list[_Scope]:
     asked = data.on_both_clocks if data.asked else ()
     return [
-        _Scope("robustness", "over the full runs", tasks(data.experiment.runs, _of_full_run)),
-        *(_Scope(f"robustness-{c.slug}", f"within {c.title}", tasks(c.runs, _within(c))) for c in asked),
+        _Scope("robustness", "over the full runs", rate_comparisons(data.experiment.runs, _of_full_run)),
+        *(
+            _Scope(f"robustness-{c.slug}", f"within {c.title}", rate_comparisons(c.runs, _within(c)))
+            for c in asked
+        ),
     ]
 
 
@@ -134,7 +151,7 @@ def _within(comparison: Comparison) -> Best:
 
 
 def _table(data: ReportData, scope: _Scope) -> Table:
-    rows = [row for task in scope.tasks for row in _rows(task)]
+    rows = [row for comparison in scope.rate_comparisons for row in _rows(comparison)]
     decimals = decimals_to_differ(
         [row.trial.loss for row in rows if math.isfinite(row.trial.loss)], at_most=6
     )
@@ -146,7 +163,11 @@ def _table(data: ReportData, scope: _Scope) -> Table:
         raw_columns=RAW_COLUMNS,
         rows=tuple(_raw(row) for row in rows),
         right=RIGHT,
-        notes=(REGRET, *(note for task in scope.tasks for note in _task_notes(task)), *_unfinished(data)),
+        notes=(
+            REGRET,
+            *(note for comparison in scope.rate_comparisons for note in _task_notes(comparison)),
+            *_unfinished(data),
+        ),
     )
 
 
@@ -154,11 +175,11 @@ def _title(scope: _Scope) -> str:
     return TITLE if scope.slug == "robustness" else f"{TITLE}, {scope.within}"
 
 
-def _rows(task: Task) -> list[_Row]:
+def _rows(comparison: RateComparison) -> list[_Row]:
     """Return the methods on a workload, the lowest loss first."""
     found = [
-        _Row(task, method, trial)
-        for method in task.methods
+        _Row(comparison, method, trial)
+        for method in comparison.methods
         for trial in (method.best, method.free)
         if trial is not None
     ]
@@ -169,7 +190,7 @@ def _shown(row: _Row, decimals: int) -> tuple[str, ...]:
     regret = row.regret
     deviations = None if regret is None else regret.deviations
     return (
-        row.task.workload,
+        row.comparison.workload,
         row.name,
         "–" if row.free else str(len(row.method.trials)),
         "–" if row.trial.rate is None else f"{row.trial.rate:g}",
@@ -189,10 +210,10 @@ def _signed(value: float | None) -> str:
 
 
 def _raw(row: _Row) -> tuple[Cell, ...]:
-    summary, regret, reference = row.trial.summary, row.regret, row.task.reference
+    summary, regret, reference = row.trial.summary, row.regret, row.comparison.reference
     best = None if reference is None or reference.best is None else reference.best.summary
     return (
-        row.task.workload,
+        row.comparison.workload,
         row.name,
         None if row.free else len(row.method.trials),
         row.trial.rate,
@@ -208,13 +229,13 @@ def _raw(row: _Row) -> tuple[Cell, ...]:
     )
 
 
-def _task_notes(task: Task) -> Iterator[str]:
+def _task_notes(comparison: RateComparison) -> Iterator[str]:
     """Say what the reference is, and what that means for the regrets."""
-    reference = task.reference
+    reference = comparison.reference
     if reference is None or reference.best is None:
-        yield f"{task.workload}: no method has a loss yet."
+        yield f"{comparison.workload}: no method has a loss yet."
         return
-    name = f"{task.workload}: the reference {reference.name}"
+    name = f"{comparison.workload}: the reference {reference.name}"
     if reference.schedule is None:
         yield f"{name} is the best tuned method: none of those with a rate has a schedule that acts."
     if len(reference.trials) < FEWEST_RATES:
@@ -237,4 +258,4 @@ def _figure(scope: _Scope) -> Figure:
         "Dashed levels: methods that were given no rate, shaded by ± 1 SD. Dotted, circled: the best of the "
         "reference. Equal rates are drawn a little apart."
     )
-    return Figure(scope.slug, _title(scope), caption, partial(draw_rate_curves, scope.tasks))
+    return Figure(scope.slug, _title(scope), caption, partial(draw_rate_curves, scope.rate_comparisons))

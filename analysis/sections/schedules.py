@@ -15,8 +15,9 @@ from ..plots.rates_over_steps import points
 from ..rates import rate_statistics
 from ..reference import Key, Reference
 from ..tables import Table
-from ..thesis.computed_values import Fact, facts_table
-from ..thesis.matching import scheduled
+from ..thesis.compared_statistics import Statistic, statistics_table
+from ..thesis.matching import scheduled_configuration
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -25,49 +26,55 @@ TITLE = "The learning rate schedule"
 NOTE = "Of the first configuration that only follows a schedule; every step weighs the same."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether a run follows nothing but a schedule."""
-    return scheduled(data) is not None and any(fact.value is not None for fact in facts(data))
+class SchedulesSection(ReportSection):
+    """The schedule that was followed, beside the one of the benchmark that the thesis scaled it from."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return length, highest, mean and median rate."""
-    return [facts_table("schedule", TITLE, facts(data), data.reference, [NOTE])]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether a run follows nothing but a schedule."""
+        return scheduled_configuration(data) is not None and any(
+            statistic.value is not None for statistic in self.statistics(data)
+        )
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return length, highest, mean and median rate."""
+        return [statistics_table("schedule", TITLE, self.statistics(data), data.reference, [NOTE])]
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return what may be said of the schedule as it was followed."""
-    configuration = scheduled(data)
-    if configuration is None:
-        return []
-    of = configuration.label
-    steps = configuration.runs[0].schedule_steps
-    return [
-        Fact(
-            of,
-            "steps of the schedule",
-            steps,
-            key=Key("schedule", "total_steps"),
-        ),
-        Fact(of, "highest rate", over_seeds(configuration, highest_rate), key=Key("schedule", "max")),
-        Fact(of, "mean rate", over_seeds(configuration, _mean), key=Key("schedule", "mean")),
-        Fact(of, "median rate", over_seeds(configuration, _median), key=Key("schedule", "median")),
-    ]
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the schedule; beside the thesis, also as it was before its scaling."""
+        configuration = scheduled_configuration(data)
+        if configuration is None or not configuration.runs[0].windows:
+            return []
+        factors = None if data.reference is None else _factors(data.reference)
+        before = (
+            ""
+            if factors is None
+            else " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
+        )
+        caption = f"First seed: the rates as they were applied, the mean of each window.{before}"
+        return [Figure("schedule", TITLE, caption, partial(_draw, configuration, factors))]
 
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the schedule; beside the thesis, also as it was before its scaling."""
-    configuration = scheduled(data)
-    if configuration is None or not configuration.runs[0].windows:
-        return []
-    factors = None if data.reference is None else _factors(data.reference)
-    before = (
-        ""
-        if factors is None
-        else " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
-    )
-    caption = f"First seed: the rates as they were applied, the mean of each window.{before}"
-    return [Figure("schedule", TITLE, caption, partial(_draw, configuration, factors))]
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return what may be said of the schedule as it was followed."""
+        configuration = scheduled_configuration(data)
+        if configuration is None:
+            return []
+        of = configuration.label
+        steps = configuration.runs[0].schedule_steps
+        return [
+            Statistic(
+                of,
+                "steps of the schedule",
+                steps,
+                key=Key("schedule", "total_steps"),
+            ),
+            Statistic(
+                of, "highest rate", over_seeds(configuration, highest_rate), key=Key("schedule", "max")
+            ),
+            Statistic(of, "mean rate", over_seeds(configuration, _mean), key=Key("schedule", "mean")),
+            Statistic(of, "median rate", over_seeds(configuration, _median), key=Key("schedule", "median")),
+        ]
 
 
 def _factors(reference: Reference) -> tuple[float, float] | None:

@@ -14,8 +14,9 @@ from ..plots.canvas import COLOURS, legend_beside, new_canvas
 from ..plots.figure import Figure
 from ..reference import Key
 from ..tables import Cell, Table
-from ..thesis.computed_values import Fact, facts_table
+from ..thesis.compared_statistics import Statistic, statistics_table
 from ..timings import CLOCK, OUTSIDE, AlphaStep, Timing, alpha_step, timing
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -56,29 +57,35 @@ MOST = 40
 """So many configurations are drawn."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any window with steps was recorded."""
-    return bool(_timings(data))
+class StepTimingsSection(ReportSection):
+    """Where the time of a step goes, and what an α* step costs beside a plain one."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any window with steps was recorded."""
+        return bool(_timings(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the measured milliseconds per step of each configuration, and what each kind costs."""
+        found = _timings(data)
+        rows = [_row(configuration, costs) for configuration, costs in found]
+        whole = Table.of("step-timings", TITLE, COLUMNS, rows, [MEASURED])
+        return [whole, *_cost_table(data, found), *_parts_table(data)]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the categories as stacked bars."""
+        caption = "Mean over all steps as measured, seeds pooled; only what the clock of a budget counts."
+        return [Figure("step-timings", TITLE, caption, partial(_draw, _timings(data)[:MOST]))]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return the parts of a step with α*, of each configuration that has any."""
+        return _alpha_step_statistics(data)
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the milliseconds per step of each configuration as measured, and what a step of a kind costs."""
-    found = _timings(data)
-    rows = [_row(configuration, costs) for configuration, costs in found]
-    whole = Table.of("step-timings", TITLE, COLUMNS, rows, [MEASURED])
-    return [whole, *_cost_table(data, found), *_parts_table(data)]
-
-
-def facts(data: ReportData) -> list[Fact]:
-    """Return the parts of a step with α*, of each configuration that has any."""
-    found = [(one, alpha_step(one)) for one in data.configurations]
-    return [fact for one, step in found if step is not None for fact in _parts(one.label, step)]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the categories as stacked bars."""
-    caption = "Mean over all steps as measured, seeds pooled; only what the clock of a budget counts."
-    return [Figure("step-timings", TITLE, caption, partial(_draw, _timings(data)[:MOST]))]
+def _alpha_step_statistics(data: ReportData) -> list[Statistic]:
+    steps = [(configuration.label, alpha_step(configuration)) for configuration in data.configurations]
+    return [statistic for label, step in steps if step is not None for statistic in _parts(label, step)]
 
 
 def _timings(data: ReportData) -> list[tuple[Configuration, Timing]]:
@@ -122,25 +129,27 @@ def _scaled(factor: float, value: float | None) -> float | None:
 
 
 def _parts_table(data: ReportData) -> list[Table]:
-    found = facts(data)
+    statistics = _alpha_step_statistics(data)
     parted = any(window.alpha_parts for run in data.experiment.runs for window in run.windows)
-    printed = data.reference is not None and any(data.reference.find(fact.key) for fact in found)
-    if not found or not (parted or printed):
+    printed = data.reference is not None and any(
+        data.reference.find(statistic.key) for statistic in statistics
+    )
+    if not statistics or not (parted or printed):
         return []
-    return [facts_table("alpha-step", PARTS_TITLE, found, data.reference, [PARTS_NOTE])]
+    return [statistics_table("alpha-step", PARTS_TITLE, statistics, data.reference, [PARTS_NOTE])]
 
 
-def _parts(of: str, step: AlphaStep) -> Iterator[Fact]:
-    def fact(words: str, value: float | None, quantity: str) -> Fact:
-        return Fact(of, words, value, where=of, key=Key("pretest", quantity))
+def _parts(of: str, step: AlphaStep) -> Iterator[Statistic]:
+    def statistic(words: str, value: float | None, quantity: str) -> Statistic:
+        return Statistic(of, words, value, where=of, key=Key("pretest", quantity))
 
-    yield fact("complete step (s)", step.complete, "seconds_per_step_complete")
-    yield fact("products with G (s)", step.curvature, "seconds_per_step_ggn_linear_operator")
-    yield fact("the rest of α* (s)", step.other, "seconds_per_step_other_alpha")
-    yield fact("without α* (s)", step.rest, "seconds_per_step_non_alpha")
-    yield fact("share of products with G (%)", _share(step.curvature, step), "share_ggn_linear_operator")
-    yield fact("share of all α* (%)", _share(step.alpha, step), "share_all_alpha")
-    yield fact("complete step over one without α*", ratio(step.complete, step.rest), "slowdown")
+    yield statistic("complete step (s)", step.complete, "seconds_per_step_complete")
+    yield statistic("products with G (s)", step.curvature, "seconds_per_step_ggn_linear_operator")
+    yield statistic("the rest of α* (s)", step.other, "seconds_per_step_other_alpha")
+    yield statistic("without α* (s)", step.rest, "seconds_per_step_non_alpha")
+    yield statistic("share of products with G (%)", _share(step.curvature, step), "share_ggn_linear_operator")
+    yield statistic("share of all α* (%)", _share(step.alpha, step), "share_all_alpha")
+    yield statistic("complete step over one without α*", ratio(step.complete, step.rest), "slowdown")
 
 
 def _share(part: float | None, step: AlphaStep) -> float | None:

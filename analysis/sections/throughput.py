@@ -9,15 +9,15 @@ from ..comparison import Comparison, Entry, ReportData
 from ..costs import implied_alpha_cost, slow_nodes_note, steps_with_alpha
 from ..data import RunData
 from ..dispersion import ratio
-from ..epochs import passes
+from ..epochs import epochs
 from ..observed_alphas import over_seeds
-from ..plots.figure import Figure
 from ..reference import Key, Reference
 from ..statistics import mean
 from ..tables import Cell, Table
-from ..thesis.computed_values import SCALE, Fact, beside, whole
+from ..thesis.compared_statistics import SCALE, Statistic, as_whole_number, printed_column
 from ..thesis.experiment_kind import observes, stops_by_time
-from ..thesis.matching import NADAMW, baseline_item, budget_item, place, scheduled
+from ..thesis.matching import NADAMW, baseline_item, budget_item, scheduled_configuration, thesis_cell
+from .base import ReportSection
 
 TITLE = "Steps within a budget of time"
 WAIT_TITLE = "Waiting for data, run by run"
@@ -45,24 +45,22 @@ FEWEST = "At 61,624 s its text names 16,025 at (1000, 50) as the fewest; table C
 WAITING = "As measured. `--clock without-data-wait` reads every budget from the time without that wait."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any window of steps was recorded."""
-    return any(run.windows for run in data.experiment.runs) or bool(_budgets(data) and data.reference)
+class ThroughputSection(ReportSection):
+    """How far a budget of time carries: steps, seconds per step, what α* steps cost, and waiting for data."""
 
+    title = TITLE
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget of time, and one of the runs."""
-    return [*(_table(data, comparison) for comparison in _budgets(data)), *_waiting(data)]
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any window of steps was recorded."""
+        return any(run.windows for run in data.experiment.runs) or bool(_budgets(data) and data.reference)
 
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table for each budget of time, and one of the runs."""
+        return [*(_table(data, comparison) for comparison in _budgets(data)), *_waiting(data)]
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return the steps reached, the seconds per step of the schedule, and the passes over the data."""
-    return [*_steps_facts(data), *_baseline_facts(data), *_passes_facts(data)]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none: the heatmaps have the steps in their cells."""
-    return []
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return the steps reached, the seconds per step of the schedule, and the epochs over the data."""
+        return [*_steps_facts(data), *_baseline_facts(data), *_passes_facts(data)]
 
 
 def _budgets(data: ReportData) -> list[Comparison]:
@@ -74,7 +72,7 @@ def _table(data: ReportData, comparison: Comparison) -> Table:
     keys = [_steps_key(data, comparison, entry) for entry in entries]
     columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
     columns["steps"] = [_steps(entry) for entry in entries]
-    printed = beside(data.reference, "steps", keys)
+    printed = printed_column(data.reference, "steps", keys)
     columns |= printed
     if other is not None:
         columns[f"… on the {other.clock} clock"] = [_steps(entry) for entry in other.entries]
@@ -120,7 +118,7 @@ def _implied_by_print(
     data: ReportData, reference: Reference, comparison: Comparison, entry: Entry
 ) -> float | None:
     """Return the cost that follows from the printed steps of a cell."""
-    cell, item = place(data, entry.configuration), budget_item(data, comparison) or ""
+    cell, item = thesis_cell(data, entry.configuration), budget_item(data, comparison) or ""
     steps, seconds = (
         reference.value(_steps_key(data, comparison, entry)),
         reference.value(Key(item, "budget")),
@@ -134,14 +132,14 @@ def _implied_by_print(
 
 
 def _steps_key(data: ReportData, comparison: Comparison, entry: Entry) -> Key | None:
-    item, cell = budget_item(data, comparison), place(data, entry.configuration)
+    item, cell = budget_item(data, comparison), thesis_cell(data, entry.configuration)
     if item is not None and baseline_item(entry.configuration) == NADAMW:
         return Key(f"{item}.{NADAMW}", "steps_reached")
     return None if item is None or cell is None else Key(f"{item}.grid", "steps_reached", cell)
 
 
 def _steps(entry: Entry) -> float | int | None:
-    return None if entry.steps_reached is None else whole(entry.steps_reached.mean)
+    return None if entry.steps_reached is None else as_whole_number(entry.steps_reached.mean)
 
 
 def _seconds(comparison: Comparison, entry: Entry) -> float | None:
@@ -153,7 +151,7 @@ def _seconds(comparison: Comparison, entry: Entry) -> float | None:
 def _alpha_steps(entry: Entry) -> float | int | None:
     """Return how many of the steps reached paid for an α*, as the mean over seeds."""
     pairs = zip(entry.configuration.runs, entry.outcomes, strict=True)
-    return whole(
+    return as_whole_number(
         mean(
             sum(window.alpha_steps for window in run.windows if window.step <= (outcome.steps_reached or 0))
             for run, outcome in pairs
@@ -163,7 +161,7 @@ def _alpha_steps(entry: Entry) -> float | int | None:
 
 def _plain_step(data: ReportData) -> float | None:
     """Return the seconds per step of the configuration that only follows a schedule."""
-    configuration = scheduled(data)
+    configuration = scheduled_configuration(data)
     return None if configuration is None else over_seeds(configuration, seconds_per_step)
 
 
@@ -174,28 +172,32 @@ def seconds_per_step(run: RunData) -> float | None:
     return ratio(curve.seconds_at(steps), float(steps)) if steps else None
 
 
-def _steps_facts(data: ReportData) -> Iterator[Fact]:
+def _steps_facts(data: ReportData) -> Iterator[Statistic]:
     for comparison in _budgets(data):
         for entry in comparison.entries:
             key = _steps_key(data, comparison, entry)
             if key is not None:
-                yield Fact(comparison.title, f"steps, {entry.configuration.label}", _steps(entry), key=key)
+                yield Statistic(
+                    comparison.title, f"steps, {entry.configuration.label}", _steps(entry), key=key
+                )
 
 
-def _baseline_facts(data: ReportData) -> Iterator[Fact]:
-    configuration = scheduled(data)
+def _baseline_facts(data: ReportData) -> Iterator[Statistic]:
+    configuration = scheduled_configuration(data)
     if configuration is None or baseline_item(configuration) != NADAMW:
         return
     part = "exp2_time" if stops_by_time(data.experiment) else "exp2_steps"
     value = over_seeds(configuration, seconds_per_step)
     key = Key(f"{part}.{NADAMW}", "seconds_per_step")
-    yield Fact(configuration.label, "seconds per step", value, key=key)
+    yield Statistic(configuration.label, "seconds per step", value, key=key)
 
 
-def _passes_facts(data: ReportData) -> Iterator[Fact]:
+def _passes_facts(data: ReportData) -> Iterator[Statistic]:
     if observes(data.experiment):
-        value = mean(passes(run) for run in data.experiment.runs)
-        yield Fact("all runs", "passes over the training data", value, key=Key("exp1", "train_split_passes"))
+        value = mean(epochs(run) for run in data.experiment.runs)
+        yield Statistic(
+            "all runs", "passes over the training data", value, key=Key("exp1", "train_split_passes")
+        )
 
 
 def _waiting(data: ReportData) -> list[Table]:
@@ -216,7 +218,7 @@ def _waiting_row(run: RunData) -> Sequence[Cell]:
         run.row.name,
         ", ".join(nodes),
         steps,
-        passes(run),
+        epochs(run),
         total,
         ratio(total, steps),
         None if share is None else 100 * share,

@@ -8,17 +8,17 @@ from ..data import ExperimentData, RunData
 
 
 def has_grid(data: ExperimentData) -> bool:
-    """Tell whether medians of α* act in some run that is no baseline."""
+    """Return whether medians of α* act in some run that is no baseline."""
     return any(_is_cell(run) for run in data.runs)
 
 
 def observes(data: ExperimentData) -> bool:
-    """Tell whether some run only observes α*."""
+    """Return whether some run only observes α*."""
     return any((run.row.config.get("alpha") or {}).get("policy") == "observe" for run in data.runs)
 
 
 def stops_by_time(data: ExperimentData) -> bool:
-    """Tell whether the grid's runs stop after a training time."""
+    """Return whether the grid's runs stop after a training time."""
     return any(run.stop.get("train_seconds") for run in data.runs if _is_cell(run))
 
 

@@ -39,7 +39,7 @@ FACTORS = {("steps", 1.0): FULL_STEPS, ("steps", 0.5): HALF_STEPS, ("seconds", 1
 """What a multiple of `until:` the scheduled baseline means; 61,624 s are 4.498 times 13,699.45 s."""
 
 
-def place(data: ReportData, configuration: Configuration) -> Place | None:
+def thesis_cell(data: ReportData, configuration: Configuration) -> Place | None:
     """Return the cell of the thesis' grid that a configuration corresponds to; None if it is no such cell."""
     axes = {axis.key: axis for axis in data.axes}
     if configuration.baseline is not None or set(axes) != set(AXES):
@@ -60,7 +60,7 @@ def baseline_item(configuration: Configuration) -> str | None:
     return NADAMW if configuration.is_scheduled else None
 
 
-def scheduled(data: ReportData) -> Configuration | None:
+def scheduled_configuration(data: ReportData) -> Configuration | None:
     """Return the first baseline (else the first configuration) that only follows a schedule."""
     found = [configuration for configuration in data.configurations if configuration.is_scheduled]
     return next((one for one in found if one.baseline is not None), found[0] if found else None)
@@ -76,7 +76,7 @@ def budget_item(data: ReportData, comparison: Comparison) -> str | None:
     until = UNTIL.fullmatch(label)
     if until is not None:
         return FACTORS.get((comparison.kind, float(until["factor"] or 1)))
-    return _meant(value, PRINTED) or _by_extent(data, comparison)
+    return _item_of_amount(value, PRINTED) or _item_by_extent(data, comparison)
 
 
 def figure_note(data: ReportData, number: str | None) -> str:
@@ -84,16 +84,16 @@ def figure_note(data: ReportData, number: str | None) -> str:
     return f" Thesis, figure {number}." if data.reference is not None and number else ""
 
 
-def _by_extent(data: ReportData, comparison: Comparison) -> str | None:
+def _item_by_extent(data: ReportData, comparison: Comparison) -> str | None:
     value, label, runs = comparison.budget.value, comparison.budget.label, data.experiment.runs
     if comparison.kind == "seconds":
         whole = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
-        return WHOLE_TIME if label == "all" else _meant(value, {whole: WHOLE_TIME})
+        return WHOLE_TIME if label == "all" else _item_of_amount(value, {whole: WHOLE_TIME})
     steps = max((run.schedule_steps or 0 for run in runs), default=0)
-    return _meant(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
+    return _item_of_amount(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
 
 
-def _meant(value: float | None, names: Mapping[float, str]) -> str | None:
+def _item_of_amount(value: float | None, names: Mapping[float, str]) -> str | None:
     """Return the name of an amount, to a thousandth: 13,699 s, or the last step but one, mean the same."""
     found = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
     return next(found, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..reference import Key, Published, Reference
+from ..reference import Key, PublishedValue, Reference
 from ..tables import Cell, Table
 
 SCALE = (
@@ -17,7 +17,7 @@ THESIS = "thesis"
 
 
 @dataclass(frozen=True)
-class Fact:
+class Statistic:
     """A quantity of something; None where the store does not hold what it follows from.
 
     `n` is what it rests on (values, cells or seeds, as the table says), `where` what it was found at.
@@ -31,29 +31,33 @@ class Fact:
     key: Key | None = None
 
 
-def facts_table(
-    name: str, title: str, facts: Sequence[Fact], reference: Reference | None, notes: Sequence[str] = ()
+def statistics_table(
+    name: str,
+    title: str,
+    statistics: Sequence[Statistic],
+    reference: Reference | None,
+    notes: Sequence[str] = (),
 ) -> Table:
-    """Return the facts as a table; beside a reference, what it prints; no column that says nothing."""
-    printed = [None if reference is None else reference.find(fact.key) for fact in facts]
-    beside = any(printed)
+    """Return the statistics as a table without empty columns, with the printed values of a reference."""
+    printed = [None if reference is None else reference.find(statistic.key) for statistic in statistics]
+    printed_column = any(printed)
     columns: list[tuple[str, list[Cell]]] = [
-        ("of", [fact.of for fact in facts]),
-        ("quantity", [fact.quantity for fact in facts]),
-        ("yours" if beside else "value", [fact.value for fact in facts]),
+        ("of", [statistic.of for statistic in statistics]),
+        ("quantity", [statistic.quantity for statistic in statistics]),
+        ("yours" if printed_column else "value", [statistic.value for statistic in statistics]),
     ]
-    if beside:
+    if printed_column:
         columns.append((THESIS, [None if one is None else one.value for one in printed]))
-    if any(fact.n is not None for fact in facts):
-        columns.append(("n", [fact.n for fact in facts]))
-    if any(fact.where for fact in facts):
-        columns.append(("at", [fact.where for fact in facts]))
+    if any(statistic.n is not None for statistic in statistics):
+        columns.append(("n", [statistic.n for statistic in statistics]))
+    if any(statistic.where for statistic in statistics):
+        columns.append(("at", [statistic.where for statistic in statistics]))
     rows = list(zip(*(cells for _, cells in columns), strict=True))
-    notes = [*notes, *([SCALE] if beside else [])]
-    return as_printed(Table.of(name, title, [name for name, _ in columns], rows, notes), printed)
+    notes = [*notes, *([SCALE] if printed_column else [])]
+    return show_as_printed(Table.of(name, title, [name for name, _ in columns], rows, notes), printed)
 
 
-def as_printed(table: Table, printed: Sequence[Published | None]) -> Table:
+def show_as_printed(table: Table, printed: Sequence[PublishedValue | None]) -> Table:
     """Show the column of the thesis as it prints it, bounds with their sign."""
     if THESIS not in table.columns:
         return table
@@ -65,12 +69,14 @@ def as_printed(table: Table, printed: Sequence[Published | None]) -> Table:
     return replace(table, shown=shown)
 
 
-def whole(value: float | None) -> float | int | None:
-    """Return a count as the whole number that it is; a mean of counts may be none."""
+def as_whole_number(value: float | None) -> float | int | None:
+    """Return a count as the as_whole_number number that it is; a mean of counts may be none."""
     return int(value) if value is not None and value == int(value) else value
 
 
-def beside(reference: Reference | None, name: str, keys: Sequence[Key | None]) -> dict[str, list[Cell]]:
+def printed_column(
+    reference: Reference | None, name: str, keys: Sequence[Key | None]
+) -> dict[str, list[Cell]]:
     """Return a column `NAME, thesis` of what is printed under the keys; none where nothing is."""
     printed: list[Cell] = [None if reference is None else reference.value(key) for key in keys]
     return {f"{name}, thesis": printed} if any(value is not None for value in printed) else {}
