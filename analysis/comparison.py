@@ -14,7 +14,7 @@ from .data import ExperimentData, RunData
 from .durations import duration
 from .reference import Reference
 from .request import Budget
-from .statistics import MeanAndSD
+from .statistics import MeanAndSD, mean
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Entry:
     def share_done(self) -> float | None:
         """Mean share of the schedule (else of `stop.steps`) that was done within the budget."""
         shares = [_share(run, out) for run, out in zip(self.configuration.runs, self.outcomes, strict=True)]
-        summary = MeanAndSD.of(shares)
-        return None if summary is None else summary.mean
+        return mean(shares)
 
     @property
     def notes(self) -> list[str]:

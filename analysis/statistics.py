@@ -33,8 +33,17 @@ def _deviation(values: Sequence[float], mean: float) -> float | None:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the finite values; None if there is none."""
-    summary = MeanAndSD.of(values)
+    return mean_of(MeanAndSD.of(values))
+
+
+def mean_of(summary: MeanAndSD | None) -> float | None:
+    """Return the mean of a summary; None without one."""
     return None if summary is None else summary.mean
+
+
+def deviation_of(summary: MeanAndSD | None) -> float | None:
+    """Return the SD of a summary; None without one."""
+    return None if summary is None else summary.deviation
 
 
 def median(values: Sequence[float]) -> float:

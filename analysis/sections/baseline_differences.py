@@ -12,7 +12,7 @@ from ..comparison import Comparison, Entry, ReportData
 from ..plots.canvas import COLOURS, QUIET, new_canvas
 from ..plots.figure import Figure
 from ..significance import LEVEL, Difference, holm
-from ..statistics import MeanAndSD
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table
 from .base import ReportSection
 
@@ -128,7 +128,7 @@ def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
         if mine.steps_reached is not None and other.steps_reached
     )
     if difference is not None:
-        yield _Pairing(entry, None if shares is None else shares.mean, difference)
+        yield _Pairing(entry, mean_of(shares), difference)
 
 
 def _by_seed(entry: Entry) -> dict[object, BudgetResult]:

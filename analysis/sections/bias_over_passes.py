@@ -11,7 +11,7 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..plots.canvas import COLOURS, legend_beside, legend_label, new_canvas
 from ..plots.figure import Figure
-from ..statistics import MeanAndSD
+from ..statistics import deviation_of, mean_of
 from ..tables import Cell, Table
 from .base import ReportSection
 
@@ -71,13 +71,9 @@ def _row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
     cells: list[Cell] = [configuration.label, span.label, span.n, len(span.of_seeds["numerator"])]
     for part in PARTS:
         bias = span.bias(part)
-        cells += [_mean(span.level(part, "biased")), _mean(span.level(part, "unbiased")), _mean(bias)]
-        cells.append(None if bias is None else bias.deviation)
+        cells += [mean_of(span.level(part, "biased")), mean_of(span.level(part, "unbiased")), mean_of(bias)]
+        cells.append(deviation_of(bias))
     return tuple(cells)
-
-
-def _mean(summary: MeanAndSD | None) -> float | None:
-    return None if summary is None else summary.mean
 
 
 def _draw(found: list[tuple[Configuration, list[EpochSpan]]]) -> Canvas:

@@ -9,7 +9,7 @@ from ..durations import duration
 from ..plots.figure import Figure
 from ..plots.heatmap import draw_heatmap, heatmap_axes
 from ..plots.loss_ranking import draw_dots
-from ..statistics import MeanAndSD
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table, decimals_to_differ, fixed, show
 from ..thesis.matching import FIGURES, budget_item, figure_note
 from .base import ReportSection
@@ -174,22 +174,18 @@ def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
         *_mean_deviation(entry.best),
         entry.best.n if entry.best else 0,
         *_mean_deviation(entry.test),
-        _mean(entry.step_at_best),
-        _mean(entry.seconds_at_best),
-        _mean(entry.steps_reached),
+        mean_of(entry.step_at_best),
+        mean_of(entry.seconds_at_best),
+        mean_of(entry.steps_reached),
         entry.share_done,
         int(entry.complete),
         int(entry.diverged),
         comparison.clock,
         None if beside is None else beside.clock,
         None if beside is None else beside.budget.value,
-        None if other is None else _mean(other.best),
-        None if other is None else _mean(other.steps_reached),
+        None if other is None else mean_of(other.best),
+        None if other is None else mean_of(other.steps_reached),
     )
-
-
-def _mean(summary: MeanAndSD | None) -> float | None:
-    return None if summary is None else summary.mean
 
 
 def _mean_deviation(summary: MeanAndSD | None) -> tuple[float | None, float | None]:

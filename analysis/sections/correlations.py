@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..comparison import Comparison, Entry, ReportData
 from ..reference import Key
-from ..statistics import pearson
+from ..statistics import mean_of, pearson
 from ..tables import Cell, Table, significant
 from ..thesis.compared_statistics import Statistic, printed_column
 from ..thesis.matching import budget_item
@@ -93,7 +93,7 @@ def _quantities(data: ReportData, comparison: Comparison) -> Iterator[tuple[str,
                 axis.key,
                 [pair for entry in cells for pair in _pair(entry, entry.configuration.params.get(axis.key))],
             )
-    reached = [(entry, entry.steps_reached.mean if entry.steps_reached else None) for entry in cells]
+    reached = [(entry, mean_of(entry.steps_reached)) for entry in cells]
     yield STEPS, [pair for entry, steps in reached for pair in _pair(entry, steps)]
 
 

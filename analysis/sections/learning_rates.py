@@ -13,7 +13,7 @@ from ..data import RunData
 from ..plots.canvas import new_canvas, plain_log, thousands
 from ..plots.configuration_curves import Points, draw_lines, with_legend
 from ..plots.figure import Figure
-from ..statistics import MeanAndSD
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table
 from .base import ReportSection
 
@@ -63,7 +63,7 @@ def _row(configuration: Configuration) -> tuple[Cell, ...]:
         math.fsum(w.lr_mean * w.steps for w in windows) / steps if steps else None,
         min((w.lr_min for w in windows), default=None),
         max((w.lr_max for w in windows), default=None),
-        None if last is None else last.mean,
+        mean_of(last),
         _count(configuration.runs, "learning_rate"),
         _count(configuration.runs, "rejected"),
     )

@@ -22,6 +22,7 @@ from ..regret import (
     rate_comparisons,
     spread_over_rates,
 )
+from ..statistics import deviation_of, mean_of
 from ..tables import Cell, Table, decimals_to_differ, significant
 from .base import ReportSection
 from .budget import loss_text
@@ -217,8 +218,8 @@ def _raw(row: _Row) -> tuple[Cell, ...]:
         row.name,
         None if row.free else len(row.method.trials),
         row.trial.rate,
-        None if summary is None else summary.mean,
-        None if summary is None else summary.deviation,
+        mean_of(summary),
+        deviation_of(summary),
         0 if summary is None else summary.n,
         None if regret is None else regret.percent,
         None if regret is None else regret.deviations,

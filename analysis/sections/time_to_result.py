@@ -13,7 +13,7 @@ from ..durations import duration, time_unit
 from ..plots.canvas import COLOURS, DASHES, legend_beside, new_canvas, plain_log
 from ..plots.figure import Figure
 from ..search_cost import Search, SearchComparison, search_comparisons
-from ..statistics import MeanAndSD
+from ..statistics import MeanAndSD, deviation_of, mean_of
 from ..tables import Cell, Table, decimals_to_differ, fixed
 from .base import ReportSection
 from .budget import loss_text
@@ -137,11 +137,11 @@ def _shown(comparison: SearchComparison, search: Search, decimals: int) -> tuple
 
 def _shown_times(comparison: SearchComparison, search: Search) -> tuple[str, str, str]:
     reached, ratio = search.seconds_to(comparison.target), _ratio(comparison, search)
-    return duration(_mean(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
+    return duration(mean_of(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
 
 
 def _times(comparison: SearchComparison, search: Search) -> tuple[Cell, Cell, Cell]:
-    return _mean(search.seconds), _mean(search.seconds_to(comparison.target)), _ratio(comparison, search)
+    return mean_of(search.seconds), mean_of(search.seconds_to(comparison.target)), _ratio(comparison, search)
 
 
 def _by_name(found: Iterable[SearchComparison]) -> dict[tuple[str, str], tuple[SearchComparison, Search]]:
@@ -150,7 +150,7 @@ def _by_name(found: Iterable[SearchComparison]) -> dict[tuple[str, str], tuple[S
 
 def _time_text(reached: MeanAndSD | None) -> str:
     if reached is None or reached.deviation is None:
-        return duration(_mean(reached))
+        return duration(mean_of(reached))
     return f"{duration(reached.mean)} ± {duration(reached.deviation)} ({reached.n})"
 
 
@@ -160,21 +160,17 @@ def _raw(comparison: SearchComparison, search: Search) -> tuple[Cell, ...]:
         comparison.workload,
         search.name,
         search.k,
-        _mean(result),
-        None if result is None else result.deviation,
+        mean_of(result),
+        deviation_of(result),
         len(search.seeds),
-        _mean(search.seconds),
+        mean_of(search.seconds),
         comparison.target,
         0 if reached is None else reached.n,
-        _mean(reached),
-        None if reached is None else reached.deviation,
+        mean_of(reached),
+        deviation_of(reached),
         _ratio(comparison, search),
         comparison.reference.name,
     )
-
-
-def _mean(summary: MeanAndSD | None) -> float | None:
-    return None if summary is None else summary.mean
 
 
 def _target_note(comparison: SearchComparison) -> str:
