@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .alphas import AlphaStatistics, estimators, summarise_values, values
 from .configurations import Configuration
 from .data import RunData
-from .methods import UNTOLD, canonical, told_apart, without
+from .methods import UNTOLD, canonical, distinct_names, without
 from .statistics import MeanAndSD
 
 FEWEST = 3
@@ -30,9 +30,9 @@ class BatchSizeStatistics:
 
     def summary(self, quantity: Average) -> MeanAndSD:
         """Return mean and SD over seeds of their means, or of their medians."""
-        found = MeanAndSD.of(getattr(seed, quantity) for seed in self.of_seeds)
-        assert found is not None
-        return found
+        summary = MeanAndSD.of(getattr(seed, quantity) for seed in self.of_seeds)
+        assert summary is not None
+        return summary
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class BatchSizeSeries:
         """
         fits = []
         for of_seed in zip(*(size.of_seeds for size in self.sizes), strict=False):
-            found = [getattr(one, quantity) for one in of_seed]
-            if min(found) > 0:
-                fits.append(slope([math.log(s.batch) for s in self.sizes], [math.log(v) for v in found]))
+            averages = [getattr(seed, quantity) for seed in of_seed]
+            if min(averages) > 0:
+                fits.append(slope([math.log(s.batch) for s in self.sizes], [math.log(v) for v in averages]))
         return MeanAndSD.of(fits)
 
 
@@ -81,25 +81,25 @@ def series(configurations: Iterable[Configuration]) -> list[BatchSizeSeries]:
         rest = without(configuration.runs[0].row.config, *UNTOLD, *SIZE_KEYS)
         groups.setdefault(canonical(rest), []).append(configuration)
     configs = [without(group[0].runs[0].row.config, *SIZE_KEYS) for group in groups.values()]
-    names = told_apart([""] * len(configs), configs) if len(configs) > 1 else [""]
+    names = distinct_names([""] * len(configs), configs) if len(configs) > 1 else [""]
     return [
-        one
+        estimator_series
         for name, group in zip(names, groups.values(), strict=True)
         for estimator in estimators(row for c in group for run in c.runs for row in run.alphas)
-        for one in _series(name.strip(), estimator, group)
+        for estimator_series in _batch_size_series(name.strip(), estimator, group)
     ]
 
 
-def _series(name: str, estimator: str, group: Sequence[Configuration]) -> list[BatchSizeSeries]:
-    sizes = [size for configuration in group for size in _size(configuration, estimator)]
+def _batch_size_series(name: str, estimator: str, group: Sequence[Configuration]) -> list[BatchSizeSeries]:
+    sizes = [size for configuration in group for size in _batch_size_statistics(configuration, estimator)]
     if len({size.batch for size in sizes}) < FEWEST:
         return []
     return [BatchSizeSeries(name, estimator, tuple(sorted(sizes, key=lambda size: size.batch)))]
 
 
-def _size(configuration: Configuration, estimator: str) -> list[BatchSizeStatistics]:
+def _batch_size_statistics(configuration: Configuration, estimator: str) -> list[BatchSizeStatistics]:
     finished = [run for run in configuration.runs if run.finished]  # others would be at another phase
     ordered: list[RunData] = sorted(finished, key=lambda run: str(run.row.config.get("seed")))
-    found = [summarise_values(values(run.alphas, estimator, "absolute")) for run in ordered]
-    known = tuple(one for one in found if one is not None)
-    return [BatchSizeStatistics(batch_of(configuration.runs[0].row.config), known)] if known else []
+    of_seeds = [summarise_values(values(run.alphas, estimator, "absolute")) for run in ordered]
+    defined = tuple(statistics for statistics in of_seeds if statistics is not None)
+    return [BatchSizeStatistics(batch_of(configuration.runs[0].row.config), defined)] if defined else []

@@ -88,35 +88,35 @@ def after_vanishing_rates(run: RunData) -> list[AlphaRow]:
 
 def values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> list[AlphaValue]:
     """Return what was recorded of one estimator; a value that is undefined has n = 0."""
-    found: list[AlphaValue] = []
+    alpha_values: list[AlphaValue] = []
     for row in alphas:
         if estimator in row.estimates:
-            found += _single(row, row.estimates[estimator], quantity)
+            alpha_values += _values_of_step(row, row.estimates[estimator], quantity)
         elif estimator in row.summaries:
-            found += _summed(row, row.summaries[estimator], quantity)
-    return found
+            alpha_values += _values_of_window(row, row.summaries[estimator], quantity)
+    return alpha_values
 
 
-def summarise_values(found: Sequence[AlphaValue]) -> AlphaStatistics | None:
+def summarise_values(alpha_values: Sequence[AlphaValue]) -> AlphaStatistics | None:
     """Sum up values; None where none is defined."""
-    defined = [value for value in found if value.n]
+    defined = [value for value in alpha_values if value.n]
     if not defined:
         return None
     n = sum(value.n for value in defined)
     mean = math.fsum(value.n * value.mean for value in defined) / n
-    deviation = _deviation(defined, n, mean)
+    deviation = _pooled_deviation(defined, n, mean)
     middle = weighted_median((value.median, value.n) for value in defined)
     errors = [value.error for value in defined if math.isfinite(value.error)]
     return AlphaStatistics(
         n=n,
-        undefined=sum(value.undefined for value in found),
+        undefined=sum(value.undefined for value in alpha_values),
         mean=mean,
         median=math.nan if middle is None else middle,
         deviation=deviation,
         negative=math.fsum(value.n * value.negative for value in defined) / n,
         exact=all(value.single for value in defined),
         error=math.fsum(errors) / len(errors) if errors else None,
-        noise=_noise(errors, deviation, n),
+        noise=_noise_share(errors, deviation, n),
     )
 
 
@@ -142,22 +142,22 @@ class WindowMedian:
     spread: float
 
 
-def by_window(found: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
+def by_window(alpha_values: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
     """Return the defined values of each window in which any is, in the order of steps."""
     start, length = int((run.row.config.get("alpha") or {}).get("start_step") or 0), window_of(run)
     windows: dict[int, list[AlphaValue]] = {}
-    for value in found:
+    for value in alpha_values:
         if value.n:
             windows.setdefault(int(value.step - start) // length, []).append(value)
     return [window for _, window in sorted(windows.items())]
 
 
-def intervals(found: Sequence[AlphaValue], run: RunData) -> list[WindowMedian]:
+def intervals(alpha_values: Sequence[AlphaValue], run: RunData) -> list[WindowMedian]:
     """Return the windows' medians, each with the spread of one value."""
-    return [_interval(window) for window in by_window(found, run)]
+    return [_window_median(window) for window in by_window(alpha_values, run)]
 
 
-def _interval(window: Sequence[AlphaValue]) -> WindowMedian:
+def _window_median(window: Sequence[AlphaValue]) -> WindowMedian:
     middle = weighted_median((value.median, value.n) for value in window)
     errors = [value.error for value in window if math.isfinite(value.error)]
     spreads = errors or [value.deviation for value in window if math.isfinite(value.deviation)]
@@ -168,7 +168,7 @@ def _interval(window: Sequence[AlphaValue]) -> WindowMedian:
     )
 
 
-def _single(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> list[AlphaValue]:
+def _values_of_step(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> list[AlphaValue]:
     """Return one step's value with its standard error."""
     value: float | None = getattr(estimate, FIELD[quantity])
     if value is None or (quantity == "absolute" and _has_no_absolute(estimate)):
@@ -176,12 +176,12 @@ def _single(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> list[Alpha
     if not math.isfinite(value):
         return [AlphaValue(row.step, 0, math.nan, math.nan, math.nan, math.nan, undefined=1)]
     value = -value if quantity == "numerator" else value
-    error = _error(row, estimate, quantity)
-    known = math.nan if error is None else error
-    return [AlphaValue(row.step, 1, value, value, math.nan, float(value < 0), error=known)]
+    error = _standard_error(row, estimate, quantity)
+    standard_error = math.nan if error is None else error
+    return [AlphaValue(row.step, 1, value, value, math.nan, float(value < 0), error=standard_error)]
 
 
-def _error(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> float | None:
+def _standard_error(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> float | None:
     """Return a standard error; α*_abs = α*_rel · η, and so are their errors."""
     if quantity == "absolute":
         error, rate = estimate.alpha_rel_se, row.learning_rate
@@ -199,20 +199,24 @@ def _has_no_absolute(estimate: Estimate) -> bool:
     return absolute is not None and math.isnan(absolute) and relative is not None and math.isfinite(relative)
 
 
-def _summed(row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity) -> list[AlphaValue]:
+def _values_of_window(
+    row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity
+) -> list[AlphaValue]:
     """Return a window's values; those count as undefined that have a slope, but no α*."""
     if FIELD[quantity] not in of:
         return []
-    one, first = of[FIELD[quantity]], row.step if row.first_step is None else row.first_step
+    summary, first = of[FIELD[quantity]], row.step if row.first_step is None else row.first_step
     if quantity == "numerator":
-        one = replace(one, mean=-one.mean, median=-one.median, negative=1 - one.negative)
-    undefined = max(of["slope"].n - one.n, 0) if "slope" in of else 0
-    deviation = 0.0 if one.sd is None else one.sd
+        summary = replace(summary, mean=-summary.mean, median=-summary.median, negative=1 - summary.negative)
+    undefined = max(of["slope"].n - summary.n, 0) if "slope" in of else 0
+    deviation = 0.0 if summary.sd is None else summary.sd
     middle = (first + row.step) / 2
-    return [AlphaValue(middle, one.n, one.mean, one.median, deviation, one.negative, undefined)]
+    return [
+        AlphaValue(middle, summary.n, summary.mean, summary.median, deviation, summary.negative, undefined)
+    ]
 
 
-def _deviation(defined: Sequence[AlphaValue], n: int, mean: float) -> float | None:
+def _pooled_deviation(defined: Sequence[AlphaValue], n: int, mean: float) -> float | None:
     """Return the SD of all values together, from those within and those between the windows."""
     if n < 2:
         return None
@@ -221,7 +225,7 @@ def _deviation(defined: Sequence[AlphaValue], n: int, mean: float) -> float | No
     return math.sqrt((within + between) / (n - 1))
 
 
-def _noise(errors: Sequence[float], deviation: float | None, n: int) -> float | None:
+def _noise_share(errors: Sequence[float], deviation: float | None, n: int) -> float | None:
     """Return the share of the spread that batch noise explains; None where too few errors are known."""
     if not deviation or 2 * len(errors) < n:
         return None

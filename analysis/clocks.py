@@ -81,16 +81,16 @@ def normalised(data: ExperimentData) -> ExperimentData:
     Raises:
         UserError: what the steps of some runs cost was not recorded.
     """
-    found, lacking = _normalise(data)
+    data_on_clock, lacking = _normalise_runs(data)
     if lacking:
         raise _no_costs(lacking, len(data.runs))
-    return found
+    return data_on_clock
 
 
 def normalised_if_known(data: ExperimentData) -> ExperimentData | None:
     """Return the same, or None where there are no steps yet, or their costs were not recorded."""
-    found, lacking = _normalise(data)
-    return found if any(run.windows for run in data.runs) and not lacking else None
+    data_on_clock, lacking = _normalise_runs(data)
+    return data_on_clock if any(run.windows for run in data.runs) and not lacking else None
 
 
 def without_data_wait(data: ExperimentData) -> ExperimentData:
@@ -99,15 +99,15 @@ def without_data_wait(data: ExperimentData) -> ExperimentData:
     Raises:
         UserError: a run was evaluated, or went on, without any window of steps that tells its wait.
     """
-    found, lacking = [], []
+    runs, lacking = [], []
     for run in data.runs:
         timeline = Timeline.along(run.windows, worked, None)
         if timeline is None and _has_begun(run):
             lacking.append(run.row.name)
-        found.append(run if timeline is None else _on(run, timeline))
+        runs.append(run if timeline is None else _run_on_timeline(run, timeline))
     if lacking:
         raise _no_windows(lacking, len(data.runs))
-    return replace(data, runs=tuple(found))
+    return replace(data, runs=tuple(runs))
 
 
 def worked(window: WindowRow) -> float:
@@ -122,24 +122,24 @@ def waiting_share(run: RunData) -> float | None:
     return waited / total if total > 0 else None
 
 
-def _normalise(data: ExperimentData) -> tuple[ExperimentData, list[str]]:
+def _normalise_runs(data: ExperimentData) -> tuple[ExperimentData, list[str]]:
     costs = PooledCosts.of(data.runs)
-    found, lacking = [], []
+    runs, lacking = [], []
     for run in data.runs:
         if not _has_begun(run):
-            found.append(run)
+            runs.append(run)
         elif (timeline := Timeline.of(run.windows, costs.cost(run))) is not None:
-            found.append(_on(run, timeline))
+            runs.append(_run_on_timeline(run, timeline))
         else:
             lacking.append(run.row.name)
-    return replace(data, runs=tuple(found)), lacking
+    return replace(data, runs=tuple(runs)), lacking
 
 
 def _has_begun(run: RunData) -> bool:
     return bool(run.row.step or run.windows or run.evaluations)
 
 
-def _on(run: RunData, timeline: Timeline) -> RunData:
+def _run_on_timeline(run: RunData, timeline: Timeline) -> RunData:
     return replace(
         run,
         row=replace(run.row, train_seconds=timeline.at(run.row.step)),
@@ -151,7 +151,7 @@ def _on(run: RunData, timeline: Timeline) -> RunData:
 def _no_costs(names: Sequence[str], runs: int) -> UserError:
     return UserError(
         f"--clock normalised: what a step costs is not known for {len(names)} of {runs} runs "
-        f"({_named(names)}): no window of steps has been written yet, or an older alphagrid wrote them",
+        f"({_first_names(names)}): no window of steps has been written yet, or an older alphagrid wrote them",
         "use --clock measured",
     )
 
@@ -159,11 +159,11 @@ def _no_costs(names: Sequence[str], runs: int) -> UserError:
 def _no_windows(names: Sequence[str], runs: int) -> UserError:
     return UserError(
         f"--clock without-data-wait: how long steps waited for data is not known for {len(names)} of {runs} "
-        f"runs ({_named(names)}): no window of steps has been written yet",
+        f"runs ({_first_names(names)}): no window of steps has been written yet",
         "use --clock measured",
     )
 
 
-def _named(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

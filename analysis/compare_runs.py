@@ -29,20 +29,20 @@ def compare(
     Raises:
         UserError: a budget means nothing here, or a clock was asked for that cannot be had.
     """
-    asked = bool(seconds or steps)
+    explicit = bool(seconds or steps)
     if reference is not None:
         data = without_evaluations_at_stop(data)
-        steps = steps if asked else step_budgets(data)
+        steps = steps if explicit else step_budgets(data)
     on, other = _on_clock(data, clock)
     groups = tuple(configurations(on.runs))
-    comparisons = _comparisons(on, groups, seconds, steps, clock)
+    comparisons = _compare_within(on, groups, seconds, steps, clock)
     axes = tuple(varying_axes(on.runs))
-    report = ReportData(on, groups, axes, tuple(comparisons), clock, asked, reference)
+    report = ReportData(on, groups, axes, tuple(comparisons), clock, explicit, reference)
     if other is None:
         return report
     beside = tuple(configurations(other.runs))
-    opposite = _comparisons(other, beside, seconds, steps, report.other_clock)
-    both = tuple(_with(*pair) for pair in zip(comparisons, opposite, strict=True))
+    opposite = _compare_within(other, beside, seconds, steps, report.other_clock)
+    both = tuple(_beside_other_clock(*pair) for pair in zip(comparisons, opposite, strict=True))
     return replace(report, comparisons=both, beside=beside)
 
 
@@ -53,7 +53,7 @@ def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, Exper
     return (normalised(data) if clock == "normalised" else without_data_wait(data)), data
 
 
-def _comparisons(
+def _compare_within(
     data: ExperimentData,
     groups: Sequence[Configuration],
     seconds: Sequence[str],
@@ -61,14 +61,14 @@ def _comparisons(
     clock: Clock,
 ) -> list[Comparison]:
     return [
-        Comparison(budget, tuple(_entry(budget, group) for group in groups), clock)
+        Comparison(budget, tuple(_compared_entry(budget, group) for group in groups), clock)
         for budget in budgets(data, seconds, steps)
     ]
 
 
-def _with(comparison: Comparison, beside: Comparison) -> Comparison:
+def _beside_other_clock(comparison: Comparison, beside: Comparison) -> Comparison:
     return replace(comparison, beside=beside) if comparison.kind == "seconds" else comparison
 
 
-def _entry(budget: Budget, group: Configuration) -> Entry:
+def _compared_entry(budget: Budget, group: Configuration) -> Entry:
     return Entry(group, tuple(run.curve.outcome(budget.limit(run), budget.kind) for run in group.runs))

@@ -62,19 +62,22 @@ class Entry:
     @cached_property
     def share_done(self) -> float | None:
         """Mean share of the schedule (else of `stop.steps`) that was done within the budget."""
-        shares = [_share(run, out) for run, out in zip(self.configuration.runs, self.outcomes, strict=True)]
+        shares = [
+            _share_of_schedule(run, out)
+            for run, out in zip(self.configuration.runs, self.outcomes, strict=True)
+        ]
         return mean(shares)
 
     @property
     def notes(self) -> list[str]:
         """What a reader must know: seeds without a value, incomplete, diverged, no longer named."""
         runs, n = self.configuration.runs, len(self.outcomes)
-        found = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
+        with_loss = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
         incomplete = sum(not outcome.complete for outcome in self.outcomes)
         marks = [
-            ("nothing within the budget" if n == 1 else f"nothing in {n - found} of {n}", found < n),
+            ("nothing within the budget" if n == 1 else f"nothing in {n - with_loss} of {n}", with_loss < n),
             ("incomplete" if n == 1 else f"{incomplete} of {n} incomplete", incomplete > 0),
-            (_divergence(runs), self.diverged),
+            (_divergence_note(runs), self.diverged),
             ("no longer in the spec", not all(run.row.named for run in runs)),
         ]
         return [text for text, applies in marks if applies]
@@ -130,9 +133,9 @@ class Comparison:
         if value is None:
             return name if label.endswith("%") else f"{name} (not reached yet)"
         if not _is_number(label):
-            return f"{self._amount(value)} ({name})"
+            return f"{self._amount_text(value)} ({name})"
         long = self.kind == "seconds" and value >= 300
-        return self._amount(value) + (f" ({value:,.10g} s)" if long else "")
+        return self._amount_text(value) + (f" ({value:,.10g} s)" if long else "")
 
     @property
     def slug(self) -> str:
@@ -141,7 +144,7 @@ class Comparison:
         clock = f"-{self.clock}" if self.kind == "seconds" and self.clock != "measured" else ""
         return f"{self.kind}-{text.strip('-.')}" + ("pct" if self.budget.label.endswith("%") else "") + clock
 
-    def _amount(self, value: float) -> str:
+    def _amount_text(self, value: float) -> str:
         return duration(value) if self.kind == "seconds" else f"{value:,.10g} steps"
 
 
@@ -150,7 +153,7 @@ class ReportData:
     """What every section works from: the experiment, its configurations and axes, and the comparisons.
 
     All train_seconds are on `clock`, but for those of `beside`, the same configurations on the other clock,
-    where that can be had. `asked` tells that someone asked for these budgets. `reference` holds published
+    where that can be had. `explicit_budgets`: the caller named the budgets. `reference` holds published
     values to stand beside one's own.
     """
 
@@ -159,7 +162,7 @@ class ReportData:
     axes: tuple[Axis, ...]
     comparisons: tuple[Comparison, ...]
     clock: Clock = "measured"
-    asked: bool = False
+    explicit_budgets: bool = False
     reference: Reference | None = None
     beside: tuple[Configuration, ...] | None = None
 
@@ -171,7 +174,12 @@ class ReportData:
     @property
     def on_both_clocks(self) -> list[Comparison]:
         """The comparisons, each followed by the one on the other clock, where there is one."""
-        return [one for comparison in self.comparisons for one in (comparison, comparison.beside) if one]
+        return [
+            on_clock
+            for comparison in self.comparisons
+            for on_clock in (comparison, comparison.beside)
+            if on_clock
+        ]
 
     @property
     def most_seeds(self) -> int:
@@ -179,12 +187,12 @@ class ReportData:
         return max((len(configuration.runs) for configuration in self.configurations), default=0)
 
 
-def _share(run: RunData, outcome: BudgetResult) -> float | None:
+def _share_of_schedule(run: RunData, outcome: BudgetResult) -> float | None:
     total = run.schedule_steps or run.stop.get("steps")
     return None if outcome.steps_reached is None or not total else outcome.steps_reached / total
 
 
-def _divergence(runs: Sequence[RunData]) -> str:
+def _divergence_note(runs: Sequence[RunData]) -> str:
     steps = [run.curve.step for run in runs if run.diverged]
     if len(runs) == 1:
         return "".join(f"diverged at step {step:,}" for step in steps)

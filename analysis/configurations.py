@@ -8,7 +8,7 @@ from typing import Any
 
 from ..printable import visible
 from .data import RunData
-from .methods import UNTOLD, acts, canonical, method_names, told_apart, without
+from .methods import UNTOLD, acts, canonical, distinct_names, method_names, without
 
 SEED = "seed"
 
@@ -63,15 +63,15 @@ def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
         for key, value in run.row.params.items() if run.baseline is None else ():
             if key != SEED:
                 seen.setdefault(key, {})[canonical(value)] = value
-    return [Axis(key, _ordered(values.values())) for key, values in seen.items() if len(values) > 1]
+    return [Axis(key, _order_values(values.values())) for key, values in seen.items() if len(values) > 1]
 
 
 def configurations(runs: Sequence[RunData]) -> list[Configuration]:
     """Group the runs over seeds, in the order in which they come."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(_identity(run), []).append(run)
-    labels = _labels(list(groups.values()), varying_axes(runs))
+        groups.setdefault(_configuration_key(run), []).append(run)
+    labels = _configuration_labels(list(groups.values()), varying_axes(runs))
     return [
         Configuration(visible(label), group[0].baseline, _without_seed(group[0]), tuple(group))
         for label, group in zip(labels, groups.values(), strict=True)
@@ -85,14 +85,14 @@ def value_label(value: Any, position: int) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else visible(str(value))
 
 
-def _labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
+def _configuration_labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
     """Return a label for each: its values on the axes; its method first, where that does not tell all apart.
 
     Grids of one file may differ in what is no axis, their changes to the base. The name of a run is that of
     its seed where there is no axis at all; several seeds go by their method.
     """
     runs = [group[0] for group in groups]
-    values = [_values(run, axes) for run in runs]
+    values = [_axis_values_text(run, axes) for run in runs]
     configs = [without(run.row.config, *(axis.key for axis in axes)) for run in runs]
     methods = method_names(configs)
     alone = [
@@ -102,12 +102,12 @@ def _labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[s
     labels = [run.baseline or value or other for run, value, other in zip(runs, values, alone, strict=True)]
     if len(set(labels)) == len(labels):
         return labels
-    named = zip(runs, methods, values, strict=True)
-    labels = [run.baseline or ", ".join(filter(None, (method, value))) for run, method, value in named]
-    return told_apart(labels, [run.row.config for run in runs])
+    parts = zip(runs, methods, values, strict=True)
+    labels = [run.baseline or ", ".join(filter(None, (method, value))) for run, method, value in parts]
+    return distinct_names(labels, [run.row.config for run in runs])
 
 
-def _values(run: RunData, axes: Sequence[Axis]) -> str:
+def _axis_values_text(run: RunData, axes: Sequence[Axis]) -> str:
     return ", ".join(
         f"{axis.short} {value_label(run.row.params[axis.key], axis.values.index(run.row.params[axis.key]))}"
         for axis in axes
@@ -115,7 +115,7 @@ def _values(run: RunData, axes: Sequence[Axis]) -> str:
     )
 
 
-def _identity(run: RunData) -> str:
+def _configuration_key(run: RunData) -> str:
     """Return what is the same for all seeds of a configuration, and for no other."""
     if run.baseline is not None:
         return run.baseline
@@ -126,10 +126,10 @@ def _without_seed(run: RunData) -> dict[str, Any]:
     return {key: value for key, value in run.row.params.items() if key != SEED}
 
 
-def _ordered(values: Iterable[Any]) -> tuple[Any, ...]:
+def _order_values(values: Iterable[Any]) -> tuple[Any, ...]:
     """Sort numbers; leave anything else in the order in which it came."""
-    found = list(values)
-    return tuple(sorted(found) if all(_is_number(value) for value in found) else found)
+    ordered = list(values)
+    return tuple(sorted(ordered) if all(_is_number(value) for value in ordered) else ordered)
 
 
 def _is_number(value: Any) -> bool:

@@ -92,14 +92,14 @@ class PooledCosts:
         """Pool the windows' medians, each with the weight of the steps it stands for."""
         runs = tuple(runs)
         return cls(
-            plain=_pooled(runs, _machine, _plain),
-            alpha=_pooled(runs, _alpha_machine, _alpha),
-            data=_pooled(runs, _machine, _data),
+            plain=_pooled_medians(runs, _machine_key, _plain_costs),
+            alpha=_pooled_medians(runs, _alpha_machine, _alpha_costs),
+            data=_pooled_medians(runs, _machine_key, _data_costs),
         )
 
     def cost(self, run: RunData) -> StepCost:
         """Return what the steps of a run cost."""
-        machine = _machine(run)
+        machine = _machine_key(run)
         return StepCost(self.plain.get(machine), self.alpha.get(_alpha_machine(run)), self.data.get(machine))
 
 
@@ -109,60 +109,60 @@ def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
     pooled = PooledCosts.of(runs).plain
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        usual = pooled.get(_machine(run), 0.0)
+        usual = pooled.get(_machine_key(run), 0.0)
         hosts = {attempt.attempt: attempt.host for attempt in run.attempts}
         for window in run.windows if usual > 0 else ():
             host = hosts.get(window.attempt)
             if host is not None:
-                times[host] += [(cost / usual, steps) for cost, steps in _plain(window)]
-    found = {host: weighted_median(pairs) for host, pairs in sorted(times.items())}
-    return {host: factor for host, factor in found.items() if factor is not None and factor > SLOW}
+                times[host] += [(cost / usual, steps) for cost, steps in _plain_costs(window)]
+    factors = {host: weighted_median(pairs) for host, pairs in sorted(times.items())}
+    return {host: factor for host, factor in factors.items() if factor is not None and factor > SLOW}
 
 
 def slow_nodes_note(runs: Iterable[RunData]) -> str | None:
     """Say which nodes are slow; None if none is."""
-    found = [f"{host} (+{100 * (factor - 1):.0f} %)" for host, factor in slow_nodes(runs).items()]
-    if not found:
+    nodes = [f"{host} (+{100 * (factor - 1):.0f} %)" for host, factor in slow_nodes(runs).items()]
+    if not nodes:
         return None
-    return f"Slow nodes, by their plain steps against the pooled median: {', '.join(found)}."
+    return f"Slow nodes, by their plain steps against the pooled median: {', '.join(nodes)}."
 
 
-def _pooled(
+def _pooled_medians(
     runs: Iterable[RunData], key: Callable[[RunData], str], costs: Callable[[WindowRow], WeightedCosts]
 ) -> dict[str, float]:
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    pairs_by_key: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        found[key(run)] += [pair for window in run.windows for pair in costs(window)]
-    medians = {name: weighted_median(pairs) for name, pairs in found.items()}
+        pairs_by_key[key(run)] += [pair for window in run.windows for pair in costs(window)]
+    medians = {name: weighted_median(pairs) for name, pairs in pairs_by_key.items()}
     return {name: median for name, median in medians.items() if median is not None}
 
 
-def _plain(window: WindowRow) -> WeightedCosts:
-    return _weighted(window, "plain", window.steps - window.alpha_steps)
+def _plain_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "plain", window.steps - window.alpha_steps)
 
 
-def _alpha(window: WindowRow) -> WeightedCosts:
-    return _weighted(window, "alpha", window.alpha_steps)
+def _alpha_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "alpha", window.alpha_steps)
 
 
-def _data(window: WindowRow) -> WeightedCosts:
-    return _weighted(window, "data", window.steps)
+def _data_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "data", window.steps)
 
 
-def _weighted(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
+def _weighted_cost(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
     cost = window.costs.get(kind)
     return [] if cost is None else [(cost, steps)]
 
 
-def _machine(run: RunData) -> str:
+def _machine_key(run: RunData) -> str:
     """Return what two runs must share for their plain steps to cost the same."""
     config = run.row.config
     optimizer = (config.get("optimizer") or {}).get("name")
     settings = [config.get(key) for key in ("threads", "deterministic")]
-    return json.dumps([config.get("workload"), optimizer, _device(run), *settings], sort_keys=True)
+    return json.dumps([config.get("workload"), optimizer, _device_of(run), *settings], sort_keys=True)
 
 
-def _device(run: RunData) -> Any:
+def _device_of(run: RunData) -> Any:
     """Return `cpu` or `cuda`, as the newest attempt saw it."""
     seen = [attempt.device for attempt in run.attempts if attempt.device is not None]
     return seen[-1] if seen else run.row.config.get("device")
@@ -170,4 +170,4 @@ def _device(run: RunData) -> Any:
 
 def _alpha_machine(run: RunData) -> str:
     alpha = run.row.config.get("alpha") or {}
-    return json.dumps([_machine(run), *(alpha.get(key) for key in ALPHA_KEYS)])
+    return json.dumps([_machine_key(run), *(alpha.get(key) for key in ALPHA_KEYS)])

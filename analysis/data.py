@@ -104,7 +104,7 @@ def load(db: sqlite3.Connection, experiment: str, *, details: bool = True) -> Ex
 
 
 def _no_such_experiment(db: sqlite3.Connection, name: str) -> UserError:
-    known = queries.experiments(db)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"experiments here: {', '.join(known) or 'none'}"
+    experiments = queries.experiments(db)
+    near = difflib.get_close_matches(name, experiments, 1)
+    hint = f"did you mean {near[0]}?" if near else f"experiments here: {', '.join(experiments) or 'none'}"
     return UserError(f"there is no experiment '{name}' under this root", hint)

@@ -26,5 +26,5 @@ def epochs_of_steps(steps: int, batch: int, examples: int) -> float:
 
 def train_examples(run: RunData) -> int | None:
     """Return the size of the training data, as the newest attempt's start of training tells it."""
-    told = [event.details.get("train_examples") for event in run.events if event.event == "training_started"]
-    return next((int(number) for number in reversed(told) if number), None)
+    sizes = [event.details.get("train_examples") for event in run.events if event.event == "training_started"]
+    return next((int(number) for number in reversed(sizes) if number), None)

@@ -52,27 +52,31 @@ class AlphaDispersion:
         return range_relative_deviation(self.deviation, self.spread)
 
 
-def observed(data: ReportData) -> list[Configuration]:
+def observed_configurations(data: ReportData) -> list[Configuration]:
     """Return the configurations that only observe α*."""
-    return [one for one in data.configurations if _alpha(one).get("policy") == "observe"]
+    return [
+        configuration
+        for configuration in data.configurations
+        if _alpha_section(configuration).get("policy") == "observe"
+    ]
 
 
 def estimator_names(configuration: Configuration) -> list[str]:
     """Return the estimators that a configuration asks for, and any others that were recorded."""
-    alpha = _alpha(configuration)
-    asked = [alpha.get("estimator") or "unbiased", *(alpha.get("also") or [])]
-    found = estimators(row for run in configuration.runs for row in run.alphas)
-    return list(dict.fromkeys([*asked, *found]))
+    alpha = _alpha_section(configuration)
+    configured = [alpha.get("estimator") or "unbiased", *(alpha.get("also") or [])]
+    recorded = estimators(row for run in configuration.runs for row in run.alphas)
+    return list(dict.fromkeys([*configured, *recorded]))
 
 
 def alpha_dispersion(run: RunData, estimator: str, quantity: Quantity) -> AlphaDispersion | None:
     """Return how an estimator's values spread in a run; None where none is defined."""
-    found = values(after_vanishing_rates(run), estimator, quantity)
-    whole = summarise_values(found)
+    alpha_values = values(after_vanishing_rates(run), estimator, quantity)
+    whole = summarise_values(alpha_values)
     if whole is None:
         return None
-    windows, single = by_window(found, run), [value.mean for value in found if value.n]
-    alone = all(value.single for value in found)
+    windows, single = by_window(alpha_values, run), [value.mean for value in alpha_values if value.n]
+    alone = all(value.single for value in alpha_values)
     return AlphaDispersion(
         n=whole.n,
         mean=whole.mean,
@@ -118,5 +122,5 @@ def highest_rate(run: RunData) -> float | None:
     return max((row.lr_max for row in run.windows if math.isfinite(row.lr_max)), default=None)
 
 
-def _alpha(configuration: Configuration) -> Mapping[str, Any]:
+def _alpha_section(configuration: Configuration) -> Mapping[str, Any]:
     return configuration.runs[0].row.config.get("alpha") or {}

@@ -76,7 +76,7 @@ def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
     """Return the rates of a run in the windows that end within `until` steps (None: all of them)."""
     limit = math.inf if until is None else until
     windows = sorted((row for row in run.windows if row.steps > 0), key=lambda row: row.step)
-    changes = _changes(run)
+    changes = _accepted_medians(run)
     return [
         stretch
         for window in windows
@@ -87,35 +87,35 @@ def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
 
 def first_median(run: RunData) -> int | None:
     """Return the 0-based step from which on the first accepted median acted; None without one."""
-    return min((step for step, _ in _changes(run)), default=None)
+    return min((step for step, _ in _accepted_medians(run)), default=None)
 
 
 def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics | None:
     """Return the statistics of the rates within so many steps; None without any window."""
-    found = stretches(run, until)
-    if not found:
+    rate_stretches = stretches(run, until)
+    if not rate_stretches:
         return None
-    steps = sum(stretch.steps for stretch in found)
-    middle = weighted_median(pair for stretch in found for pair in stretch.weighted)
-    acting = _from_first_median(run, found)
+    steps = sum(stretch.steps for stretch in rate_stretches)
+    middle = weighted_median(pair for stretch in rate_stretches for pair in stretch.weighted)
+    acting = _from_first_median(run, rate_stretches)
     return RateStatistics(
-        mean=math.fsum(stretch.mean * stretch.steps for stretch in found) / steps,
+        mean=math.fsum(stretch.mean * stretch.steps for stretch in rate_stretches) / steps,
         median=math.nan if middle is None else middle,
-        deviation=_deviation(acting),
+        deviation=_rate_deviation(acting),
         spread=max(s.high for s in acting) - min(s.low for s in acting) if acting else None,
     )
 
 
-def _from_first_median(run: RunData, found: Sequence[RateStretch]) -> list[RateStretch]:
+def _from_first_median(run: RunData, rate_stretches: Sequence[RateStretch]) -> list[RateStretch]:
     """Return what the method set: everything where no median sets the rate, nothing before the first one."""
     if (run.row.config.get("alpha") or {}).get("policy") != "median":
-        return list(found)
+        return list(rate_stretches)
     first = first_median(run)
-    return [] if first is None else [stretch for stretch in found if stretch.start >= first]
+    return [] if first is None else [stretch for stretch in rate_stretches if stretch.start >= first]
 
 
-def _deviation(found: Sequence[RateStretch]) -> float | None:
-    pairs = [pair for stretch in found for pair in stretch.weighted]
+def _rate_deviation(rate_stretches: Sequence[RateStretch]) -> float | None:
+    pairs = [pair for stretch in rate_stretches for pair in stretch.weighted]
     total = math.fsum(weight for _, weight in pairs)
     if not total:
         return None
@@ -123,16 +123,16 @@ def _deviation(found: Sequence[RateStretch]) -> float | None:
     return math.sqrt(math.fsum(weight * (rate - mean) ** 2 for rate, weight in pairs) / total)
 
 
-def _changes(run: RunData) -> list[tuple[int, float]]:
+def _accepted_medians(run: RunData) -> list[tuple[int, float]]:
     """Return the accepted medians with the 0-based step from which on each acts."""
-    found = []
+    medians = []
     for event in run.events:
         if event.event == "learning_rate":
-            told = event.details
-            known = "window_start" in told and "of" in told
-            step = int(told["window_start"]) + int(told["of"]) if known else event.step
-            found.append((step, float(told["value"])))
-    return sorted(found)
+            details = event.details
+            has_window = "window_start" in details and "of" in details
+            step = int(details["window_start"]) + int(details["of"]) if has_window else event.step
+            medians.append((step, float(details["value"])))
+    return sorted(medians)
 
 
 def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
@@ -142,11 +142,11 @@ def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Itera
     if window.lr_min == window.lr_max or not within:
         yield RateStretch(start, window.steps, window.lr_min, window.lr_mean, window.lr_max)
         return
-    known = [
+    after_medians = [
         RateStretch(step, later - step, rate, rate, rate)
         for (step, rate), (later, _) in pairwise([*within, (end, math.nan)])
     ]
     first = within[0][0] - start
-    before = (window.lr_mean * window.steps - math.fsum(s.mean * s.steps for s in known)) / first
+    before = (window.lr_mean * window.steps - math.fsum(s.mean * s.steps for s in after_medians)) / first
     yield RateStretch(start, first, before, before, before)
-    yield from known
+    yield from after_medians

@@ -92,29 +92,29 @@ class Reference:
 
     def only(self, parts: Sequence[str]) -> Reference:
         """Return what belongs to some parts, and the setting."""
-        wanted = (*parts, *SETTING)
-        return Reference(self.name, tuple(row for row in self.rows if row.key.part in wanted))
+        names = (*parts, *SETTING)
+        return Reference(self.name, tuple(row for row in self.rows if row.key.part in names))
 
     def find(self, key: Key | None) -> PublishedValue | None:
         """Return what was printed under `key`, tables before text, which rounds; None where nothing was.
 
         A key without a place finds what is printed of some cell: the best one's loss, say.
         """
-        rows = [] if key is None else self._by_key.get(key, []) or self._anywhere.get(key, [])
-        return min(rows, key=_roughness, default=None)
+        rows = [] if key is None else self._by_key.get(key, []) or self._by_key_without_place.get(key, [])
+        return min(rows, key=_precision_order, default=None)
 
     def value(self, key: Key | None) -> float | None:
         """Return the value of that."""
-        found = self.find(key)
-        return None if found is None else found.value
+        published = self.find(key)
+        return None if published is None else published.value
 
     @cached_property
     def _by_key(self) -> dict[Key, list[PublishedValue]]:
-        return _grouped(self.rows, [row.key.plain for row in self.rows])
+        return _group_by_key(self.rows, [row.key.plain for row in self.rows])
 
     @cached_property
-    def _anywhere(self) -> dict[Key, list[PublishedValue]]:
-        return _grouped(self.rows, [Key(row.key.item, row.key.plain.quantity) for row in self.rows])
+    def _by_key_without_place(self) -> dict[Key, list[PublishedValue]]:
+        return _group_by_key(self.rows, [Key(row.key.item, row.key.plain.quantity) for row in self.rows])
 
 
 def read(name: str) -> Reference:
@@ -128,10 +128,10 @@ def read(name: str) -> Reference:
         hint = f"did you mean {near[0]}?" if near else f"references: {', '.join([*FILES, NONE])}"
         raise UserError(f"there is no reference '{name}'", hint)
     text = (files(__package__) / "references" / FILES[name]).read_text(encoding="utf-8")
-    return Reference(name, tuple(map(_published, csv.DictReader(text.splitlines()))))
+    return Reference(name, tuple(map(_parse_row, csv.DictReader(text.splitlines()))))
 
 
-def reference_for(experiment: str, asked: str | None = None) -> Reference | None:
+def reference_for(experiment: str, name: str | None = None) -> Reference | None:
     """Return the reference asked for; unasked, the thesis for the experiments that repeat it, else none.
 
     Of the thesis, an experiment that repeats a part of it has that part, any other has the whole.
@@ -140,25 +140,25 @@ def reference_for(experiment: str, asked: str | None = None) -> Reference | None
         UserError: there is no such reference.
     """
     parts = THESIS.get(experiment.removesuffix("-small"))
-    if asked == NONE or (asked is None and parts is None):
+    if name == NONE or (name is None and parts is None):
         return None
-    found = read(asked or "thesis2025")
-    return found if parts is None else found.only(parts)
+    reference = read(name or "thesis2025")
+    return reference if parts is None else reference.only(parts)
 
 
-def _published(row: dict[str, str]) -> PublishedValue:
+def _parse_row(row: dict[str, str]) -> PublishedValue:
     place = (int(row["interval"]), int(row["count"])) if row["interval"] else None
     key = Key(row["item"], row["quantity"], place)
     return PublishedValue(key, float(row["value"]), row["value"], row["unit"], row["source"])
 
 
-def _grouped(rows: Sequence[PublishedValue], keys: Sequence[Key]) -> dict[Key, list[PublishedValue]]:
-    found: dict[Key, list[PublishedValue]] = {}
+def _group_by_key(rows: Sequence[PublishedValue], keys: Sequence[Key]) -> dict[Key, list[PublishedValue]]:
+    groups: dict[Key, list[PublishedValue]] = {}
     for row, key in zip(rows, keys, strict=True):
-        found.setdefault(key, []).append(row)
-    return found
+        groups.setdefault(key, []).append(row)
+    return groups
 
 
-def _roughness(row: PublishedValue) -> tuple[bool, bool]:
+def _precision_order(row: PublishedValue) -> tuple[bool, bool]:
     """Sort exact values before bounds, and tables before text."""
     return bool(row.bound), not row.source.startswith("table")

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from .data import RunData
-from .methods import acts, canonical, method_names, told_apart, without
+from .methods import acts, canonical, distinct_names, method_names, without
 from .statistics import MeanAndSD, median
 
 REFERENCE = "warmup_cosine"
@@ -60,8 +60,8 @@ class Method:
     @property
     def best(self) -> Trial | None:
         """The trial at the rate with the lowest loss; the lowest such rate on ties."""
-        found = min(self.trials, key=lambda trial: trial.loss, default=None)
-        return None if found is None or found.summary is None else found
+        lowest = min(self.trials, key=lambda trial: trial.loss, default=None)
+        return None if lowest is None or lowest.summary is None else lowest
 
     @property
     def at_edge(self) -> bool:
@@ -90,8 +90,8 @@ class RateComparison:
     @cached_property
     def reference(self) -> Method | None:
         """The best tuned method with the schedule `warmup_cosine`; else with any schedule; else of all."""
-        found = [method for method in self.methods if method.best is not None]
-        return min(found, key=lambda method: (_rank(method), min(method.losses)), default=None)
+        tuned = [method for method in self.methods if method.best is not None]
+        return min(tuned, key=lambda method: (_reference_rank(method), min(method.losses)), default=None)
 
 
 @dataclass(frozen=True)
@@ -130,57 +130,57 @@ def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison
         if "lr" in (run.row.config.get("optimizer") or {}):
             groups.setdefault(canonical(run.row.config.get("workload")), []).append(run)
     names = _workload_names([group[0] for group in groups.values()])
-    found = [
-        RateComparison(name, _methods(group, best))
+    comparisons = [
+        RateComparison(name, _methods_of(group, best))
         for name, group in zip(names, groups.values(), strict=True)
     ]
-    return [comparison for comparison in found if comparison.compares]
+    return [comparison for comparison in comparisons if comparison.compares]
 
 
-def _rank(method: Method) -> int:
+def _reference_rank(method: Method) -> int:
     return 0 if method.schedule == REFERENCE else 1 if method.schedule is not None else 2
 
 
 def _workload_names(runs: Sequence[RunData]) -> list[str]:
     sections = [run.row.config.get("workload") or {} for run in runs]
-    return told_apart([str(section.get("name", "workload")) for section in sections], sections)
+    return distinct_names([str(section.get("name", "workload")) for section in sections], sections)
 
 
-def _methods(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
+def _methods_of(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(canonical(_remains(run, named=True)), []).append(run)
-    parted = [part for group in groups.values() for part in _parted(group)]
-    names = method_names([_remains(part[0]) for part in parted])
-    return tuple(_method(name, part, best) for name, part in zip(names, parted, strict=True))
+        groups.setdefault(canonical(_method_section(run, only_name=True)), []).append(run)
+    parted = [part for group in groups.values() for part in _split_by_options(group)]
+    names = method_names([_method_section(part[0]) for part in parted])
+    return tuple(_method_of(name, part, best) for name, part in zip(names, parted, strict=True))
 
 
-def _remains(run: RunData, *, named: bool = False) -> dict[str, Any]:
-    """Return what remains of a config without its rate; `named`: of the optimizer only the name."""
+def _method_section(run: RunData, *, only_name: bool = False) -> dict[str, Any]:
+    """Return what remains of a config without its rate; `only_name`: of the optimizer only the name."""
     optimizer = run.row.config["optimizer"]
-    kept = {"name": optimizer.get("name")} if named else without(optimizer, "lr")
-    return {"optimizer": kept, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
+    optimizer_section = {"name": optimizer.get("name")} if only_name else without(optimizer, "lr")
+    return {"optimizer": optimizer_section, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
 
 
-def _parted(runs: Sequence[RunData]) -> list[list[RunData]]:
+def _split_by_options(runs: Sequence[RunData]) -> list[list[RunData]]:
     """Part runs by the optimizer's other options, unless these go with the rate, as they do under `zip`."""
     options: dict[float | None, set[str]] = {}
     for run in runs:
-        options.setdefault(_rate(run), set()).add(canonical(_remains(run)))
+        options.setdefault(_starting_rate(run), set()).add(canonical(_method_section(run)))
     if all(len(of) == 1 for of in options.values()):
         return [list(runs)]
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(canonical(_remains(run)), []).append(run)
+        groups.setdefault(canonical(_method_section(run)), []).append(run)
     return list(groups.values())
 
 
-def _method(name: str, runs: Sequence[RunData], best: Best) -> Method:
+def _method_of(name: str, runs: Sequence[RunData], best: Best) -> Method:
     by_rate: dict[float | None, list[float | None]] = {}
     for run in runs:
         loss = best(run)
         if loss is not None or run.finished:
-            by_rate.setdefault(_rate(run), []).append(loss)
+            by_rate.setdefault(_starting_rate(run), []).append(loss)
     config = runs[0].row.config
     schedule = None if acts(config) else (config.get("schedule") or {}).get("name")
     rates = sorted(rate for rate in by_rate if rate is not None)
@@ -188,6 +188,6 @@ def _method(name: str, runs: Sequence[RunData], best: Best) -> Method:
     return Method(name, schedule, tuple(Trial(rate, tuple(by_rate[rate])) for rate in rates), free)
 
 
-def _rate(run: RunData) -> float | None:
+def _starting_rate(run: RunData) -> float | None:
     rate: float | None = run.row.config["optimizer"]["lr"]
     return rate

@@ -45,14 +45,14 @@ def budget_tables(data: ReportData) -> list[Table]:
 
 def report_csv(data: ReportData) -> str:
     """Return the budget tables as one CSV: a row for each budget and configuration."""
-    first, *others = BudgetSection().tables(data)
-    rows = first.rows + tuple(row for table in others for row in table.rows)
+    first, *tables = BudgetSection().tables(data)
+    rows = first.rows + tuple(row for table in tables for row in table.rows)
     return as_csv(Table("", "", first.columns, (), first.raw_columns, rows, first.right))
 
 
 def report_markdown(data: ReportData) -> str:
     """Return the whole report as Markdown, without figures."""
-    return _markdown(data, [replace(part, figures=[]) for part in _parts(data)])
+    return _report_markdown(data, [replace(part, figures=[]) for part in _section_parts(data)])
 
 
 def write_report(data: ReportData, folder: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
         SystemRefused: the folder cannot be made or written.
     """
     try:
-        return _write(data, _parts(data), folder)
+        return _write_parts(data, _section_parts(data), folder)
     except OSError as error:
         raise SystemRefused(
             f"cannot write the report to {folder}: {error.strerror or error}",
@@ -87,14 +87,14 @@ class _Part:
     figures: Sequence[Figure]
 
 
-def _parts(data: ReportData) -> list[_Part]:
+def _section_parts(data: ReportData) -> list[_Part]:
     return [_Part(section.title, section.tables(data), section.figures(data)) for section in applying(data)]
 
 
-def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
+def _write_parts(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.md"]
-    write_atomically(paths[0], _markdown(data, parts).encode())
+    write_atomically(paths[0], _report_markdown(data, parts).encode())
     for table in (*(table for part in parts for table in part.tables), runs_table(data)):
         paths.append(_write_csv(table, folder / "tables"))
     for figure in (figure for part in parts for figure in part.figures):
@@ -109,7 +109,7 @@ def _write_csv(table: Table, folder: Path) -> Path:
     return path
 
 
-def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
+def _report_markdown(data: ReportData, parts: Sequence[_Part]) -> str:
     blocks = [f"# {markdown_prose(data.experiment.experiment)}\n"]
     blocks += [f"> {markdown_prose(warning)}\n" for warning in warnings(data)]
     for part in parts:
@@ -119,7 +119,7 @@ def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
 
 def _part_markdown(part: _Part) -> list[str]:
     """Return figures and tables; a figure of a table's name stands under its heading, the others first."""
-    images = {figure.name: _picture(figure) for figure in part.figures}
+    images = {figure.name: _figure_markdown(figure) for figure in part.figures}
     blocks = []
     for table in part.tables:
         heading = [] if table.title == part.title else [f"### {markdown_prose(table.title)}\n"]
@@ -127,7 +127,7 @@ def _part_markdown(part: _Part) -> list[str]:
     return [*images.values(), *blocks]
 
 
-def _picture(figure: Figure) -> str:
+def _figure_markdown(figure: Figure) -> str:
     title, caption = markdown_prose(figure.title), markdown_prose(figure.caption)
     return f"![{title}](figures/{figure.file}.svg)\n\n{caption}\n"
 
@@ -138,7 +138,7 @@ def _budget_json(comparison: Comparison) -> dict[str, Any]:
         "kind": budget.kind,
         "label": budget.label,
         "value": budget.value,
-        "runs": [_run_json(comparison, run, outcome) for run, outcome in _outcomes(comparison)],
+        "runs": [_run_json(comparison, run, outcome) for run, outcome in _runs_with_results(comparison)],
     }
 
 
@@ -147,10 +147,10 @@ def _run_json(comparison: Comparison, run: RunData, outcome: BudgetResult) -> di
         "id": run.row.id,
         "name": run.row.name,
         "baseline": run.row.baseline,
-        "params": _sayable(run.row.params),
+        "params": _as_json_value(run.row.params),
         "seed": run.row.config.get("seed"),
         "budget": comparison.budget.limit(run),
-        **{name: _sayable(getattr(outcome, name)) for name in BudgetResult.__dataclass_fields__},
+        **{name: _as_json_value(getattr(outcome, name)) for name in BudgetResult.__dataclass_fields__},
         "diverged": run.diverged,
         "named": run.row.named,
     }
@@ -168,15 +168,15 @@ def _run_rows(comparison: Comparison, keys: Sequence[str]) -> list[tuple[Cell, .
             run.row.name,
             run.row.baseline,
             run.row.config.get("seed"),
-            *(_plain(run.row.params.get(key)) for key in keys),
+            *(_as_cell(run.row.params.get(key)) for key in keys),
             *(getattr(outcome, name) for name in BudgetResult.__dataclass_fields__),
             run.diverged,
         )
-        for run, outcome in _outcomes(comparison)
+        for run, outcome in _runs_with_results(comparison)
     ]
 
 
-def _outcomes(comparison: Comparison) -> list[tuple[RunData, BudgetResult]]:
+def _runs_with_results(comparison: Comparison) -> list[tuple[RunData, BudgetResult]]:
     """Return every run with its outcome, in the order of the spec."""
     return [
         (run, outcome)
@@ -185,14 +185,14 @@ def _outcomes(comparison: Comparison) -> list[tuple[RunData, BudgetResult]]:
     ]
 
 
-def _plain(value: Any) -> Cell:
+def _as_cell(value: Any) -> Cell:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _sayable(value: Any) -> Any:
+def _as_json_value(value: Any) -> Any:
     """Replace what JSON cannot say by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _sayable(item) for key, item in value.items()}
-    return [_sayable(item) for item in value] if isinstance(value, list) else value
+        return {key: _as_json_value(item) for key, item in value.items()}
+    return [_as_json_value(item) for item in value] if isinstance(value, list) else value

@@ -40,12 +40,16 @@ def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
     if text.endswith("%"):
         return _of_stop(data, text, kind)
     if text == "all":
-        return _common(data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None))
+        return _common_budget(
+            data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None)
+        )
     if match := UNTIL.fullmatch(text):
-        factor = 1.0 if match["factor"] is None else _number(match["factor"], text)
-        reached = _until(data, match["baseline"], kind)
-        return _common(data, text, kind, None if reached is None else _product(factor, reached, text))
-    return _common(data, text, kind, _number(text, text))
+        factor = 1.0 if match["factor"] is None else _positive_number(match["factor"], text)
+        reached = _median_schedule_end(data, match["baseline"], kind)
+        return _common_budget(
+            data, text, kind, None if reached is None else _positive_product(factor, reached, text)
+        )
+    return _common_budget(data, text, kind, _positive_number(text, text))
 
 
 def budgets(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> list[Budget]:
@@ -71,19 +75,19 @@ def _may_reach_its_end(run: RunData) -> bool:
     return not run.curve.finished or run.curve.seconds_at(run.schedule_steps) is not None
 
 
-def _common(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:
+def _common_budget(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:
     return Budget(kind, label, value, {run.row.key: value for run in data.runs})
 
 
 def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
     """Resolve a share of each run's own stop."""
-    share = _number(label[:-1], label) / 100
-    limits = {run.row.key: _product(share, _stop(run, label, kind), label) for run in data.runs}
+    share = _positive_number(label[:-1], label) / 100
+    limits = {run.row.key: _positive_product(share, _stop_of(run, label, kind), label) for run in data.runs}
     values = set(limits.values())
     return Budget(kind, label, values.pop() if len(values) == 1 else None, limits)
 
 
-def _stop(run: RunData, label: str, kind: Kind) -> float:
+def _stop_of(run: RunData, label: str, kind: Kind) -> float:
     key = "train_seconds" if kind == "seconds" else "steps"
     stop = run.stop.get(key)
     if stop is None:
@@ -95,7 +99,7 @@ def _stop(run: RunData, label: str, kind: Kind) -> float:
     return float(stop)
 
 
-def _until(data: ExperimentData, name: str, kind: Kind) -> float | None:
+def _median_schedule_end(data: ExperimentData, name: str, kind: Kind) -> float | None:
     """Return the median over seeds of what baseline `name` needed for its schedule.
 
     None while a seed is still on its way, and where none can arrive any more. Seeds that ended before
@@ -133,21 +137,21 @@ def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
     return UserError(f"budget until:{name}: experiment {data.experiment} has no baseline '{name}'", hint)
 
 
-def _number(text: str, label: str) -> float:
+def _positive_number(text: str, label: str) -> float:
     """Read a finite number above zero; Python's own extras (1_000) are refused."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
         value = math.nan
-    return _checked(value, label)
+    return _check_positive(value, label)
 
 
-def _product(factor: float, amount: float, label: str) -> float:
+def _positive_product(factor: float, amount: float, label: str) -> float:
     """Multiply two finite numbers whose product may be too large, or so small that it is zero."""
-    return _checked(factor * amount, label) if amount else amount
+    return _check_positive(factor * amount, label) if amount else amount
 
 
-def _checked(value: float, label: str) -> float:
+def _check_positive(value: float, label: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"budget '{label}' makes no sense", HINT)
     return value

@@ -17,7 +17,7 @@ from typing import Any
 
 from .configurations import Configuration
 from .data import RunData
-from .methods import acts, canonical, method_names, told_apart
+from .methods import acts, canonical, distinct_names, method_names
 from .regret import REFERENCE
 from .statistics import MeanAndSD, expected_best
 
@@ -31,8 +31,8 @@ class SeedSearch:
     @cached_property
     def losses(self) -> list[float]:
         """The best validation loss of each run over its whole length; infinite if none was finite."""
-        found = map(best_loss, self.runs)
-        return [math.inf if loss is None else loss for loss in found]
+        best_losses = map(best_loss, self.runs)
+        return [math.inf if loss is None else loss for loss in best_losses]
 
     @property
     def result(self) -> float:
@@ -104,9 +104,11 @@ def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchCo
         config = configuration.runs[0].row.config
         workloads.setdefault(canonical(config.get("workload")), []).append(configuration)
     sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
-    names = told_apart([str(section.get("name", "workload")) for section in sections], sections)
-    found = [_contest(name, group) for name, group in zip(names, workloads.values(), strict=True)]
-    return [comparison for comparison in found if comparison is not None]
+    names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
+    comparisons = [
+        _search_comparison(name, group) for name, group in zip(names, workloads.values(), strict=True)
+    ]
+    return [comparison for comparison in comparisons if comparison is not None]
 
 
 def best_loss(run: RunData) -> float | None:
@@ -114,13 +116,15 @@ def best_loss(run: RunData) -> float | None:
     return run.curve.outcome(math.inf, "steps").best_validation_loss
 
 
-def _contest(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
+def _search_comparison(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        groups.setdefault(canonical(_method(configuration)), []).append(configuration)
-    names = method_names([_method(group[0]) for group in groups.values()])
-    found = [_search(workload, name, group) for name, group in zip(names, groups.values(), strict=True)]
-    searches = tuple(search for search in found if search.seeds)
+        groups.setdefault(canonical(_method_section(configuration)), []).append(configuration)
+    names = method_names([_method_section(group[0]) for group in groups.values()])
+    all_searches = [
+        _search_of(workload, name, group) for name, group in zip(names, groups.values(), strict=True)
+    ]
+    searches = tuple(search for search in all_searches if search.seeds)
     scheduled = [search for search in searches if search.schedule is not None]
     if len(searches) < 2 or not scheduled or max(search.k for search in searches) < 2:
         return None
@@ -128,19 +132,19 @@ def _contest(workload: str, configurations: Sequence[Configuration]) -> SearchCo
     return SearchComparison(workload, searches, reference)
 
 
-def _method(configuration: Configuration) -> dict[str, Any]:
+def _method_section(configuration: Configuration) -> dict[str, Any]:
     """Return what is not chosen by a search: optimizer, schedule, policy and estimator, by name."""
     config = configuration.runs[0].row.config
     alpha, schedule = (config.get(key) or {} for key in ("alpha", "schedule"))
     optimizer = {"name": (config.get("optimizer") or {}).get("name")}
     if acts(config):
-        named = {key: alpha.get(key) for key in ("policy", "estimator")}
-        return {"optimizer": optimizer, "schedule": None, "alpha": named}
+        alpha_names = {key: alpha.get(key) for key in ("policy", "estimator")}
+        return {"optimizer": optimizer, "schedule": None, "alpha": alpha_names}
     return {"optimizer": optimizer, "schedule": {"name": schedule.get("name")} if schedule else None}
 
 
-def _search(workload: str, name: str, configurations: Sequence[Configuration]) -> Search:
-    schedule = _method(configurations[0])["schedule"]
+def _search_of(workload: str, name: str, configurations: Sequence[Configuration]) -> Search:
+    schedule = _method_section(configurations[0])["schedule"]
     by_seed: dict[Any, list[RunData]] = {}
     for run in (run for configuration in configurations for run in configuration.runs):
         if run.finished:

@@ -28,16 +28,16 @@ class Difference:
     @classmethod
     def of(cls, differences: Sequence[float]) -> Difference | None:
         """Summarise the differences that are finite; None if there is none."""
-        found = MeanAndSD.of(differences)
-        if found is None:
+        summary = MeanAndSD.of(differences)
+        if summary is None:
             return None
-        if found.deviation is None:
-            return cls(found.mean, None, found.n, None, None)
+        if summary.deviation is None:
+            return cls(summary.mean, None, summary.n, None, None)
         from scipy.stats import t
 
-        error = found.deviation / math.sqrt(found.n)
-        p = 2 * float(t.sf(abs(found.mean) / error, found.n - 1)) if error else None
-        return cls(found.mean, found.deviation, found.n, error * float(t.ppf(0.975, found.n - 1)), p)
+        error = summary.deviation / math.sqrt(summary.n)
+        p = 2 * float(t.sf(abs(summary.mean) / error, summary.n - 1)) if error else None
+        return cls(summary.mean, summary.deviation, summary.n, error * float(t.ppf(0.975, summary.n - 1)), p)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

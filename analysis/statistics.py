@@ -22,10 +22,10 @@ class MeanAndSD:
         if not finite:
             return None
         mean = math.fsum(finite) / len(finite)
-        return cls(mean, _deviation(finite, mean), len(finite))
+        return cls(mean, _sample_deviation(finite, mean), len(finite))
 
 
-def _deviation(values: Sequence[float], mean: float) -> float | None:
+def _sample_deviation(values: Sequence[float], mean: float) -> float | None:
     if len(values) < 2:
         return None
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -102,8 +102,8 @@ def as_markdown(table: Table, level: int = 2) -> str:
     """Return title (with level 0: none), table and notes as GitHub's Markdown."""
     rule = ["---:" if right else "---" for right in table.right]
     title = [f"{'#' * level} {markdown_prose(table.title)}", ""] if level else []
-    lines = [*title, _line(table.columns), _line(rule)]
-    lines += [_line(row) for row in table.shown]
+    lines = [*title, _markdown_row(table.columns), _markdown_row(rule)]
+    lines += [_markdown_row(row) for row in table.shown]
     for note in table.notes:
         lines += ["", f"*{markdown_prose(note)}*"]
     return "\n".join(lines) + "\n"
@@ -113,5 +113,5 @@ def _is_numeric(cells: Sequence[Cell]) -> bool:
     return not any(isinstance(cell, str) for cell in cells) and any(cell is not None for cell in cells)
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(markdown, cells)) + " |"

@@ -39,12 +39,12 @@ def target_of(data: ReportData) -> Target | None:
 
 def first_within(runs: Sequence[RunData], split: str, aim: float) -> TargetReached:
     """Return when runs first had a loss on `split` of at most `aim`."""
-    found = []
+    firsts = []
     for run in runs:
         rows = [row for row in run.curve.evaluations if row.losses.get(split, float("nan")) <= aim]
         if rows:
             first = min(rows, key=lambda row: row.step)
-            found.append((first.step, first.train_seconds))
-    if not found:
+            firsts.append((first.step, first.train_seconds))
+    if not firsts:
         return TargetReached(0, None, None)
-    return TargetReached(len(found), median([step for step, _ in found]), median([s for _, s in found]))
+    return TargetReached(len(firsts), median([step for step, _ in firsts]), median([s for _, s in firsts]))

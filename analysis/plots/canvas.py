@@ -44,17 +44,17 @@ def panels(
     across = min(most_across, count)
     down = math.ceil(count / across)
     canvas = new_canvas(size[0] * across + margin[0], size[1] * down + margin[1])
-    found = list(canvas.subplots(down, across, squeeze=False).flat)
-    for axes in found[count:]:
+    axes_list = list(canvas.subplots(down, across, squeeze=False).flat)
+    for axes in axes_list[count:]:
         axes.set_visible(False)
-    return canvas, found[:count]
+    return canvas, axes_list[:count]
 
 
-def common_legend(canvas: Canvas, found: Iterable[Axes], where: Beside, in_a_row: bool = False) -> None:
+def common_legend(canvas: Canvas, panel_axes: Iterable[Axes], where: Beside, in_a_row: bool = False) -> None:
     """Give all panels one legend beside them, in which each label stands once."""
     handles = {
         label: handle
-        for axes in found
+        for axes in panel_axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     columns = len(handles) if in_a_row else 1

@@ -60,9 +60,9 @@ def draw_lines(
 ) -> None:
     """Draw every configuration; with `steps`, values hold until the next point."""
     for configuration, style in styles(data):
-        seeds = [found for run in configuration.runs if (found := points(run))]
+        seeds = [curve for run in configuration.runs if (curve := points(run))]
         if seeds:
-            _draw(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
+            _draw_curve(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
 
 
 def with_legend(axes: Axes) -> None:
@@ -75,12 +75,14 @@ def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
     """Return the configurations with their style: the first axis sets the colour, the second the dash."""
     baselines = [c for c in data.configurations if c.baseline is not None]
     cells = [c for c in data.configurations if c.baseline is None]
-    named = _named(data, cells)
-    styled = [(cell, _cell_style(data, cell, index, named)) for index, cell in enumerate(cells)]
+    labelled = _labelled_cells(data, cells)
+    styled = [(cell, _cell_style(data, cell, index, labelled)) for index, cell in enumerate(cells)]
     return styled + [(baseline, _baseline_style(index)) for index, baseline in enumerate(baselines)]
 
 
-def _draw(axes: Axes, line: MeanCurve, configuration: Configuration, style: Style, drawstyle: Any) -> None:
+def _draw_curve(
+    axes: Axes, line: MeanCurve, configuration: Configuration, style: Style, drawstyle: Any
+) -> None:
     look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
     label = legend_label(configuration.label) if style.named else None
     axes.plot(
@@ -97,7 +99,7 @@ def _draw(axes: Axes, line: MeanCurve, configuration: Configuration, style: Styl
         axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **look)
 
 
-def _named(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
+def _labelled_cells(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
     """Return the ids of the cells that get a name: all, or the best of the last comparison."""
     if len(cells) <= MOST or not data.comparisons:
         return {id(cell) for cell in cells[:MOST]}
@@ -105,14 +107,18 @@ def _named(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
     return {id(cell) for cell in [c for c in ranked if c.baseline is None][: len(COLOURS)]}
 
 
-def _cell_style(data: ReportData, cell: Configuration, index: int, named: set[int]) -> Style:
-    if id(cell) not in named:
+def _cell_style(data: ReportData, cell: Configuration, index: int, labelled: set[int]) -> Style:
+    if id(cell) not in labelled:
         return Style(QUIET, "-", 0.7, False, 1)
-    colour, dash = _by_axes(data, cell) if _fits(data) else (index % len(COLOURS), index // len(COLOURS))
+    colour, dash = (
+        _by_axes(data, cell)
+        if _fit_colours_and_dashes(data)
+        else (index % len(COLOURS), index // len(COLOURS))
+    )
     return Style(COLOURS[colour % len(COLOURS)], DASHES[dash % len(DASHES)], 1.5, True, 3)
 
 
-def _fits(data: ReportData) -> bool:
+def _fit_colours_and_dashes(data: ReportData) -> bool:
     """Return whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
     sizes = [len(axis.values) for axis in data.axes]
     cells = [configuration for configuration in data.configurations if configuration.baseline is None]
@@ -128,17 +134,17 @@ def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
 
 
 def _baseline_style(index: int) -> Style:
-    again, place = divmod(index, len(BASELINE_COLOURS))
-    dash = DASHES[(place % 2 + 2 * again) % len(DASHES)]
+    cycle, place = divmod(index, len(BASELINE_COLOURS))
+    dash = DASHES[(place % 2 + 2 * cycle) % len(DASHES)]
     return Style(BASELINE_COLOURS[place], dash, 2.4, True, 4)
 
 
 def final_losses(data: ReportData) -> list[float]:
     """Return the last finite mean of every configuration's runs: what the end of a figure must show."""
-    found: Iterable[MeanAndSD | None] = (
+    summaries: Iterable[MeanAndSD | None] = (
         MeanAndSD.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
     )
-    return [summary.mean for summary in found if summary is not None]
+    return [summary.mean for summary in summaries if summary is not None]
 
 
 def _last_loss(run: RunData) -> float | None:

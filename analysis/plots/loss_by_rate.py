@@ -24,49 +24,51 @@ APART = 1.03
 
 def draw_rate_curves(comparisons: Sequence[RateComparison]) -> Canvas:
     """Draw one panel for each workload; a method has the same colour and mark in all of them."""
-    canvas, found = panels(len(comparisons), 2, (4.6, 3.5), (2.2, 0.3))
+    canvas, panel_axes = panels(len(comparisons), 2, (4.6, 3.5), (2.2, 0.3))
     names = list(dict.fromkeys(method.name for comparison in comparisons for method in comparison.methods))
-    for axes, comparison in zip(found, comparisons, strict=True):
-        _panel(axes, comparison, names)
-    common_legend(canvas, found, "outside right upper")
+    for axes, comparison in zip(panel_axes, comparisons, strict=True):
+        _draw_panel(axes, comparison, names)
+    common_legend(canvas, panel_axes, "outside right upper")
     return canvas
 
 
-def _panel(axes: Axes, comparison: RateComparison, names: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, comparison: RateComparison, names: Sequence[str]) -> None:
     axes.set_xscale("log")
     for method in comparison.methods:
         place = names.index(method.name)
         if method.trials:
-            _line(axes, method, place, len(names))
+            _draw_method(axes, method, place, len(names))
         if method.free is not None:
-            _level(axes, method, method.free, place)
+            _draw_level(axes, method, method.free, place)
     if comparison.reference is not None and comparison.reference.best is not None:
-        _best(axes, comparison.reference.best, names.index(comparison.reference.name), len(names))
-    _scale(axes, list(_levels(comparison)))
+        _mark_reference(axes, comparison.reference.best, names.index(comparison.reference.name), len(names))
+    _set_loss_scale(axes, list(_trial_losses(comparison)))
     axes.set_title(comparison.workload)
     axes.set_xlabel("starting learning rate (logarithmic)")
     axes.set_ylabel("best validation loss")
 
 
-def _at(trial: Trial, place: int, of: int) -> float:
+def _rate_position(trial: Trial, place: int, of: int) -> float:
     """Return where a trial of the method at `place` of so many is drawn."""
     return math.nan if trial.rate is None else trial.rate * APART ** (place - (of - 1) / 2)
 
 
-def _best(axes: Axes, trial: Trial, place: int, of: int) -> None:
+def _mark_reference(axes: Axes, trial: Trial, place: int, of: int) -> None:
     """Mark what regret is counted from."""
     look: Any = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
     axes.axhline(trial.loss, label="best of the reference (circled)", zorder=1.5, **look)
-    axes.plot([_at(trial, place, of)], [trial.loss], "o", markersize=12, markerfacecolor="none", **look)
+    axes.plot(
+        [_rate_position(trial, place, of)], [trial.loss], "o", markersize=12, markerfacecolor="none", **look
+    )
 
 
-def _line(axes: Axes, method: Method, place: int, of: int) -> None:
+def _draw_method(axes: Axes, method: Method, place: int, of: int) -> None:
     """Draw mean and SD over seeds at each rate; a rate at which a seed had no loss breaks the line."""
     means = [trial.loss if math.isfinite(trial.loss) else math.nan for trial in method.trials]
     axes.errorbar(
-        [_at(trial, place, of) for trial in method.trials],
+        [_rate_position(trial, place, of) for trial in method.trials],
         means,
-        yerr=[_deviation(trial) for trial in method.trials],
+        yerr=[_deviation_or_zero(trial) for trial in method.trials],
         fmt=MARKERS[place % len(MARKERS)],
         linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
         color=COLOURS[place % len(COLOURS)],
@@ -78,10 +80,10 @@ def _line(axes: Axes, method: Method, place: int, of: int) -> None:
     )
 
 
-def _level(axes: Axes, method: Method, trial: Trial, place: int) -> None:
+def _draw_level(axes: Axes, method: Method, trial: Trial, place: int) -> None:
     if not math.isfinite(trial.loss):
         return
-    colour, spread = COLOURS[place % len(COLOURS)], _deviation(trial)
+    colour, spread = COLOURS[place % len(COLOURS)], _deviation_or_zero(trial)
     axes.axhline(
         trial.loss,
         color=colour,
@@ -93,17 +95,17 @@ def _level(axes: Axes, method: Method, trial: Trial, place: int) -> None:
     axes.axhspan(trial.loss - spread, trial.loss + spread, color=colour, alpha=0.15, linewidth=0, zorder=1)
 
 
-def _deviation(trial: Trial) -> float:
+def _deviation_or_zero(trial: Trial) -> float:
     deviation = None if trial.summary is None else trial.summary.deviation
     return 0.0 if deviation is None else deviation
 
 
-def _levels(comparison: RateComparison) -> Iterator[float]:
+def _trial_losses(comparison: RateComparison) -> Iterator[float]:
     for method in comparison.methods:
         yield from (trial.loss for trial in (*method.trials, method.free) if trial is not None)
 
 
-def _scale(axes: Axes, levels: Sequence[float]) -> None:
+def _set_loss_scale(axes: Axes, levels: Sequence[float]) -> None:
     finite = [level for level in levels if math.isfinite(level)]
     low, high = min(finite), max(finite)
     if low > 0 and high > WIDE * low:

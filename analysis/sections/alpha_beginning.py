@@ -10,7 +10,7 @@ from ..alphas import after_vanishing_rates, by_window, values
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..observed_alphas import estimator_names, observed, over_seeds, window_mean
+from ..observed_alphas import estimator_names, observed_configurations, over_seeds, window_mean
 from ..reference import Key
 from ..tables import Table
 from ..thesis.compared_statistics import Statistic, statistics_table
@@ -43,7 +43,7 @@ class AlphaBeginningSection(ReportSection):
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed from the first step on, or ought to be beside a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed(data)
+            data.reference and observed_configurations(data)
         )
 
     def tables(self, data: ReportData) -> list[Table]:
@@ -55,9 +55,9 @@ class AlphaBeginningSection(ReportSection):
         """Return the statistics of the configurations that measure their first step."""
         return [
             statistic
-            for one in observed(data)
-            if not (one.runs[0].row.config.get("alpha") or {}).get("start_step")
-            for statistic in (*_first_step(one), *_first_windows(one))
+            for configuration in observed_configurations(data)
+            if not (configuration.runs[0].row.config.get("alpha") or {}).get("start_step")
+            for statistic in (*_first_step(configuration), *_first_windows(configuration))
         ]
 
 
@@ -68,10 +68,10 @@ def _first_step(configuration: Configuration) -> Iterator[Statistic]:
 
     for name in estimator_names(configuration):
         of = f"{configuration.label}, {name}"
-        yield statistic(of, "relative α*", partial(_estimate, name, "alpha_rel"), "alpha_rel")
-        yield statistic(of, "denominator", partial(_estimate, name, "curvature"), "denominator")
+        yield statistic(of, "relative α*", partial(_estimate_field, name, "alpha_rel"), "alpha_rel")
+        yield statistic(of, "denominator", partial(_estimate_field, name, "curvature"), "denominator")
     for scalar, (words, quantity) in SCALARS.items():
-        yield statistic(configuration.label, words, partial(_scalar, scalar), quantity)
+        yield statistic(configuration.label, words, partial(_scalar_value, scalar), quantity)
 
 
 def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
@@ -79,11 +79,11 @@ def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> fl
     return None if row is None else read(row)
 
 
-def _estimate(name: str, field: str, row: AlphaRow) -> float | None:
+def _estimate_field(name: str, field: str, row: AlphaRow) -> float | None:
     return getattr(row.estimates[name], field) if name in row.estimates else None
 
 
-def _scalar(name: str, row: AlphaRow) -> float | None:
+def _scalar_value(name: str, row: AlphaRow) -> float | None:
     value: float | None = getattr(row, name)
     return value
 

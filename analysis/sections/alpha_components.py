@@ -12,7 +12,7 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..estimator_pairs import Decomposition, correlation, decompose
-from ..observed_alphas import alpha_dispersion, estimator_names, observed, over_seeds
+from ..observed_alphas import alpha_dispersion, estimator_names, observed_configurations, over_seeds
 from ..plots.alpha_windows import draw_components
 from ..plots.figure import Figure
 from ..reference import Key
@@ -52,14 +52,20 @@ class AlphaComponentsSection(ReportSection):
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed, or ought to be beside a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed(data)
+            data.reference and observed_configurations(data)
         )
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the components, and what ties and parts the estimators."""
-        found = observed(data)
-        parts = [statistic for one in found for statistic in _components(one)]
-        pairs = [statistic for one in found for statistic in _pairs(one)]
+        configurations = observed_configurations(data)
+        parts = [
+            statistic
+            for configuration in configurations
+            for statistic in _component_statistics(configuration)
+        ]
+        pairs = [
+            statistic for configuration in configurations for statistic in _pair_statistics(configuration)
+        ]
         reference = data.reference
         return [
             statistics_table("alpha-components", TITLE, parts, reference, [NOTE]),
@@ -68,28 +74,38 @@ class AlphaComponentsSection(ReportSection):
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return numerators and denominators over steps."""
-        found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
-        if not found or all(statistic.value is None for statistic in _components(found[0])):
+        configurations = [
+            configuration
+            for configuration in observed_configurations(data)
+            if any(run.alphas for run in configuration.runs)
+        ]
+        if not configurations or all(
+            statistic.value is None for statistic in _component_statistics(configurations[0])
+        ):
             return []
         thesis = "" if data.reference is None else " Thesis, figure 4.6."
         caption = (
             "First configuration and seed: means of the windows. Where they lie far apart, the axis is "
             f"linear near 0 only.{thesis}"
         )
-        return [Figure("alpha-components", TITLE, caption, partial(draw_components, found[0]))]
+        return [Figure("alpha-components", TITLE, caption, partial(draw_components, configurations[0]))]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return every number of the section."""
-        return [statistic for one in observed(data) for statistic in (*_components(one), *_pairs(one))]
+        return [
+            statistic
+            for configuration in observed_configurations(data)
+            for statistic in (*_component_statistics(configuration), *_pair_statistics(configuration))
+        ]
 
 
-def _components(configuration: Configuration) -> Iterator[Statistic]:
+def _component_statistics(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for part in PARTS:
             spreads = [alpha_dispersion(run, name, part) for run in configuration.runs]
             item, label = f"exp1.{part}_{name}", f"{configuration.label}, {name}"
-            means = mean(None if one is None else one.mean for one in spreads)
-            medians = mean(None if one is None else one.median for one in spreads)
+            means = mean(None if dispersion is None else dispersion.mean for dispersion in spreads)
+            medians = mean(None if dispersion is None else dispersion.median for dispersion in spreads)
             yield Statistic(label, f"{part}, mean", means, key=Key(item, "mean"))
             yield Statistic(label, f"{part}, median", medians, key=Key(item, "median"))
     for name, (words, item_of) in COSINES.items():
@@ -103,38 +119,40 @@ def _components(configuration: Configuration) -> Iterator[Statistic]:
 
 def mean_scalar(name: str, run: RunData) -> float | None:
     """Return the mean over steps of something that was recorded once a step (a norm, a cosine)."""
-    found = [getattr(row, name) for row in after_vanishing_rates(run)]
-    return mean(value for value in found if value is not None and math.isfinite(value))
+    scalars = [getattr(row, name) for row in after_vanishing_rates(run)]
+    return mean(value for value in scalars if value is not None and math.isfinite(value))
 
 
-def _pairs(configuration: Configuration) -> Iterator[Statistic]:
+def _pair_statistics(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
-    for one, other in combinations(sorted(names), 2):
+    for first, second in combinations(sorted(names), 2):
         for quantity in CORRELATED:
-            yield from _correlated(configuration, one, other, quantity)
+            yield from _correlation_statistics(configuration, first, second, quantity)
     if {"biased", "unbiased"} <= set(names):
-        yield from _decomposed(configuration)
+        yield from _decomposition_statistics(configuration)
 
 
-def _correlated(
-    configuration: Configuration, one: str, other: str, quantity: Quantity
+def _correlation_statistics(
+    configuration: Configuration, first: str, second: str, quantity: Quantity
 ) -> Iterator[Statistic]:
-    found = [correlation(after_vanishing_rates(run), one, other, quantity) for run in configuration.runs]
-    item = f"exp1.{PRINTED_AS[quantity]}_{one}_vs_{other}"
-    of, n = f"{configuration.label}, {one} and {other}", _least(found)
-    r, p = (mean(None if c is None else getattr(c, name) for c in found) for name in ("r", "p"))
-    if r is not None or (one, other) == ("biased", "unbiased"):
-        yield Statistic(of, f"{_words(quantity)}, r", r, n, key=Key(item, "pearson_r"))
-        yield Statistic(of, f"{_words(quantity)}, p", p, n, key=Key(item, "p"))
+    correlations = [
+        correlation(after_vanishing_rates(run), first, second, quantity) for run in configuration.runs
+    ]
+    item = f"exp1.{PRINTED_AS[quantity]}_{first}_vs_{second}"
+    of, n = f"{configuration.label}, {first} and {second}", _fewest_pairs(correlations)
+    r, p = (mean(None if c is None else getattr(c, name) for c in correlations) for name in ("r", "p"))
+    if r is not None or (first, second) == ("biased", "unbiased"):
+        yield Statistic(of, f"{_quantity_text(quantity)}, r", r, n, key=Key(item, "pearson_r"))
+        yield Statistic(of, f"{_quantity_text(quantity)}, p", p, n, key=Key(item, "p"))
 
 
-def _decomposed(configuration: Configuration) -> Iterator[Statistic]:
-    found = [decompose(after_vanishing_rates(run)) for run in configuration.runs]
-    n = min((one.n for one in found if one is not None), default=None)
+def _decomposition_statistics(configuration: Configuration) -> Iterator[Statistic]:
+    decompositions = [decompose(after_vanishing_rates(run)) for run in configuration.runs]
+    n = min((decomposition.n for decomposition in decompositions if decomposition is not None), default=None)
     whole, of = "exp1.alpha_unbiased_minus_biased", f"{configuration.label}, biased and unbiased"
 
     def statistic(words: str, name: str, key: Key, factor: float = 1.0) -> Statistic:
-        value = mean(_part(one, name) for one in found)
+        value = mean(_decomposition_part(decomposition, name) for decomposition in decompositions)
         return Statistic(of, words, None if value is None else factor * value, n, key=key)
 
     yield statistic("numerator's part", "numerator", Key("exp1.alpha_hybrid_minus_biased", "mean"))
@@ -143,13 +161,13 @@ def _decomposed(configuration: Configuration) -> Iterator[Statistic]:
     yield statistic("denominator's share (%)", "denominator_share", Key(whole, "denominator_share"), 100)
 
 
-def _part(found: Decomposition | None, name: str) -> float | None:
-    return None if found is None else getattr(found, name)
+def _decomposition_part(decomposition: Decomposition | None, name: str) -> float | None:
+    return None if decomposition is None else getattr(decomposition, name)
 
 
-def _least(found: list[Correlation | None]) -> int | None:
-    return min((one.n for one in found if one is not None), default=None)
+def _fewest_pairs(correlations: list[Correlation | None]) -> int | None:
+    return min((correlated.n for correlated in correlations if correlated is not None), default=None)
 
 
-def _words(quantity: Quantity) -> str:
+def _quantity_text(quantity: Quantity) -> str:
     return f"{quantity} α*" if quantity in ("relative", "absolute") else f"{quantity}s"

@@ -32,11 +32,11 @@ class AlphaDiagnosticsSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether any diagnostics were recorded."""
-        return bool(_rows(data))
+        return bool(_diagnostic_rows(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each configuration and quantity, seeds pooled."""
-        rows = _rows(data)
+        rows = _diagnostic_rows(data)
         quantities = {row[1] for row in rows}
         ratio = QUANTITIES["reduction_ratio"]
         notes = [
@@ -47,7 +47,7 @@ class AlphaDiagnosticsSection(ReportSection):
         return [Table.of("alpha-diagnostics", TITLE, COLUMNS, rows, notes)]
 
 
-def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
+def _diagnostic_rows(data: ReportData) -> list[tuple[Cell, ...]]:
     return [row for configuration in data.configurations for row in _of_configuration(configuration)]
 
 

@@ -14,7 +14,7 @@ from ..observed_alphas import (
     alpha_dispersion,
     estimator_names,
     highest_rate,
-    observed,
+    observed_configurations,
     over_seeds,
 )
 from ..plots.alpha_windows import draw_relative_means, draw_windows
@@ -35,7 +35,7 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[AlphaDispersion], float | None]]] 
     "range_of_chunk_medians": ("range of the windows' medians", lambda s: s.spread_of_medians),
     "n": ("values", lambda s: float(s.n)),
     "n_negative": ("negative values", lambda s: s.negative),
-    "share_negative": ("negative (%)", lambda s: _percent(s.share_negative)),
+    "share_negative": ("negative (%)", lambda s: _as_percent(s.share_negative)),
     "cv": ("CV: SD / mean", lambda s: s.variation),
     "rsd_range": ("SD / range (equation 4.2)", lambda s: s.relative_deviation),
 }
@@ -44,7 +44,7 @@ COUNTS = ("n", "n_negative")
 RATIOS = ("mean", "median", "sd", "range", "range_of_chunk_means", "range_of_chunk_medians")
 TO_HIGHEST = ("mean", "median")
 WANTED = {"relative": ("mean", "median"), "absolute": tuple(QUANTITIES)}
-Found = Mapping[tuple[Scale, str], float | None]
+MeanQuantities = Mapping[tuple[Scale, str], float | None]
 NOTE = (
     "Of each run, then the mean over seeds. The value at a rate below 1e-6 of the run's highest is left out: "
     "relative α* of the first step of a warm-up from nothing means nothing. Windows are those of the policy; "
@@ -64,7 +64,7 @@ class AlphaDispersionSection(ReportSection):
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed, or ought to be beside a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed(data)
+            data.reference and observed_configurations(data)
         )
 
     def tables(self, data: ReportData) -> list[Table]:
@@ -74,10 +74,14 @@ class AlphaDispersionSection(ReportSection):
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return relative α* over steps, and absolute α* of each estimator beside the learning rate."""
-        found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
-        if not found:
+        configurations = [
+            configuration
+            for configuration in observed_configurations(data)
+            if any(run.alphas for run in configuration.runs)
+        ]
+        if not configurations:
             return []
-        first = found[0]
+        first = configurations[0]
         thesis = "" if data.reference is None else " Thesis, figure 4.3."
         relative = Figure(
             "alpha-relative-means",
@@ -87,18 +91,22 @@ class AlphaDispersionSection(ReportSection):
             partial(draw_relative_means, first),
         )
         absolute = [
-            _absolute(data, first, name) for name in estimator_names(first) if _has_absolute(first, name)
+            _absolute_figure(data, first, name)
+            for name in estimator_names(first)
+            if _has_absolute(first, name)
         ]
         return [relative, *absolute]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return every statistic of every estimator that is observed."""
         return [
-            statistic for configuration in observed(data) for statistic in _of_configuration(configuration)
+            statistic
+            for configuration in observed_configurations(data)
+            for statistic in _of_configuration(configuration)
         ]
 
 
-def _absolute(data: ReportData, configuration: Configuration, name: str) -> Figure:
+def _absolute_figure(data: ReportData, configuration: Configuration, name: str) -> Figure:
     number = {"unbiased": "4.4", "biased": "4.5"}.get(name)
     thesis = f" Thesis, figure {number}." if data.reference is not None and number else ""
     return Figure(
@@ -115,59 +123,68 @@ def _has_absolute(configuration: Configuration, name: str) -> bool:
 
 def _of_configuration(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
-    found = {name: _quantities(configuration, name) for name in names}
+    by_estimator = {name: _mean_quantities(configuration, name) for name in names}
     for name in names:
         for scale in SCALES:
-            yield from _values(configuration, name, scale, found[name])
+            yield from _value_statistics(configuration, name, scale, by_estimator[name])
     for name in names:
         if name != "unbiased" and "unbiased" in names:
-            yield from _ratios(configuration, name, found[name], found["unbiased"])
+            yield from _ratio_statistics(configuration, name, by_estimator[name], by_estimator["unbiased"])
     highest = over_seeds(configuration, highest_rate)
     for name in names:
-        yield from _to_highest(configuration, name, found[name], highest)
+        yield from _to_highest(configuration, name, by_estimator[name], highest)
 
 
-def _quantities(configuration: Configuration, name: str) -> Found:
+def _mean_quantities(configuration: Configuration, name: str) -> MeanQuantities:
     """Return every quantity of an estimator on either scale, as the mean over seeds."""
     spreads = {scale: [alpha_dispersion(run, name, scale) for run in configuration.runs] for scale in SCALES}
     return {
-        (scale, quantity): mean(None if one is None else of(one) for one in spreads[scale])
+        (scale, quantity): mean(
+            None if dispersion is None else of(dispersion) for dispersion in spreads[scale]
+        )
         for scale in SCALES
         for quantity, (_, of) in QUANTITIES.items()
     }
 
 
-def _values(configuration: Configuration, name: str, scale: Scale, found: Found) -> Iterator[Statistic]:
+def _value_statistics(
+    configuration: Configuration, name: str, scale: Scale, quantities: MeanQuantities
+) -> Iterator[Statistic]:
     item = f"exp1.{FIELD[scale]}_{name}"
     for quantity in WANTED[scale]:
         words = f"{scale}, {QUANTITIES[quantity][0]}"
-        value = found[scale, quantity]
+        value = quantities[scale, quantity]
         shown = as_whole_number(value) if quantity in COUNTS else value
-        yield Statistic(_label(configuration, name), words, shown, key=Key(item, quantity))
+        yield Statistic(_estimator_label(configuration, name), words, shown, key=Key(item, quantity))
 
 
-def _ratios(configuration: Configuration, name: str, mine: Found, unbiased: Found) -> Iterator[Statistic]:
+def _ratio_statistics(
+    configuration: Configuration, name: str, mine: MeanQuantities, unbiased: MeanQuantities
+) -> Iterator[Statistic]:
     for quantity in RATIOS:
         at: tuple[Scale, str] = ("absolute", quantity)
         words = f"absolute, {QUANTITIES[quantity][0]} over that of unbiased"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_unbiased")
-        yield Statistic(_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
+        yield Statistic(_estimator_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
 
 
 def _to_highest(
-    configuration: Configuration, name: str, found: Found, highest: float | None
+    configuration: Configuration, name: str, quantities: MeanQuantities, highest: float | None
 ) -> Iterator[Statistic]:
     for quantity in TO_HIGHEST:
         words = f"absolute, {quantity} over the highest learning rate"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_schedule_max")
         yield Statistic(
-            _label(configuration, name), words, ratio(found["absolute", quantity], highest), key=key
+            _estimator_label(configuration, name),
+            words,
+            ratio(quantities["absolute", quantity], highest),
+            key=key,
         )
 
 
-def _label(configuration: Configuration, name: str) -> str:
+def _estimator_label(configuration: Configuration, name: str) -> str:
     return f"{configuration.label}, {name}"
 
 
-def _percent(share: float | None) -> float | None:
+def _as_percent(share: float | None) -> float | None:
     return None if share is None else 100 * share

@@ -43,14 +43,14 @@ class AlphaNoiseSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether any α* was measured several times at one step."""
-        return bool(_rows(data))
+        return bool(_noise_rows(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each configuration and estimator with repetitions, seeds pooled."""
-        return [Table.of("alpha-noise", TITLE, COLUMNS, _rows(data), [COMPONENTS, SQUARES])]
+        return [Table.of("alpha-noise", TITLE, COLUMNS, _noise_rows(data), [COMPONENTS, SQUARES])]
 
 
-def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
+def _noise_rows(data: ReportData) -> list[tuple[Cell, ...]]:
     return [row for configuration in data.configurations for row in _of_configuration(configuration)]
 
 
@@ -59,22 +59,22 @@ def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]
         return
     for estimator in estimators(row for run in configuration.runs for row in run.alphas):
         for scale in SCALES:
-            row = _row(configuration, estimator, scale)
+            row = _noise_row(configuration, estimator, scale)
             if row is not None:
                 yield row
 
 
-def _row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
+def _noise_row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
     steps = [
         [value for value in at_step if value.n]
         for run in configuration.runs
         for _, at_step in groupby(values(run.alphas, estimator, scale), key=lambda value: value.step)
     ]
-    found = components([value.mean for value in step] for step in steps)
-    if found is None:
+    parts = components([value.mean for value in step] for step in steps)
+    if parts is None:
         return None
-    share = None if found.share_within is None else 100 * found.share_within
+    share = None if parts.share_within is None else 100 * parts.share_within
     squares = [value.error**2 for step in steps for value in step if value.error == value.error]
     error = sum(squares) / len(squares) if squares else None
-    place = (configuration.label, estimator, scale, found.groups, found.n)
-    return (*place, found.mean, found.within, found.between, share, error)
+    place = (configuration.label, estimator, scale, parts.groups, parts.n)
+    return (*place, parts.mean, parts.within, parts.between, share, error)

@@ -31,22 +31,22 @@ class AttemptsSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether any run was restarted or interrupted."""
-        return any(_troubled(run) for run in data.experiment.runs)
+        return any(_was_interrupted(run) for run in data.experiment.runs)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each run that was restarted or interrupted."""
-        rows = [_row(run) for run in data.experiment.runs if _troubled(run)]
+        rows = [_attempts_row(run) for run in data.experiment.runs if _was_interrupted(run)]
         note = (
             "Superseded: records of steps that were done again after a restart; they count for nothing here."
         )
         return [Table.of("attempts", TITLE, COLUMNS, rows, [note])]
 
 
-def _troubled(run: RunData) -> bool:
+def _was_interrupted(run: RunData) -> bool:
     return run.row.attempts > 1 or any(event.event in TROUBLE for event in run.events)
 
 
-def _row(run: RunData) -> tuple[Cell, ...]:
+def _attempts_row(run: RunData) -> tuple[Cell, ...]:
     counts = Counter(event.event for event in run.events if not _is_superseded(run, event))
     nodes = dict.fromkeys(str(attempt.host) for attempt in run.attempts if attempt.host is not None)
     return (

@@ -73,15 +73,15 @@ class BaselineDifferencesSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether something stands beside a baseline that shares a seed with it."""
-        return any(_pairings(c, b) for c in data.comparisons for b in c.baselines)
+        return any(_ranked_pairings(c, b) for c in data.comparisons for b in c.baselines)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each budget and clock, baseline and configuration, the best first."""
         rows = [
-            _row(comparison, baseline, pairing)
+            _difference_row(comparison, baseline, pairing)
             for comparison in data.on_both_clocks
             for baseline in comparison.baselines
-            for pairing in _pairings(comparison, baseline)
+            for pairing in _ranked_pairings(comparison, baseline)
         ]
         notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, ONE_SEED]
         table = Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)
@@ -94,25 +94,30 @@ class BaselineDifferencesSection(ReportSection):
                 f"baseline-differences-{comparison.slug}",
                 f"{TITLE}, within {comparison.title}",
                 CAPTION,
-                partial(_draw, comparison),
+                partial(_draw_differences, comparison),
             )
             for comparison in data.comparisons
-            if any(_pairings(comparison, baseline) for baseline in comparison.baselines)
+            if any(_ranked_pairings(comparison, baseline) for baseline in comparison.baselines)
         ]
 
 
-def _pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
+def _ranked_pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
     """Pair all others with a baseline; the lowest difference first."""
-    found = [p for entry in comparison.entries if entry is not baseline for p in _pairing(entry, baseline)]
-    corrected = holm([pairing.difference.p for pairing in found])
-    named = [
-        _Pairing(pairing.entry, pairing.share, pairing.difference, p)
-        for pairing, p in zip(found, corrected, strict=True)
+    pairings = [
+        p
+        for entry in comparison.entries
+        if entry is not baseline
+        for p in _pair_with_baseline(entry, baseline)
     ]
-    return sorted(named, key=lambda pairing: pairing.difference.mean)
+    corrected = holm([pairing.difference.p for pairing in pairings])
+    tested = [
+        _Pairing(pairing.entry, pairing.share, pairing.difference, p)
+        for pairing, p in zip(pairings, corrected, strict=True)
+    ]
+    return sorted(tested, key=lambda pairing: pairing.difference.mean)
 
 
-def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
+def _pair_with_baseline(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
     theirs = _by_seed(baseline)
     pairs = [(mine, theirs[seed]) for seed, mine in _by_seed(entry).items() if seed in theirs]
     difference = Difference.of(
@@ -136,38 +141,38 @@ def _by_seed(entry: Entry) -> dict[object, BudgetResult]:
     return {run.row.config.get("seed"): out for run, out in zip(runs, entry.outcomes, strict=True)}
 
 
-def _row(comparison: Comparison, baseline: Entry, pairing: _Pairing) -> tuple[Cell, ...]:
-    found = pairing.difference
+def _difference_row(comparison: Comparison, baseline: Entry, pairing: _Pairing) -> tuple[Cell, ...]:
+    difference = pairing.difference
     return (
         comparison.title,
         baseline.configuration.label,
         pairing.entry.configuration.label,
         pairing.share,
-        found.mean,
-        found.deviation,
-        found.n,
-        found.p,
+        difference.mean,
+        difference.deviation,
+        difference.n,
+        difference.p,
         pairing.corrected,
         pairing.verdict,
     )
 
 
-def _draw(comparison: Comparison) -> Canvas:
-    baselines = [baseline for baseline in comparison.baselines if _pairings(comparison, baseline)]
-    order = [pairing.entry for pairing in _pairings(comparison, baselines[0])][:MOST]
+def _draw_differences(comparison: Comparison) -> Canvas:
+    baselines = [baseline for baseline in comparison.baselines if _ranked_pairings(comparison, baseline)]
+    order = [pairing.entry for pairing in _ranked_pairings(comparison, baselines[0])][:MOST]
     order += [baselines[0]] if len(baselines) > 1 else []
     canvas = new_canvas(4.2 * len(baselines) + 2.4, 0.27 * len(order) + 1.4)
     panels = canvas.subplots(1, len(baselines), sharey=True, squeeze=False)[0]
     for axes, baseline in zip(panels, baselines, strict=True):
-        _panel(axes, comparison, baseline, order)
+        _draw_panel(axes, comparison, baseline, order)
     panels[0].set_yticks(range(len(order)), [entry.configuration.label for entry in order])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     return canvas
 
 
-def _panel(axes: Axes, comparison: Comparison, baseline: Entry, order: list[Entry]) -> None:
+def _draw_panel(axes: Axes, comparison: Comparison, baseline: Entry, order: list[Entry]) -> None:
     places = {id(entry): place for place, entry in enumerate(order)}
-    for pairing in _pairings(comparison, baseline):
+    for pairing in _ranked_pairings(comparison, baseline):
         if id(pairing.entry) in places:
             colour = {"no": "#8A8A8A", "better": COLOURS[0], "worse": COLOURS[1]}[pairing.verdict]
             axes.errorbar(

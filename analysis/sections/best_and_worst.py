@@ -32,7 +32,7 @@ class BestAndWorstSection(ReportSection):
     def applies(self, data: ReportData) -> bool:
         """Return whether there is a best and a worst: two cells of one workload with a loss."""
         workloads = {str((run.row.config.get("workload") or {}).get("name")) for run in data.experiment.runs}
-        return len(workloads) < 2 and bool(_compared(data))
+        return len(workloads) < 2 and bool(_comparisons_with_best_and_worst(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table over all budgets."""
@@ -41,16 +41,20 @@ class BestAndWorstSection(ReportSection):
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return losses, their differences, and the most and the fewest steps, by budget and clock."""
-        return [statistic for comparison in _compared(data) for statistic in _of_budget(data, comparison)]
+        return [
+            statistic
+            for comparison in _comparisons_with_best_and_worst(data)
+            for statistic in _of_budget(data, comparison)
+        ]
 
 
 def best_and_worst(comparison: Comparison) -> tuple[Entry, Entry] | None:
     """Return the cells with the lowest and the highest mean loss; None for fewer than two with a loss."""
-    found = [entry for entry in comparison.ranked if entry.best and entry.configuration.baseline is None]
-    return (found[0], found[-1]) if len(found) > 1 else None
+    with_loss = [entry for entry in comparison.ranked if entry.best and entry.configuration.baseline is None]
+    return (with_loss[0], with_loss[-1]) if len(with_loss) > 1 else None
 
 
-def _compared(data: ReportData) -> list[Comparison]:
+def _comparisons_with_best_and_worst(data: ReportData) -> list[Comparison]:
     """Return the budgets, on each clock, with a best and a worst cell, and those that the reference knows."""
     return [
         comparison
@@ -67,28 +71,32 @@ def _of_budget(data: ReportData, comparison: Comparison) -> Iterator[Statistic]:
     yield Statistic(
         comparison.title, f"budget ({unit})", comparison.budget.value or None, key=Key(item, "budget")
     )
-    yield _loss(comparison, "best cell", best, Key(grid, "best_validation_loss"))
-    yield _loss(comparison, "worst cell", worst, Key(grid, "worst_validation_loss"))
-    apart = difference(_mean(worst), _mean(best))
+    yield _loss_statistic(comparison, "best cell", best, Key(grid, "best_validation_loss"))
+    yield _loss_statistic(comparison, "worst cell", worst, Key(grid, "worst_validation_loss"))
+    apart = difference(_mean_best_loss(worst), _mean_best_loss(best))
     yield Statistic(
         comparison.title, "worst − best", apart, key=Key(grid, "worst_minus_best_validation_loss")
     )
     for entry in comparison.baselines:
-        name, known = entry.configuration.label, baseline_item(entry.configuration)
-        yield _loss(comparison, name, entry, Key(f"{item}.{known}", "best_validation_loss"), "")
-        gap = difference(_mean(best), _mean(entry))
-        yield Statistic(comparison.title, f"best cell − {name}", gap, key=Key(grid, f"difference_to_{known}"))
+        name, mean_losses = entry.configuration.label, baseline_item(entry.configuration)
+        yield _loss_statistic(
+            comparison, name, entry, Key(f"{item}.{mean_losses}", "best_validation_loss"), ""
+        )
+        gap = difference(_mean_best_loss(best), _mean_best_loss(entry))
+        yield Statistic(
+            comparison.title, f"best cell − {name}", gap, key=Key(grid, f"difference_to_{mean_losses}")
+        )
     if comparison.kind == "seconds":
-        yield from _steps(comparison, grid)
+        yield from _steps_statistics(comparison, grid)
 
 
-def _steps(comparison: Comparison, grid: str) -> Iterator[Statistic]:
+def _steps_statistics(comparison: Comparison, grid: str) -> Iterator[Statistic]:
     """Yield the most and the fewest steps of a cell within a budget of time.
 
     At 61,624 s the thesis names 16,025 (1000, 50) as the fewest; its table C.2 has 14,031 (2000, 50).
     """
-    found = [(e.steps_reached.mean, e) for e in comparison.cells if e.steps_reached is not None]
-    ordered = sorted(found, key=lambda pair: pair[0])
+    with_steps = [(e.steps_reached.mean, e) for e in comparison.cells if e.steps_reached is not None]
+    ordered = sorted(with_steps, key=lambda pair: pair[0])
     for words, quantity, pairs in (
         ("most steps", "steps_reached_highest", ordered[-1:]),
         ("fewest steps", "steps_reached_lowest", ordered[:1]),
@@ -97,7 +105,7 @@ def _steps(comparison: Comparison, grid: str) -> Iterator[Statistic]:
         yield Statistic(comparison.title, words, as_whole_number(steps), where=where, key=Key(grid, quantity))
 
 
-def _loss(
+def _loss_statistic(
     comparison: Comparison, words: str, entry: Entry | None, key: Key, where: str | None = None
 ) -> Statistic:
     best: MeanAndSD | None = None if entry is None else entry.best
@@ -106,5 +114,5 @@ def _loss(
     return Statistic(comparison.title, words, value, n, label if where is None else where, key)
 
 
-def _mean(entry: Entry | None) -> float | None:
+def _mean_best_loss(entry: Entry | None) -> float | None:
     return None if entry is None or entry.best is None else entry.best.mean

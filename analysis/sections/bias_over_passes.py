@@ -46,11 +46,15 @@ class BiasOverPassesSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether both estimators were recorded over two or more passes of data of known size."""
-        return bool(_found(data))
+        return bool(_configurations_with_spans(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each configuration and span of passes."""
-        rows = [_row(configuration, span) for configuration, of in _found(data) for span in of]
+        rows = [
+            _span_row(configuration, span)
+            for configuration, of in _configurations_with_spans(data)
+            for span in of
+        ]
         return [Table.of("bias-over-passes", TITLE, COLUMNS, rows, [DEFINITION, SAME_DATA])]
 
     def figures(self, data: ReportData) -> list[Figure]:
@@ -59,15 +63,22 @@ class BiasOverPassesSection(ReportSection):
             "The share of the biased mean that a second batch does not confirm: mean over seeds, bars: ± 1 "
             "SD. Spans of passes double in length; each is drawn at its last pass."
         )
-        return [Figure("bias-over-passes", TITLE, caption, partial(_draw, _found(data)[:MOST]))]
+        return [
+            Figure(
+                "bias-over-passes",
+                TITLE,
+                caption,
+                partial(_draw_bias, _configurations_with_spans(data)[:MOST]),
+            )
+        ]
 
 
-def _found(data: ReportData) -> list[tuple[Configuration, list[EpochSpan]]]:
-    found = [(configuration, spans(configuration)) for configuration in data.configurations]
-    return [(configuration, of) for configuration, of in found if of]
+def _configurations_with_spans(data: ReportData) -> list[tuple[Configuration, list[EpochSpan]]]:
+    with_spans = [(configuration, spans(configuration)) for configuration in data.configurations]
+    return [(configuration, of) for configuration, of in with_spans if of]
 
 
-def _row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
+def _span_row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
     cells: list[Cell] = [configuration.label, span.label, span.n, len(span.of_seeds["numerator"])]
     for part in PARTS:
         bias = span.bias(part)
@@ -76,23 +87,23 @@ def _row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _draw(found: list[tuple[Configuration, list[EpochSpan]]]) -> Canvas:
+def _draw_bias(with_spans: list[tuple[Configuration, list[EpochSpan]]]) -> Canvas:
     canvas = new_canvas(9.6, 3.9)
     panels = canvas.subplots(1, 2)
     for axes, part in zip(panels, PARTS, strict=True):
-        _panel(axes, found, part)
+        _draw_panel(axes, with_spans, part)
     legend_beside(panels[1])
     return canvas
 
 
-def _panel(axes: Axes, found: list[tuple[Configuration, list[EpochSpan]]], part: Part) -> None:
+def _draw_panel(axes: Axes, with_spans: list[tuple[Configuration, list[EpochSpan]]], part: Part) -> None:
     axes.set_xscale("log", base=2)
-    for place, (configuration, of) in enumerate(found):
-        known = [(span.last, bias) for span in of if (bias := span.bias(part)) is not None]
+    for place, (configuration, of) in enumerate(with_spans):
+        finite = [(span.last, bias) for span in of if (bias := span.bias(part)) is not None]
         axes.errorbar(
-            [last * 1.04 ** (place - (len(found) - 1) / 2) for last, _ in known],
-            [bias.mean for _, bias in known],
-            yerr=[bias.deviation or 0.0 for _, bias in known],
+            [last * 1.04 ** (place - (len(with_spans) - 1) / 2) for last, _ in finite],
+            [bias.mean for _, bias in finite],
+            yerr=[bias.deviation or 0.0 for _, bias in finite],
             fmt="os^Dv"[place % 5] + "-",
             color=COLOURS[place],
             markersize=5,
@@ -100,7 +111,7 @@ def _panel(axes: Axes, found: list[tuple[Configuration, list[EpochSpan]]], part:
             label=legend_label(configuration.label),
         )
     axes.axhline(0, color="#444444", linewidth=1)
-    ticks = [2**power for power in range(1 + math.floor(math.log2(max(of[-1].last for _, of in found))))]
+    ticks = [2**power for power in range(1 + math.floor(math.log2(max(of[-1].last for _, of in with_spans))))]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_title(f"{part} {'−dᵀg' if part == 'numerator' else 'dᵀGd'}")

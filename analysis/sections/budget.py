@@ -68,40 +68,42 @@ class BudgetSection(ReportSection):
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table for each budget: configurations by their best loss."""
-        return [_table(data, comparison) for comparison in data.comparisons]
+        return [_budget_table(data, comparison) for comparison in data.comparisons]
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return one figure for each budget within which anything was reached."""
         return [
-            _figure(data, comparison)
+            _budget_figure(data, comparison)
             for comparison in data.comparisons
             if any(e.best for e in comparison.entries)
         ]
 
 
-def _table(data: ReportData, comparison: Comparison) -> Table:
-    places = _ranked(comparison)
-    decimals = decimals_to_differ([value for place in places for value in _losses(comparison, place)])
-    columns = _columns(comparison)
+def _budget_table(data: ReportData, comparison: Comparison) -> Table:
+    places = _ranked_places(comparison)
+    decimals = decimals_to_differ(
+        [value for place in places for value in _losses_on_clock(comparison, place)]
+    )
+    columns = _column_names(comparison)
     return Table(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",
         columns=columns,
-        shown=tuple(_shown(comparison, place, decimals) for place in places),
+        shown=tuple(_shown_row(comparison, place, decimals) for place in places),
         raw_columns=RAW_COLUMNS,
-        rows=tuple(_raw(comparison, place) for place in places),
+        rows=tuple(_raw_row(comparison, place) for place in places),
         right=(False, *(True for _ in columns[2:]), False),
-        notes=tuple(_notes(data, comparison)),
+        notes=tuple(_table_notes(data, comparison)),
     )
 
 
-def _ranked(comparison: Comparison) -> list[int]:
+def _ranked_places(comparison: Comparison) -> list[int]:
     """Return the places of the entries in the order of their loss."""
     place = {id(entry): index for index, entry in enumerate(comparison.entries)}
     return [place[id(entry)] for entry in comparison.ranked]
 
 
-def _columns(comparison: Comparison) -> tuple[str, ...]:
+def _column_names(comparison: Comparison) -> tuple[str, ...]:
     other = comparison.beside
     return (
         "configuration",
@@ -117,19 +119,19 @@ def _columns(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def _losses(comparison: Comparison, place: int) -> list[float]:
-    entry, other = comparison.entries[place], _other(comparison, place)
-    found = [entry.best, entry.test, None if other is None else other.best]
-    return [summary.mean for summary in found if summary is not None]
+def _losses_on_clock(comparison: Comparison, place: int) -> list[float]:
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
+    losses = [entry.best, entry.test, None if other is None else other.best]
+    return [summary.mean for summary in losses if summary is not None]
 
 
-def _other(comparison: Comparison, place: int) -> Entry | None:
+def _entry_on_other_clock(comparison: Comparison, place: int) -> Entry | None:
     """Return the same configuration on the other clock."""
     return None if comparison.beside is None else comparison.beside.entries[place]
 
 
-def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
-    entry, other = comparison.entries[place], _other(comparison, place)
+def _shown_row(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
     mark = "" if entry.configuration.baseline is None else " (baseline)"
     share = entry.share_done
     return (
@@ -137,10 +139,10 @@ def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]
         loss_text(entry.best, decimals),
         *(() if other is None else (loss_text(other.best, decimals),)),
         loss_text(entry.test, decimals),
-        _whole(entry.step_at_best),
+        _whole_text(entry.step_at_best),
         "–" if entry.seconds_at_best is None else duration(entry.seconds_at_best.mean),
-        _whole(entry.steps_reached),
-        *(() if other is None else (_whole(other.steps_reached),)),
+        _whole_text(entry.steps_reached),
+        *(() if other is None else (_whole_text(other.steps_reached),)),
         "–" if share is None else f"{100 * share:.0f} %",
         ", ".join(entry.notes),
     )
@@ -158,12 +160,16 @@ def loss_text(loss: MeanAndSD | None, decimals: int) -> str:
     )
 
 
-def _whole(summary: MeanAndSD | None) -> str:
+def _whole_text(summary: MeanAndSD | None) -> str:
     return "–" if summary is None else show(round(summary.mean))
 
 
-def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
-    entry, beside, other = comparison.entries[place], comparison.beside, _other(comparison, place)
+def _raw_row(comparison: Comparison, place: int) -> tuple[Cell, ...]:
+    entry, beside, other = (
+        comparison.entries[place],
+        comparison.beside,
+        _entry_on_other_clock(comparison, place),
+    )
     return (
         comparison.budget.label,
         comparison.kind,
@@ -192,22 +198,26 @@ def _mean_deviation(summary: MeanAndSD | None) -> tuple[float | None, float | No
     return (None, None) if summary is None else (summary.mean, summary.deviation)
 
 
-def _notes(data: ReportData, comparison: Comparison) -> list[str]:
+def _table_notes(data: ReportData, comparison: Comparison) -> list[str]:
     several = data.most_seeds > 1
-    late = comparison.kind == "seconds" and "normalised" in _clocks(comparison) and _stopped_early(comparison)
+    late = (
+        comparison.kind == "seconds"
+        and "normalised" in _clock_names(comparison)
+        and _stopped_early(comparison)
+    )
     notes = [
         (UNREACHED, comparison.budget.value is None and "until:" in comparison.budget.label),
         (ONE_SEED, not several and len(comparison.entries) > 1),
         ("Mean ± SD (n) over seeds.", several),
         (INCOMPLETE, any(not entry.complete for entry in comparison.entries)),
-        (_clock_note(comparison, NORMALISED), "normalised" in _clocks(comparison)),
-        (_clock_note(comparison, WITHOUT_WAIT), "without-data-wait" in _clocks(comparison)),
+        (_clock_note(comparison, NORMALISED), "normalised" in _clock_names(comparison)),
+        (_clock_note(comparison, WITHOUT_WAIT), "without-data-wait" in _clock_names(comparison)),
         (STOPPED_EARLY, late),
     ]
     return [text for text, applies in notes if applies]
 
 
-def _clocks(comparison: Comparison) -> list[str]:
+def _clock_names(comparison: Comparison) -> list[str]:
     """Return the clocks of a table of time."""
     beside = [] if comparison.beside is None else [comparison.beside.clock]
     return [comparison.clock, *beside]
@@ -232,7 +242,7 @@ def _stopped_early(comparison: Comparison) -> bool:
     )
 
 
-def _figure(data: ReportData, comparison: Comparison) -> Figure:
+def _budget_figure(data: ReportData, comparison: Comparison) -> Figure:
     axes = heatmap_axes(data, comparison)
     draw = partial(draw_heatmap, comparison, *axes) if axes else partial(draw_dots, comparison)
     return Figure(

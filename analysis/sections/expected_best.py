@@ -27,52 +27,63 @@ class ExpectedBestSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether there is a choice: at least two configurations of the grid with a loss."""
-        return any(len(_found(comparison)) > 1 for comparison in data.comparisons)
+        return any(len(_cells_with_loss(comparison)) > 1 for comparison in data.comparisons)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table over all budgets."""
-        found = [(c, lines) for c in data.on_both_clocks if len(_found(c)) > 1 for lines in [_lines(c)]]
+        searches = [
+            (c, lines)
+            for c in data.on_both_clocks
+            if len(_cells_with_loss(c)) > 1
+            for lines in [_search_rows(c)]
+        ]
         decimals = {
-            id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in found
+            id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in searches
         }
         shown = [
             (comparison.title, name, fixed(loss, decimals[id(comparison)]), duration(cost))
-            for comparison, lines in found
+            for comparison, lines in searches
             for name, _, loss, cost in lines
         ]
-        rows = [(c.budget.label, c.kind, c.clock, *line) for c, lines in found for line in lines]
+        rows = [(c.budget.label, c.kind, c.clock, *line) for c, lines in searches for line in lines]
         right = (False, False, True, True)
         clock = f"Times are on the {data.clock} clock where no other is named."
         return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE, clock))]
 
 
-def _lines(comparison: Comparison) -> list[SearchRow]:
+def _search_rows(comparison: Comparison) -> list[SearchRow]:
     """Return k = 1, 2, 5, … of the grid, and each baseline."""
-    found = _found(comparison)
-    losses = [entry.best.mean for entry in found if entry.best is not None]
-    mean_cost = sum(_cost(comparison, entry) for entry in found) / len(found)
+    cells = _cells_with_loss(comparison)
+    losses = [entry.best.mean for entry in cells if entry.best is not None]
+    mean_cost = sum(_seconds_spent(comparison, entry) for entry in cells) / len(cells)
     lines: list[SearchRow] = [
-        (f"{k} of {len(losses)}", k, expected_best(losses, k), k * mean_cost) for k in _sizes(len(losses))
+        (f"{k} of {len(losses)}", k, expected_best(losses, k), k * mean_cost)
+        for k in _search_sizes(len(losses))
     ]
     for entry in comparison.baselines:
         if entry.best is not None:
             lines.append(
-                (f"{entry.configuration.label} (baseline)", None, entry.best.mean, _cost(comparison, entry))
+                (
+                    f"{entry.configuration.label} (baseline)",
+                    None,
+                    entry.best.mean,
+                    _seconds_spent(comparison, entry),
+                )
             )
     return lines
 
 
-def _found(comparison: Comparison) -> list[Entry]:
+def _cells_with_loss(comparison: Comparison) -> list[Entry]:
     return [entry for entry in comparison.cells if entry.best is not None]
 
 
-def _sizes(count: int) -> list[int]:
+def _search_sizes(count: int) -> list[int]:
     """Return 1, 2, 5, 10, … and all."""
     steps = [factor * 10**power for power in range(len(str(count))) for factor in (1, 2, 5)]
     return [k for k in steps if k < count] + [count]
 
 
-def _cost(comparison: Comparison, entry: Entry) -> float:
+def _seconds_spent(comparison: Comparison, entry: Entry) -> float:
     """Return the train_seconds that the runs of `entry` spent within the budget."""
     limits = [(run.curve, comparison.budget.limit(run)) for run in entry.configuration.runs]
     return sum(curve.seconds_within(limit, comparison.kind) for curve, limit in limits if limit is not None)

@@ -31,11 +31,11 @@ class LearningRatesSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether any window recorded a learning rate."""
-        return any(_points(run) for run in data.experiment.runs)
+        return any(_rate_points(run) for run in data.experiment.runs)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the rates of each configuration: every step weighs the same, seeds are pooled."""
-        rows = [_row(configuration) for configuration in data.configurations]
+        rows = [_rates_row(configuration) for configuration in data.configurations]
         notes = (
             "Accepted and rejected count medians of α* that became, or did not become, the learning rate.",
         )
@@ -51,10 +51,10 @@ class LearningRatesSection(ReportSection):
         caption = (
             "Mean rate of each window of steps; over several seeds their mean, shaded from lowest to highest."
         )
-        return [Figure("learning-rates", TITLE, caption, partial(_draw, data))]
+        return [Figure("learning-rates", TITLE, caption, partial(_draw_learning_rates, data))]
 
 
-def _row(configuration: Configuration) -> tuple[Cell, ...]:
+def _rates_row(configuration: Configuration) -> tuple[Cell, ...]:
     windows = [w for run in configuration.runs for w in run.windows if math.isfinite(w.lr_mean)]
     steps = sum(window.steps for window in windows)
     last = MeanAndSD.of(run.row.learning_rate for run in configuration.runs)
@@ -64,20 +64,20 @@ def _row(configuration: Configuration) -> tuple[Cell, ...]:
         min((w.lr_min for w in windows), default=None),
         max((w.lr_max for w in windows), default=None),
         mean_of(last),
-        _count(configuration.runs, "learning_rate"),
-        _count(configuration.runs, "rejected"),
+        _count_events(configuration.runs, "learning_rate"),
+        _count_events(configuration.runs, "rejected"),
     )
 
 
-def _count(runs: Sequence[RunData], event: str) -> int:
-    return sum(found.event == event for run in runs for found in run.events)
+def _count_events(runs: Sequence[RunData], event: str) -> int:
+    return sum(recorded.event == event for run in runs for recorded in run.events)
 
 
-def _draw(data: ReportData) -> Canvas:
+def _draw_learning_rates(data: ReportData) -> Canvas:
     canvas = new_canvas(9, 4.3)
     axes = canvas.subplots()
-    draw_lines(axes, data, _points, steps=True)
-    rates = [rate for run in data.experiment.runs for _, rate in _points(run)]
+    draw_lines(axes, data, _rate_points, steps=True)
+    rates = [rate for run in data.experiment.runs for _, rate in _rate_points(run)]
     axes.set_ylim(max(min(rates), max(rates) / 3e3) / 1.3, max(rates) * 1.3)
     axes.set_yscale("log")
     plain_log(axes.yaxis)
@@ -89,7 +89,7 @@ def _draw(data: ReportData) -> Canvas:
     return canvas
 
 
-def _points(run: RunData) -> Points:
+def _rate_points(run: RunData) -> Points:
     """Return (step, rate) at each window end; a rate of 0 has no place on a logarithmic axis."""
     ends = [(row.step, row.lr_mean) for row in run.windows if 0 < row.lr_mean < math.inf]
     start = run.windows[0].step - run.windows[0].steps if run.windows else 0

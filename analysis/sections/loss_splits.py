@@ -53,18 +53,18 @@ class LossSplitsSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether several splits were evaluated, or the workload has a target."""
-        return bool(_several(data)) or target_of(data) is not None
+        return bool(_configurations_with_splits(data)) or target_of(data) is not None
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return, where the workload has targets, how near each configuration came to them."""
         target = target_of(data)
         if target is None:
             return []
-        rows = [row for one in data.configurations for row in _rows(one, target)]
+        rows = [row for configuration in data.configurations for row in _target_rows(configuration, target)]
         columns: tuple[str, ...] = COLUMNS
         if data.beside is not None:
-            again = [row for one in data.beside for row in _rows(one, target)]
-            rows = [(*row, other[-1]) for row, other in zip(rows, again, strict=True)]
+            other_rows = [row for configuration in data.beside for row in _target_rows(configuration, target)]
+            rows = [(*row, other[-1]) for row, other in zip(rows, other_rows, strict=True)]
             columns = (*COLUMNS, f"{COLUMNS[-1]}, {data.other_clock} clock")
         notes = [
             NOTE,
@@ -75,30 +75,37 @@ class LossSplitsSection(ReportSection):
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return the losses over steps, a panel for each of the first configurations."""
-        found = _several(data)[:MOST]
-        if not found:
+        configurations = _configurations_with_splits(data)[:MOST]
+        if not configurations:
             return []
         thesis = "" if data.reference is None else " Thesis, figure 4.7 (its training split was a sample)."
         caption = (
             f"First seed of each; at most {MOST} configurations. The first evaluation may lie above the "
             f"frame.{thesis}"
         )
-        return [Figure("loss-splits", TITLE, caption, partial(_draw, found, target_of(data)))]
+        return [Figure("loss-splits", TITLE, caption, partial(_draw_splits, configurations, target_of(data)))]
 
 
-def _several(data: ReportData) -> list[Configuration]:
+def _configurations_with_splits(data: ReportData) -> list[Configuration]:
     """Return the configurations with curves of at least two splits: those that observe α*, then baselines."""
-    found = [one for one in data.configurations if len(_curves(one.runs[0])) > 1]
-    return sorted(found, key=lambda one: (not _observes(one), one.baseline is None))
+    configurations = [
+        configuration
+        for configuration in data.configurations
+        if len(_split_curves(configuration.runs[0])) > 1
+    ]
+    return sorted(
+        configurations,
+        key=lambda configuration: (not _only_observes(configuration), configuration.baseline is None),
+    )
 
 
-def _observes(configuration: Configuration) -> bool:
+def _only_observes(configuration: Configuration) -> bool:
     return bool((configuration.runs[0].row.config.get("alpha") or {}).get("policy") == "observe")
 
 
-def _curves(run: RunData) -> dict[str, list[tuple[int, float]]]:
+def _split_curves(run: RunData) -> dict[str, list[tuple[int, float]]]:
     """Return the finite losses of each split that has at least two, by step."""
-    found = {
+    curves = {
         split: [
             (row.step, row.losses[split])
             for row in run.curve.evaluations
@@ -106,14 +113,14 @@ def _curves(run: RunData) -> dict[str, list[tuple[int, float]]]:
         ]
         for split in SPLITS
     }
-    return {split: points for split, points in found.items() if len(points) > 1}
+    return {split: points for split, points in curves.items() if len(points) > 1}
 
 
-def _rows(configuration: Configuration, target: Target) -> Iterator[tuple[Cell, ...]]:
+def _target_rows(configuration: Configuration, target: Target) -> Iterator[tuple[Cell, ...]]:
     for split, aim in (("validation", target.validation), ("test", target.test)):
-        losses = [loss for run in configuration.runs for _, loss in _curves(run).get(split, [])]
+        losses = [loss for run in configuration.runs for _, loss in _split_curves(run).get(split, [])]
         best = min(losses, default=None)
-        found = first_within(configuration.runs, split, aim)
+        reached = first_within(configuration.runs, split, aim)
         beyond = None if best is None else best - aim
         yield (
             configuration.label,
@@ -121,9 +128,9 @@ def _rows(configuration: Configuration, target: Target) -> Iterator[tuple[Cell, 
             aim,
             best,
             beyond,
-            f"{found.seeds} of {len(configuration.runs)}",
-            found.step,
-            found.seconds,
+            f"{reached.seeds} of {len(configuration.runs)}",
+            reached.step,
+            reached.seconds,
         )
 
 
@@ -132,24 +139,24 @@ def _after_the_first(points: list[tuple[int, float]]) -> list[tuple[int, float]]
     return points[1:] if len(points) > FEW else points
 
 
-def _draw(found: list[Configuration], target: Target | None) -> Canvas:
-    across = min(2, len(found))
-    down = math.ceil(len(found) / across)
+def _draw_splits(configurations: list[Configuration], target: Target | None) -> Canvas:
+    across = min(2, len(configurations))
+    down = math.ceil(len(configurations) / across)
     canvas = new_canvas(4.6 * across + (1.7 if across > 1 else 3.4), 3.1 * down + 0.5)
     panels = list(canvas.subplots(down, across, squeeze=False).flat)
-    for axes, configuration in zip(panels, found, strict=False):
-        _panel(axes, configuration, target)
-    for axes in panels[len(found) :]:
+    for axes, configuration in zip(panels, configurations, strict=False):
+        _draw_panel(axes, configuration, target)
+    for axes in panels[len(configurations) :]:
         axes.set_visible(False)
-    if len(found) > 1:
+    if len(configurations) > 1:
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     else:
         legend_beside(panels[0])
     return canvas
 
 
-def _panel(axes: Axes, configuration: Configuration, target: Target | None) -> None:
-    curves = _curves(configuration.runs[0])
+def _draw_panel(axes: Axes, configuration: Configuration, target: Target | None) -> None:
+    curves = _split_curves(configuration.runs[0])
     for place, (split, points) in enumerate(curves.items()):
         axes.plot(
             [step for step, _ in points],

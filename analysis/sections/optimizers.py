@@ -68,14 +68,14 @@ class OptimizersSection(ReportSection):
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each workload, optimizer and method, the lowest loss first in each workload."""
         pairs = [
-            (comparison, one)
+            (comparison, method)
             for comparison in optimizer_comparisons(data.configurations)
-            for one in sorted(comparison.crossings, key=lambda one: one.best.loss)
+            for method in sorted(comparison.crossings, key=lambda method: method.best.loss)
         ]
-        finite = [one.best.loss for _, one in pairs if math.isfinite(one.best.loss)]
+        finite = [method.best.loss for _, method in pairs if math.isfinite(method.best.loss)]
         decimals = decimals_to_differ(finite, at_most=5)
-        shown = tuple(_shown(comparison, one, decimals) for comparison, one in pairs)
-        rows = tuple(_raw(comparison, one) for comparison, one in pairs)
+        shown = tuple(_shown_row(comparison, method, decimals) for comparison, method in pairs)
+        rows = tuple(_raw_row(comparison, method) for comparison, method in pairs)
         return [Table("optimizers", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, (REGRET,))]
 
     def figures(self, data: ReportData) -> list[Figure]:
@@ -85,62 +85,73 @@ class OptimizersSection(ReportSection):
             f"arrow: more than {HIGHEST} times the lowest."
         )
         return [
-            Figure("optimizers", TITLE, caption, partial(_draw, optimizer_comparisons(data.configurations)))
+            Figure(
+                "optimizers",
+                TITLE,
+                caption,
+                partial(_draw_comparisons, optimizer_comparisons(data.configurations)),
+            )
         ]
 
 
-def _shown(comparison: OptimizerComparison, one: OptimizerMethod, decimals: int) -> tuple[str, ...]:
-    own = comparison.regret(one, one.optimizer)
+def _shown_row(comparison: OptimizerComparison, method: OptimizerMethod, decimals: int) -> tuple[str, ...]:
+    own = comparison.regret(method, method.optimizer)
     deviations = None if own is None else own.deviations
     return (
         comparison.workload,
-        one.optimizer,
-        one.method,
-        str(one.k),
-        loss_text(one.best.summary, decimals),
+        method.optimizer,
+        method.method,
+        str(method.k),
+        loss_text(method.best.summary, decimals),
         percent_text(own),
         "–" if deviations is None else f"{deviations:+.1f}",
-        percent_text(comparison.regret(one)),
-        "–" if one.best.rate is None else f"{one.best.rate:g}",
+        percent_text(comparison.regret(method)),
+        "–" if method.best.rate is None else f"{method.best.rate:g}",
     )
 
 
-def _raw(comparison: OptimizerComparison, one: OptimizerMethod) -> tuple[Cell, ...]:
-    own, overall, summary = comparison.regret(one, one.optimizer), comparison.regret(one), one.best.summary
+def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[Cell, ...]:
+    own, overall, summary = (
+        comparison.regret(method, method.optimizer),
+        comparison.regret(method),
+        method.best.summary,
+    )
     assert summary is not None
     return (
         comparison.workload,
-        one.optimizer,
-        one.method,
-        one.k,
+        method.optimizer,
+        method.method,
+        method.k,
         summary.mean,
         summary.deviation,
         summary.n,
         None if own is None else own.percent,
         None if own is None else own.deviations,
         None if overall is None else overall.percent,
-        one.best.rate,
-        one.label,
+        method.best.rate,
+        method.label,
     )
 
 
-def _draw(found: list[OptimizerComparison]) -> Canvas:
-    canvas, places = panels(len(found), 2, (4.6, 3.4), (2.2, 0.2))
-    methods = list(dict.fromkeys(one.method for comparison in found for one in comparison.crossings))
-    for axes, comparison in zip(places, found, strict=True):
-        _panel(axes, comparison, methods)
+def _draw_comparisons(comparisons: list[OptimizerComparison]) -> Canvas:
+    canvas, places = panels(len(comparisons), 2, (4.6, 3.4), (2.2, 0.2))
+    methods = list(
+        dict.fromkeys(method.method for comparison in comparisons for method in comparison.crossings)
+    )
+    for axes, comparison in zip(places, comparisons, strict=True):
+        _draw_panel(axes, comparison, methods)
     common_legend(canvas, places, "outside right upper")
     return canvas
 
 
-def _panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> None:
-    lowest = min(one.best.loss for one in comparison.crossings)
+def _draw_panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> None:
+    lowest = min(method.best.loss for method in comparison.crossings)
     highest = HIGHEST * lowest if lowest > 0 else math.inf
-    for one in comparison.crossings:
-        place = methods.index(one.method)
+    for method in comparison.crossings:
+        place = methods.index(method.method)
         shift = 0.5 * (place - (len(methods) - 1) / 2) / len(methods)
-        _point(axes, one, comparison.optimizers.index(one.optimizer) + shift, place, highest)
-    if any(lowest * 1.5 < one.best.loss <= highest for one in comparison.crossings) and lowest > 0:
+        _draw_method(axes, method, comparison.optimizers.index(method.optimizer) + shift, place, highest)
+    if any(lowest * 1.5 < method.best.loss <= highest for method in comparison.crossings) and lowest > 0:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
     axes.set_xticks(range(len(comparison.optimizers)), comparison.optimizers)
@@ -150,17 +161,17 @@ def _panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> N
     axes.set_ylabel("best validation loss")
 
 
-def _point(axes: Axes, one: OptimizerMethod, x: float, place: int, highest: float) -> None:
-    beyond = one.best.loss > highest
-    deviation = None if one.best.summary is None else one.best.summary.deviation
+def _draw_method(axes: Axes, method: OptimizerMethod, x: float, place: int, highest: float) -> None:
+    beyond = method.best.loss > highest
+    deviation = None if method.best.summary is None else method.best.summary.deviation
     axes.errorbar(
         x,
-        min(one.best.loss, highest),
+        min(method.best.loss, highest),
         yerr=None if beyond else deviation,
         fmt="^" if beyond else MARKERS[place % len(MARKERS)],
         markerfacecolor="white" if beyond else None,
         color=COLOURS[place % len(COLOURS)],
         markersize=7,
         capsize=3,
-        label=None if beyond else legend_label(one.method),
+        label=None if beyond else legend_label(method.method),
     )

@@ -70,19 +70,19 @@ class PublishedSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether the reference prints anything of this experiment."""
-        return bool(_rows(data))
+        return bool(_value_rows(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each printed value."""
-        table = Table.of("published", TITLE, COLUMNS, _rows(data), [SCALE, EMPTY, SMALL, DOUBTS])
-        return [show_as_printed(table, _printed(data))]
+        table = Table.of("published", TITLE, COLUMNS, _value_rows(data), [SCALE, EMPTY, SMALL, DOUBTS])
+        return [show_as_printed(table, _printed_results(data))]
 
 
 def _statistics_by_key(data: ReportData) -> dict[Key, Statistic]:
     """Return what the store tells, by the key under which it may be printed; the first value counts."""
     of_sections = [statistic for section in SECTIONS for statistic in section.statistics(data)]
     by_key: dict[Key, Statistic] = {}
-    for statistic in (*of_sections, *_sanity(data)):
+    for statistic in (*of_sections, *_sanity_statistics(data)):
         if statistic.key is None:
             continue
         earlier = by_key.get(statistic.key)
@@ -91,25 +91,25 @@ def _statistics_by_key(data: ReportData) -> dict[Key, Statistic]:
     return by_key
 
 
-def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
-    printed = _printed(data)
+def _value_rows(data: ReportData) -> list[tuple[Cell, ...]]:
+    printed = _printed_results(data)
     statistics = _statistics_by_key(data) if printed else {}
-    return [_row(row, _matching_statistic(statistics, row.key)) for row in printed]
+    return [_value_row(row, _matching_statistic(statistics, row.key)) for row in printed]
 
 
-def _printed(data: ReportData) -> list[PublishedValue]:
+def _printed_results(data: ReportData) -> list[PublishedValue]:
     """Return the printed results of the parts that this experiment repeats."""
     if data.reference is None:
         return []
     parts = {row.key.part for row in data.reference.rows} - set(SETTING)
     if len(parts) > 2:  # nobody's twin: what it repeats must be told by its structure
-        parts = set(_parts(data))
+        parts = set(_repeated_parts(data))
     return [
         row for row in data.reference.rows if row.key.part in parts and row.key.plain.quantity not in SETUP
     ]
 
 
-def _parts(data: ReportData) -> Iterator[str]:
+def _repeated_parts(data: ReportData) -> Iterator[str]:
     if observes(data.experiment):
         yield "exp1"
     if has_grid(data.experiment):
@@ -125,15 +125,15 @@ def _matching_statistic(statistics: dict[Key, Statistic], key: Key) -> Statistic
     return statistics.get(Key(plain.item, quantity, plain.place)) or statistics.get(Key(plain.item, quantity))
 
 
-def _row(row: PublishedValue, statistic: Statistic | None) -> tuple[Cell, ...]:
+def _value_row(row: PublishedValue, statistic: Statistic | None) -> tuple[Cell, ...]:
     interval, count = row.key.place or (None, None)
     value, where = (None, "") if statistic is None else (statistic.value, statistic.where)
     return (row.key.item, interval, count, row.key.quantity, value, row.value, where, row.source)
 
 
-def _sanity(data: ReportData) -> Iterator[Statistic]:
+def _sanity_statistics(data: ReportData) -> Iterator[Statistic]:
     """Yield the highest loss that one applied step left; theory says 0 for one parameter and squares."""
-    applied = [run for run in data.experiment.runs if _applies(run)]
+    applied = [run for run in data.experiment.runs if _applies_alpha(run)]
     losses = [
         row.losses["validation"]
         for run in applied
@@ -146,7 +146,7 @@ def _sanity(data: ReportData) -> Iterator[Statistic]:
         )
 
 
-def _applies(run: RunData) -> bool:
+def _applies_alpha(run: RunData) -> bool:
     return bool((run.row.config.get("alpha") or {}).get("policy") == "apply")
 
 

@@ -65,12 +65,12 @@ class RatesWithinBudgetSection(ReportSection):
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table for each budget and clock."""
-        return [_table(data, comparison) for comparison in data.on_both_clocks]
+        return [_rates_table(data, comparison) for comparison in data.on_both_clocks]
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return figures of the longest budget of each kind: the best and the worst cell, and each row."""
-        longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_length)}
-        return [figure for comparison in longest.values() for figure in _figures(data, comparison)]
+        longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_budget_value)}
+        return [figure for comparison in longest.values() for figure in _rate_figures(data, comparison)]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return every statistic that a reference may print."""
@@ -78,25 +78,27 @@ class RatesWithinBudgetSection(ReportSection):
             Statistic(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
             for comparison in data.comparisons
             for entry in comparison.entries
-            for label, found in [(entry.configuration.label, _statistics(entry))]
-            for quantity, value in found.items()
-            for key in _keys(data, comparison, entry, quantity)
+            for label, by_quantity in [(entry.configuration.label, _mean_rate_statistics(entry))]
+            for quantity, value in by_quantity.items()
+            for key in _reference_keys(data, comparison, entry, quantity)
         ]
 
 
-def _length(comparison: Comparison) -> float:
+def _budget_value(comparison: Comparison) -> float:
     return comparison.budget.value or 0.0
 
 
-def _table(data: ReportData, comparison: Comparison) -> Table:
+def _rates_table(data: ReportData, comparison: Comparison) -> Table:
     entries = comparison.entries
     columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
-    columns["steps"] = [_steps(entry) for entry in entries]
+    columns["steps"] = [_mean_steps(entry) for entry in entries]
     printed = False
-    found = [_statistics(entry) for entry in entries]
+    of_entries = [_mean_rate_statistics(entry) for entry in entries]
     for quantity, words in QUANTITIES.items():
-        columns[words] = [of_entry[quantity] for of_entry in found]
-        keys = [_printed(data, _keys(data, comparison, entry, quantity)) for entry in entries]
+        columns[words] = [of_entry[quantity] for of_entry in of_entries]
+        keys = [
+            _first_printed_key(data, _reference_keys(data, comparison, entry, quantity)) for entry in entries
+        ]
         thesis = printed_column(data.reference, words, keys)
         columns |= thesis
         printed = printed or bool(thesis)
@@ -106,28 +108,28 @@ def _table(data: ReportData, comparison: Comparison) -> Table:
     return Table.of(f"learning-rates-{comparison.slug}", title, list(columns), rows, notes)
 
 
-def _printed(data: ReportData, keys: Sequence[Key]) -> Key | None:
+def _first_printed_key(data: ReportData, keys: Sequence[Key]) -> Key | None:
     """Return the first key under which the reference prints anything."""
     return next((key for key in keys if data.reference and data.reference.value(key) is not None), None)
 
 
-def _steps(entry: Entry) -> int | None:
+def _mean_steps(entry: Entry) -> int | None:
     return None if entry.steps_reached is None else round(entry.steps_reached.mean)
 
 
-def _statistics(entry: Entry) -> dict[str, float | None]:
+def _mean_rate_statistics(entry: Entry) -> dict[str, float | None]:
     """Return each statistic of the rates within the steps that the runs reached, as the mean over seeds."""
-    found = [
+    of_runs = [
         None if outcome.steps_reached is None else rate_statistics(run, outcome.steps_reached)
         for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True)
     ]
     return {
-        quantity: mean(None if one is None else getattr(one, field) for one in found)
+        quantity: mean(None if of_run is None else getattr(of_run, field) for of_run in of_runs)
         for quantity, field in FIELDS.items()
     }
 
 
-def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
+def _reference_keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
     """Return where a reference may print a statistic: of the cell or baseline, and of the best or worst."""
     item, cell = ITEMS.get(budget_item(data, comparison) or ""), thesis_cell(data, entry.configuration)
     if item is None:
@@ -140,12 +142,12 @@ def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str)
     return keys
 
 
-def _figures(data: ReportData, comparison: Comparison) -> list[Figure]:
+def _rate_figures(data: ReportData, comparison: Comparison) -> list[Figure]:
     """Return best and worst, then all cells of each value of the rows."""
     ends, axes = best_and_worst(comparison), heatmap_axes(data, comparison)
     shown = []
     if ends is not None:
-        shown.append(_figure(data, comparison, ends, BEST_WORST, "of the best and the worst cell"))
+        shown.append(_rate_figure(data, comparison, ends, BEST_WORST, "of the best and the worst cell"))
     if axes is None or max(len(axis.values) for axis in axes) > MOST:
         return shown
     rows, columns = axes
@@ -153,11 +155,11 @@ def _figures(data: ReportData, comparison: Comparison) -> list[Figure]:
         cells = [e for e in comparison.cells if e.configuration.params.get(rows.key) == value]
         cells.sort(key=lambda entry: columns.index(entry.configuration.params.get(columns.key)) or 0)
         name = f"{rows.short}{label}"
-        shown.append(_figure(data, comparison, cells, name, f"with {rows.short} {label}"))
+        shown.append(_rate_figure(data, comparison, cells, name, f"with {rows.short} {label}"))
     return shown
 
 
-def _figure(
+def _rate_figure(
     data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str, words: str
 ) -> Figure:
     marks = [c for c in data.comparisons if c.kind == comparison.kind == "seconds" and c is not comparison]
@@ -165,7 +167,7 @@ def _figure(
     caption = (
         f"Rates of every step within {comparison.title}, each line to where its budget ended; further seeds "
         f"thin.{dots} Black: the baseline that follows a schedule."
-        + figure_note(data, _number(data, comparison, entries, name))
+        + figure_note(data, _figure_number(data, comparison, entries, name))
     )
     return Figure(
         f"learning-rates-{comparison.slug}-{name}",
@@ -175,7 +177,9 @@ def _figure(
     )
 
 
-def _number(data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str) -> str | None:
+def _figure_number(
+    data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str
+) -> str | None:
     """Return the number of the thesis' figure: of best and worst, or of one interval's cells."""
     numbers = RATE_FIGURES.get(budget_item(data, comparison) or "", {})
     if name == BEST_WORST:

@@ -98,10 +98,10 @@ class _Row:
     def spread(self) -> tuple[float | None, float | None]:
         """The regrets at the median and at the worst of its rates [%]."""
         best = None if self.comparison.reference is None else self.comparison.reference.best
-        found = None if self.free else spread_over_rates(self.method)
-        if best is None or found is None:
+        losses = None if self.free else spread_over_rates(self.method)
+        if best is None or losses is None:
             return None, None
-        return percent_above(found[0], best.loss), percent_above(found[1], best.loss)
+        return percent_above(losses[0], best.loss), percent_above(losses[1], best.loss)
 
     @property
     def notes(self) -> str:
@@ -120,24 +120,26 @@ class RobustnessSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether several methods were run, one of them at three or more starting rates."""
-        return bool(_scopes(data)[0].rate_comparisons)
+        return bool(_comparison_scopes(data)[0].rate_comparisons)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the regrets over the full runs, and within each budget that was asked for."""
-        return [_table(data, scope) for scope in _scopes(data) if scope.rate_comparisons]
+        return [_regret_table(data, scope) for scope in _comparison_scopes(data) if scope.rate_comparisons]
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return one figure for each table, with one panel for each workload."""
-        return [_figure(scope) for scope in _scopes(data) if scope.rate_comparisons]
+        return [_scope_figure(scope) for scope in _comparison_scopes(data) if scope.rate_comparisons]
 
 
-def _scopes(data: ReportData) -> list[_Scope]:
-    asked = data.on_both_clocks if data.asked else ()
+def _comparison_scopes(data: ReportData) -> list[_Scope]:
+    explicit = data.on_both_clocks if data.explicit_budgets else ()
     return [
         _Scope("robustness", "over the full runs", rate_comparisons(data.experiment.runs, _of_full_run)),
         *(
-            _Scope(f"robustness-{c.slug}", f"within {c.title}", rate_comparisons(c.runs, _within(c)))
-            for c in asked
+            _Scope(
+                f"robustness-{c.slug}", f"within {c.title}", rate_comparisons(c.runs, _best_loss_within(c))
+            )
+            for c in explicit
         ),
     ]
 
@@ -146,48 +148,48 @@ def _of_full_run(run: RunData) -> float | None:
     return run.curve.outcome(math.inf, "steps").best_validation_loss
 
 
-def _within(comparison: Comparison) -> Best:
+def _best_loss_within(comparison: Comparison) -> Best:
     budget = comparison.budget
     return lambda run: run.curve.outcome(budget.limit(run), budget.kind).best_validation_loss
 
 
-def _table(data: ReportData, scope: _Scope) -> Table:
-    rows = [row for comparison in scope.rate_comparisons for row in _rows(comparison)]
+def _regret_table(data: ReportData, scope: _Scope) -> Table:
+    rows = [row for comparison in scope.rate_comparisons for row in _ranked_rows(comparison)]
     decimals = decimals_to_differ(
         [row.trial.loss for row in rows if math.isfinite(row.trial.loss)], at_most=6
     )
     return Table(
         name=scope.slug,
-        title=_title(scope),
+        title=_scope_title(scope),
         columns=COLUMNS,
-        shown=tuple(_shown(row, decimals) for row in rows),
+        shown=tuple(_shown_row(row, decimals) for row in rows),
         raw_columns=RAW_COLUMNS,
-        rows=tuple(_raw(row) for row in rows),
+        rows=tuple(_raw_row(row) for row in rows),
         right=RIGHT,
         notes=(
             REGRET,
             *(note for comparison in scope.rate_comparisons for note in _task_notes(comparison)),
-            *_unfinished(data),
+            *_unfinished_note(data),
         ),
     )
 
 
-def _title(scope: _Scope) -> str:
+def _scope_title(scope: _Scope) -> str:
     return TITLE if scope.slug == "robustness" else f"{TITLE}, {scope.within}"
 
 
-def _rows(comparison: RateComparison) -> list[_Row]:
+def _ranked_rows(comparison: RateComparison) -> list[_Row]:
     """Return the methods on a workload, the lowest loss first."""
-    found = [
+    rows = [
         _Row(comparison, method, trial)
         for method in comparison.methods
         for trial in (method.best, method.free)
         if trial is not None
     ]
-    return sorted(found, key=lambda row: row.trial.loss)
+    return sorted(rows, key=lambda row: row.trial.loss)
 
 
-def _shown(row: _Row, decimals: int) -> tuple[str, ...]:
+def _shown_row(row: _Row, decimals: int) -> tuple[str, ...]:
     regret = row.regret
     deviations = None if regret is None else regret.deviations
     return (
@@ -196,21 +198,21 @@ def _shown(row: _Row, decimals: int) -> tuple[str, ...]:
         "–" if row.free else str(len(row.method.trials)),
         "–" if row.trial.rate is None else f"{row.trial.rate:g}",
         loss_text(row.trial.summary, decimals),
-        _signed(None if regret is None else regret.percent),
+        _percent_text(None if regret is None else regret.percent),
         "–" if deviations is None else f"{deviations:+.2f}",
-        *map(_signed, row.spread),
+        *map(_percent_text, row.spread),
         row.notes,
     )
 
 
-def _signed(value: float | None) -> str:
+def _percent_text(value: float | None) -> str:
     """Return per cents with their sign; those of a wreck as they come."""
     if value is None or not math.isfinite(value):
         return "–" if value is None else f"{value:g}"
     return f"{value:+.1f}" if abs(value) < 1e4 else "+" * (value > 0) + significant(value, 2)
 
 
-def _raw(row: _Row) -> tuple[Cell, ...]:
+def _raw_row(row: _Row) -> tuple[Cell, ...]:
     summary, regret, reference = row.trial.summary, row.regret, row.comparison.reference
     best = None if reference is None or reference.best is None else reference.best.summary
     return (
@@ -248,15 +250,15 @@ def _task_notes(comparison: RateComparison) -> Iterator[str]:
         )
 
 
-def _unfinished(data: ReportData) -> list[str]:
+def _unfinished_note(data: ReportData) -> list[str]:
     waiting = sum(not run.finished for run in data.experiment.runs)
     return [f"{waiting} of {len(data.experiment.runs)} runs have not finished."] if waiting else []
 
 
-def _figure(scope: _Scope) -> Figure:
+def _scope_figure(scope: _Scope) -> Figure:
     caption = (
         f"Best validation loss against the starting rate, {scope.within}: mean over seeds, bars: ± 1 SD. "
         "Dashed levels: methods that were given no rate, shaded by ± 1 SD. Dotted, circled: the best of the "
         "reference. Equal rates are drawn a little apart."
     )
-    return Figure(scope.slug, _title(scope), caption, partial(draw_rate_curves, scope.rate_comparisons))
+    return Figure(scope.slug, _scope_title(scope), caption, partial(draw_rate_curves, scope.rate_comparisons))

@@ -46,14 +46,14 @@ class SchedulesSection(ReportSection):
         configuration = scheduled_configuration(data)
         if configuration is None or not configuration.runs[0].windows:
             return []
-        factors = None if data.reference is None else _factors(data.reference)
+        factors = None if data.reference is None else _thesis_factors(data.reference)
         before = (
             ""
             if factors is None
             else " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
         )
         caption = f"First seed: the rates as they were applied, the mean of each window.{before}"
-        return [Figure("schedule", TITLE, caption, partial(_draw, configuration, factors))]
+        return [Figure("schedule", TITLE, caption, partial(_draw_schedule, configuration, factors))]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return what may be said of the schedule as it was followed."""
@@ -72,29 +72,31 @@ class SchedulesSection(ReportSection):
             Statistic(
                 of, "highest rate", over_seeds(configuration, highest_rate), key=Key("schedule", "max")
             ),
-            Statistic(of, "mean rate", over_seeds(configuration, _mean), key=Key("schedule", "mean")),
-            Statistic(of, "median rate", over_seeds(configuration, _median), key=Key("schedule", "median")),
+            Statistic(of, "mean rate", over_seeds(configuration, _mean_rate), key=Key("schedule", "mean")),
+            Statistic(
+                of, "median rate", over_seeds(configuration, _median_rate), key=Key("schedule", "median")
+            ),
         ]
 
 
-def _factors(reference: Reference) -> tuple[float, float] | None:
+def _thesis_factors(reference: Reference) -> tuple[float, float] | None:
     """Return by what the thesis multiplied the length of the schedule and divided its rates."""
     length = reference.value(Key("setup", "schedule_length_scale_factor"))
     rates = reference.value(Key("setup", "learning_rate_scale_factor"))
     return None if length is None or rates is None else (length, rates)
 
 
-def _mean(run: RunData) -> float | None:
-    found = rate_statistics(run, run.schedule_steps)
-    return None if found is None else found.mean
+def _mean_rate(run: RunData) -> float | None:
+    statistics = rate_statistics(run, run.schedule_steps)
+    return None if statistics is None else statistics.mean
 
 
-def _median(run: RunData) -> float | None:
-    found = rate_statistics(run, run.schedule_steps)
-    return None if found is None else found.median
+def _median_rate(run: RunData) -> float | None:
+    statistics = rate_statistics(run, run.schedule_steps)
+    return None if statistics is None else statistics.median
 
 
-def _draw(configuration: Configuration, factors: tuple[float, float] | None) -> Canvas:
+def _draw_schedule(configuration: Configuration, factors: tuple[float, float] | None) -> Canvas:
     canvas = new_canvas(7.5, 3.8)
     axes = canvas.subplots()
     line = points(configuration.runs[0], float("inf"))

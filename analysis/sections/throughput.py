@@ -52,31 +52,38 @@ class ThroughputSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether any window of steps was recorded."""
-        return any(run.windows for run in data.experiment.runs) or bool(_budgets(data) and data.reference)
+        return any(run.windows for run in data.experiment.runs) or bool(
+            _time_comparisons(data) and data.reference
+        )
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table for each budget of time, and one of the runs."""
-        return [*(_table(data, comparison) for comparison in _budgets(data)), *_waiting(data)]
+        return [
+            *(_throughput_table(data, comparison) for comparison in _time_comparisons(data)),
+            *_waiting_table(data),
+        ]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return the steps reached, the seconds per step of the schedule, and the epochs over the data."""
         return [*_steps_facts(data), *_baseline_facts(data), *_passes_facts(data)]
 
 
-def _budgets(data: ReportData) -> list[Comparison]:
+def _time_comparisons(data: ReportData) -> list[Comparison]:
     return [comparison for comparison in data.comparisons if comparison.kind == "seconds"]
 
 
-def _table(data: ReportData, comparison: Comparison) -> Table:
+def _throughput_table(data: ReportData, comparison: Comparison) -> Table:
     entries, other = comparison.entries, comparison.beside
     keys = [_steps_key(data, comparison, entry) for entry in entries]
     columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
-    columns["steps"] = [_steps(entry) for entry in entries]
+    columns["steps"] = [_mean_steps(entry) for entry in entries]
     printed = printed_column(data.reference, "steps", keys)
     columns |= printed
     if other is not None:
-        columns[f"… on the {other.clock} clock"] = [_steps(entry) for entry in other.entries]
-    columns["seconds per step"] = [ratio(_seconds(comparison, entry), _steps(entry)) for entry in entries]
+        columns[f"… on the {other.clock} clock"] = [_mean_steps(entry) for entry in other.entries]
+    columns["seconds per step"] = [
+        ratio(_mean_seconds(comparison, entry), _mean_steps(entry)) for entry in entries
+    ]
     columns |= _alpha_columns(data, comparison)
     rows = list(zip(*columns.values(), strict=True))
     slow = slow_nodes_note(data.experiment.runs)
@@ -98,17 +105,21 @@ def _alpha_columns(data: ReportData, comparison: Comparison) -> dict[str, list[C
     plain = _plain_step(data)
     columns: dict[str, list[Cell]] = {"α* steps": list(paid)}
     columns["implied cost of one (s)"] = [
-        _implied(comparison, entry, alpha, plain)
+        _implied_cost(comparison, entry, alpha, plain)
         for entry, alpha in zip(comparison.entries, paid, strict=True)
     ]
     if data.reference is not None:
-        known = [_implied_by_print(data, data.reference, comparison, entry) for entry in comparison.entries]
-        columns |= {"implied cost, thesis": list(known)} if any(known) else {}
+        printed_costs = [
+            _implied_by_print(data, data.reference, comparison, entry) for entry in comparison.entries
+        ]
+        columns |= {"implied cost, thesis": list(printed_costs)} if any(printed_costs) else {}
     return columns
 
 
-def _implied(comparison: Comparison, entry: Entry, alpha: float | None, plain: float | None) -> float | None:
-    steps, seconds = _steps(entry), _seconds(comparison, entry)
+def _implied_cost(
+    comparison: Comparison, entry: Entry, alpha: float | None, plain: float | None
+) -> float | None:
+    steps, seconds = _mean_steps(entry), _mean_seconds(comparison, entry)
     if not alpha or plain is None or steps is None or seconds is None:
         return None
     return implied_alpha_cost(seconds, steps, alpha, plain)
@@ -138,11 +149,11 @@ def _steps_key(data: ReportData, comparison: Comparison, entry: Entry) -> Key | 
     return None if item is None or cell is None else Key(f"{item}.grid", "steps_reached", cell)
 
 
-def _steps(entry: Entry) -> float | int | None:
+def _mean_steps(entry: Entry) -> float | int | None:
     return None if entry.steps_reached is None else as_whole_number(entry.steps_reached.mean)
 
 
-def _seconds(comparison: Comparison, entry: Entry) -> float | None:
+def _mean_seconds(comparison: Comparison, entry: Entry) -> float | None:
     """Return the mean time that a configuration's runs spent within the budget, at most all they took."""
     limits = [(run.curve, comparison.budget.limit(run)) for run in entry.configuration.runs]
     return mean(None if limit is None else curve.seconds_within(limit, "seconds") for curve, limit in limits)
@@ -173,12 +184,12 @@ def seconds_per_step(run: RunData) -> float | None:
 
 
 def _steps_facts(data: ReportData) -> Iterator[Statistic]:
-    for comparison in _budgets(data):
+    for comparison in _time_comparisons(data):
         for entry in comparison.entries:
             key = _steps_key(data, comparison, entry)
             if key is not None:
                 yield Statistic(
-                    comparison.title, f"steps, {entry.configuration.label}", _steps(entry), key=key
+                    comparison.title, f"steps, {entry.configuration.label}", _mean_steps(entry), key=key
                 )
 
 
@@ -200,7 +211,7 @@ def _passes_facts(data: ReportData) -> Iterator[Statistic]:
         )
 
 
-def _waiting(data: ReportData) -> list[Table]:
+def _waiting_table(data: ReportData) -> list[Table]:
     rows = [_waiting_row(run) for run in data.experiment.runs if run.windows]
     if not rows:
         return []

@@ -72,24 +72,28 @@ class TimeToResultSection(ReportSection):
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one row for each method, the soonest at the target first."""
-        found = search_comparisons(data.configurations)
-        ranked = [(comparison, search) for comparison in found for search in _ranked(comparison)]
+        comparisons = search_comparisons(data.configurations)
+        ranked = [
+            (comparison, search) for comparison in comparisons for search in _ranked_searches(comparison)
+        ]
         decimals = decimals_to_differ([s.result.mean for _, s in ranked if s.result is not None], at_most=6)
-        shown = [_shown(comparison, search, decimals) for comparison, search in ranked]
-        rows = [_raw(comparison, search) for comparison, search in ranked]
+        shown = [_shown_row(comparison, search, decimals) for comparison, search in ranked]
+        rows = [_raw_row(comparison, search) for comparison, search in ranked]
         columns: tuple[str, ...] = COLUMNS
         raw_columns: tuple[str, ...] = RAW_COLUMNS
         if data.beside is not None:
-            again = _by_name(search_comparisons(data.beside))
-            pairs = [again[comparison.workload, search.name] for comparison, search in ranked]
+            on_other_clock = _by_name(search_comparisons(data.beside))
+            pairs = [on_other_clock[comparison.workload, search.name] for comparison, search in ranked]
             shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
-            rows = [(*row, data.other_clock, *_times(*pair)) for row, pair in zip(rows, pairs, strict=True)]
+            rows = [
+                (*row, data.other_clock, *_search_times(*pair)) for row, pair in zip(rows, pairs, strict=True)
+            ]
             columns = (*COLUMNS, *(f"{name}, {data.other_clock} clock" for name in TIMES))
             raw_columns = (*RAW_COLUMNS, *RAW_BESIDE)
         right = (False, False, *(True for _ in columns[2:]))
         notes = (
             METHOD,
-            *map(_target_note, found),
+            *map(_target_note, comparisons),
             f"Times are on the {data.clock} clock where no other is named.",
         )
         return [Table("time-to-result", TITLE, columns, tuple(shown), raw_columns, tuple(rows), right, notes)]
@@ -105,24 +109,29 @@ class TimeToResultSection(ReportSection):
             f"Times are on the {data.clock} clock."
         )
         return [
-            Figure("time-to-result", TITLE, caption, partial(_draw, search_comparisons(data.configurations)))
+            Figure(
+                "time-to-result",
+                TITLE,
+                caption,
+                partial(_draw_comparisons, search_comparisons(data.configurations)),
+            )
         ]
 
 
-def _ranked(comparison: SearchComparison) -> list[Search]:
+def _ranked_searches(comparison: SearchComparison) -> list[Search]:
     def seconds(search: Search) -> float:
-        found = search.seconds_to(comparison.target)
-        return math.inf if found is None else found.mean
+        summary = search.seconds_to(comparison.target)
+        return math.inf if summary is None else summary.mean
 
     return sorted(comparison.searches, key=seconds)
 
 
-def _ratio(comparison: SearchComparison, search: Search) -> float | None:
+def _ratio_to_reference(comparison: SearchComparison, search: Search) -> float | None:
     mine, theirs = search.seconds_to(comparison.target), comparison.reference.seconds_to(comparison.target)
     return None if mine is None or theirs is None or not theirs.mean else mine.mean / theirs.mean
 
 
-def _shown(comparison: SearchComparison, search: Search, decimals: int) -> tuple[str, ...]:
+def _shown_row(comparison: SearchComparison, search: Search, decimals: int) -> tuple[str, ...]:
     reached = search.seconds_to(comparison.target)
     reference = " (reference)" if search is comparison.reference else ""
     return (
@@ -136,16 +145,26 @@ def _shown(comparison: SearchComparison, search: Search, decimals: int) -> tuple
 
 
 def _shown_times(comparison: SearchComparison, search: Search) -> tuple[str, str, str]:
-    reached, ratio = search.seconds_to(comparison.target), _ratio(comparison, search)
+    reached, ratio = search.seconds_to(comparison.target), _ratio_to_reference(comparison, search)
     return duration(mean_of(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
 
 
-def _times(comparison: SearchComparison, search: Search) -> tuple[Cell, Cell, Cell]:
-    return mean_of(search.seconds), mean_of(search.seconds_to(comparison.target)), _ratio(comparison, search)
+def _search_times(comparison: SearchComparison, search: Search) -> tuple[Cell, Cell, Cell]:
+    return (
+        mean_of(search.seconds),
+        mean_of(search.seconds_to(comparison.target)),
+        _ratio_to_reference(comparison, search),
+    )
 
 
-def _by_name(found: Iterable[SearchComparison]) -> dict[tuple[str, str], tuple[SearchComparison, Search]]:
-    return {(one.workload, search.name): (one, search) for one in found for search in one.searches}
+def _by_name(
+    comparisons: Iterable[SearchComparison],
+) -> dict[tuple[str, str], tuple[SearchComparison, Search]]:
+    return {
+        (comparison.workload, search.name): (comparison, search)
+        for comparison in comparisons
+        for search in comparison.searches
+    }
 
 
 def _time_text(reached: MeanAndSD | None) -> str:
@@ -154,7 +173,7 @@ def _time_text(reached: MeanAndSD | None) -> str:
     return f"{duration(reached.mean)} ± {duration(reached.deviation)} ({reached.n})"
 
 
-def _raw(comparison: SearchComparison, search: Search) -> tuple[Cell, ...]:
+def _raw_row(comparison: SearchComparison, search: Search) -> tuple[Cell, ...]:
     reached, result = search.seconds_to(comparison.target), search.result
     return (
         comparison.workload,
@@ -168,7 +187,7 @@ def _raw(comparison: SearchComparison, search: Search) -> tuple[Cell, ...]:
         0 if reached is None else reached.n,
         mean_of(reached),
         deviation_of(reached),
-        _ratio(comparison, search),
+        _ratio_to_reference(comparison, search),
         comparison.reference.name,
     )
 
@@ -181,18 +200,20 @@ def _target_note(comparison: SearchComparison) -> str:
     )
 
 
-def _draw(found: list[SearchComparison]) -> Canvas:
-    canvas = new_canvas(8.8, 3.8 * len(found))
-    for axes, comparison in zip(canvas.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
-        _panel(axes, comparison)
+def _draw_comparisons(comparisons: list[SearchComparison]) -> Canvas:
+    canvas = new_canvas(8.8, 3.8 * len(comparisons))
+    for axes, comparison in zip(
+        canvas.subplots(len(comparisons), 1, squeeze=False)[:, 0], comparisons, strict=True
+    ):
+        _draw_panel(axes, comparison)
     return canvas
 
 
-def _panel(axes: Axes, comparison: SearchComparison) -> None:
+def _draw_panel(axes: Axes, comparison: SearchComparison) -> None:
     longest = max(search.expected(search.k)[0] for search in comparison.searches)
     unit, name = time_unit(longest)
     for place, search in enumerate(comparison.searches):
-        points = list(_points(search))
+        points = list(_search_points(search))
         axes.plot(
             [seconds / unit for seconds, _ in points],
             [loss for _, loss in points],
@@ -204,7 +225,7 @@ def _panel(axes: Axes, comparison: SearchComparison) -> None:
         )
     axes.axhline(comparison.target, linestyle=":", color="#444444", linewidth=1.1, label="target")
     axes.set_xscale("log")
-    _limits(axes, comparison, unit)
+    _set_limits(axes, comparison, unit)
     plain_log(axes.xaxis)
     axes.set_title(comparison.workload)
     axes.set_xlabel(f"training time of all runs [{name}] (logarithmic)")
@@ -212,18 +233,18 @@ def _panel(axes: Axes, comparison: SearchComparison) -> None:
     legend_beside(axes)
 
 
-def _limits(axes: Axes, comparison: SearchComparison, unit: float) -> None:
+def _set_limits(axes: Axes, comparison: SearchComparison, unit: float) -> None:
     """Show the results, and what lies above them by as much again."""
     results = [search.result.mean for search in comparison.searches if search.result is not None]
     low = min(results)
     room = max(max(results), comparison.target) - low or abs(low) * 0.1
     top = low + 2.2 * room
-    shown = [s / unit for search in comparison.searches for s, loss in _points(search) if loss <= top]
+    shown = [s / unit for search in comparison.searches for s, loss in _search_points(search) if loss <= top]
     axes.set_ylim(low - 0.15 * room, top)
     axes.set_xlim(min(shown) / 1.15, max(shown) * 1.15)
 
 
-def _points(search: Search) -> Iterator[tuple[float, float]]:
+def _search_points(search: Search) -> Iterator[tuple[float, float]]:
     """Yield (seconds, loss): of searches over more and more configurations, or of the one there is."""
     if search.k > 1:
         yield from (search.expected(k) for k in range(1, search.k + 1))

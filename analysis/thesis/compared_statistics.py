@@ -47,7 +47,7 @@ def statistics_table(
         ("yours" if printed_column else "value", [statistic.value for statistic in statistics]),
     ]
     if printed_column:
-        columns.append((THESIS, [None if one is None else one.value for one in printed]))
+        columns.append((THESIS, [None if value is None else value.value for value in printed]))
     if any(statistic.n is not None for statistic in statistics):
         columns.append(("n", [statistic.n for statistic in statistics]))
     if any(statistic.where for statistic in statistics):
@@ -63,8 +63,8 @@ def show_as_printed(table: Table, printed: Sequence[PublishedValue | None]) -> T
         return table
     place = table.columns.index(THESIS)
     shown = tuple(
-        row if one is None else (*row[:place], one.text, *row[place + 1 :])
-        for row, one in zip(table.shown, printed, strict=True)
+        row if value is None else (*row[:place], value.text, *row[place + 1 :])
+        for row, value in zip(table.shown, printed, strict=True)
     )
     return replace(table, shown=shown)
 

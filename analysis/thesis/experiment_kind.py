@@ -39,8 +39,8 @@ def without_evaluations_at_stop(data: ExperimentData) -> ExperimentData:
 
 
 def _without_stop(run: RunData) -> RunData:
-    kept = tuple(row for row in run.evaluations if not row.at_stop)
-    return replace(run, evaluations=kept) if any(row.step > 1 for row in kept) else run
+    evaluations = tuple(row for row in run.evaluations if not row.at_stop)
+    return replace(run, evaluations=evaluations) if any(row.step > 1 for row in evaluations) else run
 
 
 def _is_cell(run: RunData) -> bool:

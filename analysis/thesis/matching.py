@@ -46,8 +46,8 @@ def thesis_cell(data: ReportData, configuration: Configuration) -> Place | None:
         return None
     if any(len(axis.values) != 3 for axis in axes.values()):
         return None
-    found = [axes[key].index(configuration.params.get(key)) for key in AXES]
-    return None if None in found else (INTERVALS[found[0] or 0], COUNTS[found[1] or 0])
+    places = [axes[key].index(configuration.params.get(key)) for key in AXES]
+    return None if None in places else (INTERVALS[places[0] or 0], COUNTS[places[1] or 0])
 
 
 def baseline_item(configuration: Configuration) -> str | None:
@@ -62,8 +62,9 @@ def baseline_item(configuration: Configuration) -> str | None:
 
 def scheduled_configuration(data: ReportData) -> Configuration | None:
     """Return the first baseline (else the first configuration) that only follows a schedule."""
-    found = [configuration for configuration in data.configurations if configuration.is_scheduled]
-    return next((one for one in found if one.baseline is not None), found[0] if found else None)
+    scheduled = [configuration for configuration in data.configurations if configuration.is_scheduled]
+    baselines = [configuration for configuration in scheduled if configuration.baseline is not None]
+    return next(iter([*baselines, *scheduled]), None)
 
 
 def budget_item(data: ReportData, comparison: Comparison) -> str | None:
@@ -95,5 +96,5 @@ def _item_by_extent(data: ReportData, comparison: Comparison) -> str | None:
 
 def _item_of_amount(value: float | None, names: Mapping[float, str]) -> str | None:
     """Return the name of an amount, to a thousandth: 13,699 s, or the last step but one, mean the same."""
-    found = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
-    return next(found, None)
+    matches = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
+    return next(matches, None)
