@@ -1,4 +1,4 @@
-"""How α* grows with the batch: series of configurations that differ in nothing but its size."""
+"""α* over batch sizes: series of configurations that differ only in the batch size."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .alphas import AlphaStatistics, estimators, summarise_values, values
+from .alphas import AlphaStatistics, estimator_values, recorded_estimators, summarise_values
 from .configurations import Configuration
 from .data import RunData
-from .methods import UNTOLD, canonical, distinct_names, without
+from .methods import UNTOLD, canonical_text, distinct_names, without_keys
 from .statistics import MeanAndSD
 
 FEWEST = 3
-"""So many batch sizes at least make a series."""
+"""The minimum number of batch sizes of a series."""
 SIZE_KEYS = ("workload.batch_size", "workload.accumulate")
 
 Average = Literal["mean", "median"]
@@ -37,7 +37,7 @@ class BatchSizeStatistics:
 
 @dataclass(frozen=True)
 class BatchSizeSeries:
-    """One estimator over batch sizes, the smallest first; `name` tells series of one report apart."""
+    """One estimator over batch sizes, the smallest first; `name` distinguishes the series of a report."""
 
     name: str
     estimator: str
@@ -57,11 +57,15 @@ class BatchSizeSeries:
         for of_seed in zip(*(size.of_seeds for size in self.sizes), strict=False):
             averages = [getattr(seed, quantity) for seed in of_seed]
             if min(averages) > 0:
-                fits.append(slope([math.log(s.batch) for s in self.sizes], [math.log(v) for v in averages]))
+                fits.append(
+                    least_squares_slope(
+                        [math.log(s.batch) for s in self.sizes], [math.log(v) for v in averages]
+                    )
+                )
         return MeanAndSD.of(fits)
 
 
-def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+def least_squares_slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """Return the slope of the least-squares line through points at two or more different xs."""
     middle_x, middle_y = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
     spread = math.fsum((x - middle_x) ** 2 for x in xs)
@@ -74,20 +78,20 @@ def batch_of(config: Any) -> int:
     return int(workload.get("batch_size") or 0) * int(workload.get("accumulate") or 1)
 
 
-def series(configurations: Iterable[Configuration]) -> list[BatchSizeSeries]:
+def batch_size_series(configurations: Iterable[Configuration]) -> list[BatchSizeSeries]:
     """Return each estimator over batch sizes, where there are enough with an absolute α*."""
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        rest = without(configuration.runs[0].row.config, *UNTOLD, *SIZE_KEYS)
-        groups.setdefault(canonical(rest), []).append(configuration)
-    configs = [without(group[0].runs[0].row.config, *SIZE_KEYS) for group in groups.values()]
+        rest = without_keys(configuration.runs[0].row.config, *UNTOLD, *SIZE_KEYS)
+        groups.setdefault(canonical_text(rest), []).append(configuration)
+    configs = [without_keys(group[0].runs[0].row.config, *SIZE_KEYS) for group in groups.values()]
     names = distinct_names([""] * len(configs), configs) if len(configs) > 1 else [""]
-    return [
-        estimator_series
-        for name, group in zip(names, groups.values(), strict=True)
-        for estimator in estimators(row for c in group for run in c.runs for row in run.alphas)
-        for estimator_series in _batch_size_series(name.strip(), estimator, group)
-    ]
+    all_series = []
+    for name, group in zip(names, groups.values(), strict=True):
+        alphas = [row for configuration in group for run in configuration.runs for row in run.alphas]
+        for estimator in recorded_estimators(alphas):
+            all_series += _batch_size_series(name.strip(), estimator, group)
+    return all_series
 
 
 def _batch_size_series(name: str, estimator: str, group: Sequence[Configuration]) -> list[BatchSizeSeries]:
@@ -100,6 +104,6 @@ def _batch_size_series(name: str, estimator: str, group: Sequence[Configuration]
 def _batch_size_statistics(configuration: Configuration, estimator: str) -> list[BatchSizeStatistics]:
     finished = [run for run in configuration.runs if run.finished]  # others would be at another phase
     ordered: list[RunData] = sorted(finished, key=lambda run: str(run.row.config.get("seed")))
-    of_seeds = [summarise_values(values(run.alphas, estimator, "absolute")) for run in ordered]
+    of_seeds = [summarise_values(estimator_values(run.alphas, estimator, "absolute")) for run in ordered]
     defined = tuple(statistics for statistics in of_seeds if statistics is not None)
     return [BatchSizeStatistics(batch_of(configuration.runs[0].row.config), defined)] if defined else []

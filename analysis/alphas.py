@@ -1,4 +1,4 @@
-"""α* as it was recorded, single values and summaries of windows alike, and what may be said of them."""
+"""Recorded α*, single values and summaries of windows, and their statistics."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Part = Literal["numerator", "denominator"]
 Quantity = Scale | Part
 FIELD = {"relative": "alpha_rel", "absolute": "alpha_abs", "numerator": "slope", "denominator": "curvature"}
 VANISHING = 1e-6
-"""A rate below this share of a run's highest is where a warm-up begins, not a rate to learn at."""
+"""A rate below this share of a run's highest is the start of a warm-up, and its α* is left out."""
 
 
 @dataclass(frozen=True)
 class AlphaValue:
     """α* at one step (n = 1), or what was recorded of the n values of a window of steps.
 
-    `step` is the 0-based step, or the middle of the window's. `error` is the standard error that the
-    examples of the batch tell, NaN where they do not; `deviation` the SD of a window's values.
+    `step` is the 0-based step, or the middle of the window's. `error` is the standard error from the
+    examples of the batch, NaN without one; `deviation` the SD of a window's values.
     """
 
     step: float
@@ -65,18 +65,18 @@ class AlphaStatistics:
     noise: float | None
 
 
-def estimators(alphas: Iterable[AlphaRow]) -> list[str]:
+def recorded_estimators(alphas: Iterable[AlphaRow]) -> list[str]:
     """Return the names of the estimators, in the order in which they come."""
     return list(dict.fromkeys(name for row in alphas for name in (*row.estimates, *row.summaries)))
 
 
-def recorded(run: RunData) -> bool:
+def has_alphas(run: RunData) -> bool:
     """Return whether a run recorded any α*."""
     return any(row.estimates or row.summaries for row in run.alphas)
 
 
 def after_vanishing_rates(run: RunData) -> list[AlphaRow]:
-    """Return what a run measured, but for the steps whose rate vanishes beside its highest.
+    """Return the α* of a run without the steps whose rate is negligible against its highest rate.
 
     A warm-up from nothing makes α*_rel of its first step meaningless: the thesis leaves that step out of
     every statistic (and counts 4,300 values all the same; without it there are 4,299).
@@ -86,7 +86,7 @@ def after_vanishing_rates(run: RunData) -> list[AlphaRow]:
     return [row for row in run.alphas if row.learning_rate is None or row.learning_rate >= least]
 
 
-def values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> list[AlphaValue]:
+def estimator_values(alphas: Iterable[AlphaRow], estimator: str, quantity: Quantity) -> list[AlphaValue]:
     """Return what was recorded of one estimator; a value that is undefined has n = 0."""
     alpha_values: list[AlphaValue] = []
     for row in alphas:
@@ -132,9 +132,9 @@ def window_of(run: RunData) -> int:
 
 @dataclass(frozen=True)
 class WindowMedian:
-    """The median of a window at its middle step, and how far one of its values lies off, for better or worse.
+    """The median of a window at its middle step, and the spread of one of its values.
 
-    That is the standard error of a single value (the median of them), else the SD of the window's values.
+    The spread is the median standard error of the single values, else the SD of the window's values.
     """
 
     step: float
@@ -142,7 +142,7 @@ class WindowMedian:
     spread: float
 
 
-def by_window(alpha_values: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
+def group_by_window(alpha_values: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
     """Return the defined values of each window in which any is, in the order of steps."""
     start, length = int((run.row.config.get("alpha") or {}).get("start_step") or 0), window_of(run)
     windows: dict[int, list[AlphaValue]] = {}
@@ -152,9 +152,9 @@ def by_window(alpha_values: Iterable[AlphaValue], run: RunData) -> list[list[Alp
     return [window for _, window in sorted(windows.items())]
 
 
-def intervals(alpha_values: Sequence[AlphaValue], run: RunData) -> list[WindowMedian]:
+def window_medians(alpha_values: Sequence[AlphaValue], run: RunData) -> list[WindowMedian]:
     """Return the windows' medians, each with the spread of one value."""
-    return [_window_median(window) for window in by_window(alpha_values, run)]
+    return [_window_median(window) for window in group_by_window(alpha_values, run)]
 
 
 def _window_median(window: Sequence[AlphaValue]) -> WindowMedian:
@@ -194,7 +194,7 @@ def _standard_error(row: AlphaRow, estimate: Estimate, quantity: Quantity) -> fl
 
 
 def _has_no_absolute(estimate: Estimate) -> bool:
-    """Return whether the optimizer knows no absolute α*, although the relative one is defined."""
+    """Return whether the absolute α* is undefined for the optimizer, although the relative α* is defined."""
     relative, absolute = estimate.alpha_rel, estimate.alpha_abs
     return absolute is not None and math.isnan(absolute) and relative is not None and math.isfinite(relative)
 
@@ -226,7 +226,7 @@ def _pooled_deviation(defined: Sequence[AlphaValue], n: int, mean: float) -> flo
 
 
 def _noise_share(errors: Sequence[float], deviation: float | None, n: int) -> float | None:
-    """Return the share of the spread that batch noise explains; None where too few errors are known."""
+    """Return the share of the spread that batch noise explains; None with too few standard errors."""
     if not deviation or 2 * len(errors) < n:
         return None
     return math.fsum(error**2 for error in errors) / len(errors) / deviation**2

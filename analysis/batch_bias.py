@@ -22,7 +22,7 @@ from .epochs import epochs_of_steps, train_examples
 from .statistics import MeanAndSD
 
 FEWEST = 2
-"""So many passes at least make a development over passes."""
+"""The minimum number of passes to compare."""
 
 Part = Literal["numerator", "denominator"]
 PARTS: tuple[Part, ...] = ("numerator", "denominator")
@@ -64,7 +64,7 @@ class EpochSpan:
         return MeanAndSD.of(getattr(means, estimator) for means in self.of_seeds[part])
 
 
-def spans(configuration: Configuration) -> list[EpochSpan]:
+def epoch_spans(configuration: Configuration) -> list[EpochSpan]:
     """Return the passes of a configuration in spans of doubling length.
 
     They are 1, 2, 3–4, 5–8, and so on; none where there were fewer than two passes, or nowhere both
@@ -90,9 +90,8 @@ class _StepEstimates:
 def _epoch_span(power: int, seeds: Sequence[Sequence[_StepEstimates]]) -> EpochSpan:
     first = 2**power // 2 + 1
     last = max(at.turn for of_seed in seeds for at in of_seed)
-    means: dict[Part, tuple[PartMeans, ...]] = {
-        part: tuple(_part_means([at.pair for at in of_seed], part) for of_seed in seeds) for part in PARTS
-    }
+    pairs = [[at.pair for at in of_seed] for of_seed in seeds]
+    means = {part: tuple(_part_means(of_seed, part) for of_seed in pairs) for part in PARTS}
     return EpochSpan(first, last, sum(map(len, seeds)), means)
 
 

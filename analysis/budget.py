@@ -1,4 +1,4 @@
-"""The definitions of a comparison within a budget, each said once.
+"""The definitions of a comparison within a budget.
 
 * **Best loss within budget b**: the least validation loss over the evaluations with train_seconds ≤ b
   (or step ≤ b), the earlier on ties. A non-finite evaluation is never best. A run that diverges later
@@ -32,7 +32,7 @@ Folded = TypeVar("Folded")
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """What one run had reached within a budget; None where there is nothing to say."""
+    """The result of one run within a budget; None where there is no value."""
 
     best_validation_loss: float | None = None
     test_loss_at_best: float | None = None
@@ -116,7 +116,7 @@ class Curve:
 
     @cached_property
     def _step_times(self) -> list[tuple[int, float]]:
-        """Every known (step, train_seconds), in order, one per step."""
+        """Every recorded (step, train_seconds), in order, one per step."""
         rows: list[EvaluationRow | WindowRow] = [*self.evaluations, *self.windows]
         seconds_by_step = {row.step: row.train_seconds for row in rows} | {self.step: self.train_seconds}
         return sorted(seconds_by_step.items())
@@ -152,7 +152,7 @@ class RunningFold(Generic[Folded]):
 def _fold_rows(
     rows: Iterable[Row], kind: Kind, fold: Callable[[Folded, Row], Folded], start: Folded
 ) -> RunningFold[Folded]:
-    """Fold the rows in the order of `kind`, the earlier step first on ties, and keep every stage."""
+    """Return every intermediate value of a fold over the rows in the order of `kind`, then of steps."""
     ordered = sorted(rows, key=lambda row: (position(row, kind), row.step))
     stages, stage = [], start
     for row in ordered:
@@ -162,7 +162,7 @@ def _fold_rows(
 
 
 def position(row: EvaluationRow | WindowRow | Curve, kind: Kind) -> float:
-    """Return where `row` lies on the axis that the budget counts."""
+    """Return the position of `row` on the axis that the budget counts."""
     return row.train_seconds if kind == "seconds" else row.step
 
 

@@ -28,12 +28,12 @@ from .timings import CLOCK as COUNTED
 Clock = Literal["measured", "normalised", "without-data-wait"]
 WAIT = "data"
 SHOWN = 3
-"""So many runs without costs are named."""
+"""The maximum number of runs that an error names."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When so many steps were done: points (step, seconds) from (0, 0) on, and what a step costs later."""
+    """The time of each step: points (step, seconds) from (0, 0) on, and the cost of later steps."""
 
     steps: Sequence[int]
     seconds: Sequence[float]
@@ -41,7 +41,7 @@ class Timeline:
 
     @classmethod
     def of(cls, windows: Sequence[WindowRow], cost: StepCost) -> Timeline | None:
-        """Add up what the windows' steps cost; None where the cost of a kind of step is not known."""
+        """Add up what the windows' steps cost; None where the cost of a kind of step is unknown."""
         return cls.along(windows, cost.seconds, cost.plain_step)
 
     @classmethod
@@ -74,7 +74,7 @@ class Timeline:
 
 
 def normalised(data: ExperimentData) -> ExperimentData:
-    """Return the runs as a common machine would have taken them.
+    """Return the runs with the times of a common machine.
 
     Their evaluations, windows and positions have other train_seconds; all else is as it was.
 
@@ -101,7 +101,7 @@ def without_data_wait(data: ExperimentData) -> ExperimentData:
     """
     runs, lacking = [], []
     for run in data.runs:
-        timeline = Timeline.along(run.windows, worked, None)
+        timeline = Timeline.along(run.windows, working_seconds, None)
         if timeline is None and _has_begun(run):
             lacking.append(run.row.name)
         runs.append(run if timeline is None else _run_on_timeline(run, timeline))
@@ -110,7 +110,7 @@ def without_data_wait(data: ExperimentData) -> ExperimentData:
     return replace(data, runs=tuple(runs))
 
 
-def worked(window: WindowRow) -> float:
+def working_seconds(window: WindowRow) -> float:
     """Return the seconds that a budget pays for in a window, but for the wait for data."""
     return sum(window.seconds.get(name) or 0.0 for name in COUNTED if name != WAIT)
 
@@ -118,7 +118,7 @@ def worked(window: WindowRow) -> float:
 def waiting_share(run: RunData) -> float | None:
     """Return the share of a run's training time that was spent waiting for data; None without any time."""
     waited = sum(window.seconds.get(WAIT) or 0.0 for window in run.windows)
-    total = waited + sum(map(worked, run.windows))
+    total = waited + sum(map(working_seconds, run.windows))
     return waited / total if total > 0 else None
 
 

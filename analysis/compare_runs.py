@@ -1,4 +1,4 @@
-"""Compare the runs of an experiment within budgets, on one clock and beside it on the other."""
+"""Compare the runs of an experiment within budgets, on one clock and on the other clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .comparison import Comparison, Entry, ReportData
 from .configurations import Configuration, configurations, varying_axes
 from .data import ExperimentData
 from .reference import Reference
-from .request import Budget, budgets
+from .request import Budget, resolve_budgets
 from .thesis.experiment_kind import step_budgets, without_evaluations_at_stop
 
 
@@ -21,13 +21,13 @@ def compare(
     clock: Clock = "measured",
     reference: Reference | None = None,
 ) -> ReportData:
-    """Compare the runs of `data` within the budgets asked for (or the default ones), on one clock.
+    """Compare the runs of `data` within the requested budgets (or the default ones), on one clock.
 
-    Beside a reference, evaluations at a run's stop are left out, and grids that stop after steps are
-    compared within half a schedule and the whole one, unless budgets are asked for.
+    With a reference, evaluations at a run's stop are left out, and grids that stop after steps are
+    compared within half a schedule and the whole one, unless budgets are requested.
 
     Raises:
-        UserError: a budget means nothing here, or a clock was asked for that cannot be had.
+        UserError: a budget does not apply to this experiment, or the clock is not available.
     """
     explicit = bool(seconds or steps)
     if reference is not None:
@@ -47,7 +47,7 @@ def compare(
 
 
 def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:
-    """Return the runs on the clock asked for, and on the one to show beside it, if that can be had."""
+    """Return the runs on the requested clock, and on the other clock if that is available."""
     if clock == "measured":
         return data, normalised_if_known(data)
     return (normalised(data) if clock == "normalised" else without_data_wait(data)), data
@@ -62,7 +62,7 @@ def _compare_within(
 ) -> list[Comparison]:
     return [
         Comparison(budget, tuple(_compared_entry(budget, group) for group in groups), clock)
-        for budget in budgets(data, seconds, steps)
+        for budget in resolve_budgets(data, seconds, steps)
     ]
 
 

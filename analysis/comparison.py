@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def diverged(self) -> bool:
-        """Whether a run of it diverged, be it within the budget or later."""
+        """Whether a run of it diverged, within the budget or later."""
         return any(run.diverged for run in self.configuration.runs)
 
     @cached_property
@@ -70,7 +70,7 @@ class Entry:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know: seeds without a value, incomplete, diverged, no longer named."""
+        """Notes: seeds without a value, incomplete, diverged, no longer in the spec."""
         runs, n = self.configuration.runs, len(self.outcomes)
         with_loss = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
         incomplete = sum(not outcome.complete for outcome in self.outcomes)
@@ -85,9 +85,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations within one budget; `beside` is the same on the other clock, where that can be had.
+    """All configurations within one budget; `beside` is the same on the other clock, if available.
 
-    A budget of steps knows no clock but for the time at which a loss was reached.
+    The clock changes nothing in a budget of steps but the time at which a loss was reached.
     """
 
     budget: Budget
@@ -153,8 +153,8 @@ class ReportData:
     """What every section works from: the experiment, its configurations and axes, and the comparisons.
 
     All train_seconds are on `clock`, but for those of `beside`, the same configurations on the other clock,
-    where that can be had. `explicit_budgets`: the caller named the budgets. `reference` holds published
-    values to stand beside one's own.
+    if available. `explicit_budgets`: the caller named the budgets. `reference` holds published
+    values to compare with.
     """
 
     experiment: ExperimentData
@@ -168,7 +168,7 @@ class ReportData:
 
     @property
     def other_clock(self) -> Clock:
-        """The clock of what stands beside."""
+        """The clock of `beside`."""
         return "normalised" if self.clock == "measured" else "measured"
 
     @property

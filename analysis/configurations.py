@@ -8,7 +8,15 @@ from typing import Any
 
 from ..printable import visible
 from .data import RunData
-from .methods import UNTOLD, acts, canonical, distinct_names, method_names, without
+from .methods import (
+    UNTOLD,
+    alpha_acts,
+    canonical_text,
+    distinct_names,
+    method_names,
+    scalar_text,
+    without_keys,
+)
 
 SEED = "seed"
 
@@ -53,7 +61,7 @@ class Configuration:
     def is_scheduled(self) -> bool:
         """Whether a schedule alone sets the learning rate."""
         run = self.runs[0]
-        return run.schedule_steps is not None and not acts(run.row.config)
+        return run.schedule_steps is not None and not alpha_acts(run.row.config)
 
 
 def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
@@ -62,7 +70,7 @@ def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
     for run in runs:
         for key, value in run.row.params.items() if run.baseline is None else ():
             if key != SEED:
-                seen.setdefault(key, {})[canonical(value)] = value
+                seen.setdefault(key, {})[canonical_text(value)] = value
     return [Axis(key, _order_values(values.values())) for key, values in seen.items() if len(values) > 1]
 
 
@@ -82,18 +90,18 @@ def value_label(value: Any, position: int) -> str:
     """Return an axis value as short text."""
     if isinstance(value, dict):
         return visible(str(value.get("name", f"#{position + 1}")))
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else visible(str(value))
+    return visible(scalar_text(value))
 
 
 def _configuration_labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
-    """Return a label for each: its values on the axes; its method first, where that does not tell all apart.
+    """Return a label for each: its values on the axes, after its method where these are ambiguous.
 
     Grids of one file may differ in what is no axis, their changes to the base. The name of a run is that of
     its seed where there is no axis at all; several seeds go by their method.
     """
     runs = [group[0] for group in groups]
     values = [_axis_values_text(run, axes) for run in runs]
-    configs = [without(run.row.config, *(axis.key for axis in axes)) for run in runs]
+    configs = [without_keys(run.row.config, *(axis.key for axis in axes)) for run in runs]
     methods = method_names(configs)
     alone = [
         run.row.name if len(group) == 1 else name
@@ -119,7 +127,7 @@ def _configuration_key(run: RunData) -> str:
     """Return what is the same for all seeds of a configuration, and for no other."""
     if run.baseline is not None:
         return run.baseline
-    return canonical([_without_seed(run), without(run.row.config, *UNTOLD)])
+    return canonical_text([_without_seed(run), without_keys(run.row.config, *UNTOLD)])
 
 
 def _without_seed(run: RunData) -> dict[str, Any]:

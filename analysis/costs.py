@@ -29,7 +29,7 @@ WeightedCosts = Iterable[tuple[float, float]]
 class StepCost:
     """Seconds of a plain step and of one with α*, both without their wait for data, and of that wait.
 
-    None: nobody measured it.
+    None: not measured.
     """
 
     plain: float | None = None
@@ -65,7 +65,7 @@ def expected_steps(share: float, ratio: float) -> float:
 
 
 def steps_with_alpha(steps: int, start: int, interval: int, count: int) -> int:
-    """Return how many of the first `steps` steps lie in a window: step ≥ start, (step − start) mod I < N."""
+    """Return how many of the first `steps` steps are in a window: step ≥ start, (step − start) mod I < N."""
     whole, rest = divmod(max(steps - start, 0), interval)
     return whole * count + min(rest, count)
 
@@ -89,7 +89,7 @@ class PooledCosts:
 
     @classmethod
     def of(cls, runs: Iterable[RunData]) -> PooledCosts:
-        """Pool the windows' medians, each with the weight of the steps it stands for."""
+        """Pool the windows' medians, each weighted by its number of steps."""
         runs = tuple(runs)
         return cls(
             plain=_pooled_medians(runs, _machine_key, _plain_costs),
@@ -104,7 +104,7 @@ class PooledCosts:
 
 
 def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
-    """Return the nodes whose median plain step is a good deal above the pooled one, and how many times."""
+    """Return the factor on the pooled median plain step of each node that is slower than `SLOW` times it."""
     runs = tuple(runs)
     pooled = PooledCosts.of(runs).plain
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -120,7 +120,7 @@ def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
 
 
 def slow_nodes_note(runs: Iterable[RunData]) -> str | None:
-    """Say which nodes are slow; None if none is."""
+    """Return a sentence that names the slow nodes; None without any."""
     nodes = [f"{host} (+{100 * (factor - 1):.0f} %)" for host, factor in slow_nodes(runs).items()]
     if not nodes:
         return None
@@ -155,7 +155,7 @@ def _weighted_cost(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
 
 
 def _machine_key(run: RunData) -> str:
-    """Return what two runs must share for their plain steps to cost the same."""
+    """Return a key that runs share if their plain steps are comparable."""
     config = run.row.config
     optimizer = (config.get("optimizer") or {}).get("name")
     settings = [config.get(key) for key in ("threads", "deterministic")]
@@ -163,7 +163,7 @@ def _machine_key(run: RunData) -> str:
 
 
 def _device_of(run: RunData) -> Any:
-    """Return `cpu` or `cuda`, as the newest attempt saw it."""
+    """Return `cpu` or `cuda`, as recorded by the newest attempt."""
     seen = [attempt.device for attempt in run.attempts if attempt.device is not None]
     return seen[-1] if seen else run.row.config.get("device")
 

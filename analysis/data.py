@@ -1,4 +1,4 @@
-"""What the store knows of one experiment, read once, as the sections need it."""
+"""The records of one experiment, read once from the index."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class RunData:
 
     @property
     def schedule_steps(self) -> int | None:
-        """`schedule.total_steps`, where there is such a thing."""
+        """`schedule.total_steps`; None without a schedule that has it."""
         return (self.row.config.get("schedule") or {}).get("total_steps")
 
     @property
     def finished(self) -> bool:
-        """Whether its end stands: completed or diverged, and not sent again since."""
+        """Whether the run completed or diverged, and was not submitted again since."""
         sent_since = self.row.attempt_submission not in (self.row.last_submission, None)
         return self.row.end_status in FINISHED and not sent_since
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended because its loss was no longer a number."""
+        """Whether the run ended because its loss was no longer finite."""
         return self.finished and self.row.end_status == "diverged"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How far values spread, each measure said once; where the thesis' print differs, it is said here.
+"""Measures of dispersion, each defined once; notes where the thesis' print differs.
 
 `values` are finite; SDs have n − 1 in the denominator.
 """

@@ -11,7 +11,7 @@ def time_unit(seconds: float) -> tuple[float, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as people say it: 12.3 s, 4.6 min, 17.1 h."""
+    """Return a time as text, in a unit that suits it: 12.3 s, 4.6 min, 17.1 h."""
     if seconds is None:
         return "–"
     per_unit, unit = time_unit(seconds)

@@ -1,4 +1,4 @@
-"""How often a run went over its training data."""
+"""The number of passes of a run over its training data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .data import RunData
 
 
 def epochs(run: RunData) -> float | None:
-    """Return steps · batch / training examples; None where the journal does not tell how many there are.
+    """Return steps · batch / training examples; None where the journal lacks their number.
 
     The thesis prints "≈ 0.66" for experiment 1; 85,328 · 32,768 / 4,195,197,692 is 0.6665.
     """
@@ -20,11 +20,11 @@ def epochs(run: RunData) -> float | None:
 
 
 def epochs_of_steps(steps: int, batch: int, examples: int) -> float:
-    """Return how many times `examples` went by in so many steps."""
+    """Return the number of passes over `examples` in a number of steps."""
     return steps * batch / examples
 
 
 def train_examples(run: RunData) -> int | None:
-    """Return the size of the training data, as the newest attempt's start of training tells it."""
+    """Return the size of the training data, from the newest start of training that recorded it."""
     sizes = [event.details.get("train_examples") for event in run.events if event.event == "training_started"]
     return next((int(number) for number in reversed(sizes) if number), None)

@@ -63,11 +63,11 @@ def correlation(
     alphas: Iterable[AlphaRow], first: str, second: str, quantity: Quantity
 ) -> Correlation | None:
     """Correlate a quantity of two estimators over the steps at which both are finite."""
-    pairs = paired(alphas, first, second, quantity)
+    pairs = finite_pairs(alphas, first, second, quantity)
     return pearson([x for x, _ in pairs], [y for _, y in pairs])
 
 
-def paired(
+def finite_pairs(
     alphas: Iterable[AlphaRow], first: str, second: str, quantity: Quantity
 ) -> Sequence[tuple[float, float]]:
     """Return the finite pairs of a quantity of two estimators, by step; a slope keeps its sign."""

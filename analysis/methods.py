@@ -1,4 +1,4 @@
-"""What a run does with its learning rate, in short: the method that it stands for."""
+"""Names of methods: what a run does with its learning rate."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOST = 3
-"""So many keys are named where methods differ in more than their name says; all, if these do not tell."""
+"""The maximum number of keys that a distinct name has; all keys where fewer are ambiguous."""
 UNTOLD = ("seed", "stop", "checkpoint")
-"""Keys that say nothing about what a run is, or that seeds differ in."""
+"""Keys that do not belong to the identity of a configuration."""
 
 MISSING = "no such key"
 SCHEDULE_FREE = "schedule_free"
@@ -46,44 +46,46 @@ def distinct_names(names: Sequence[str], configs: Sequence[Config]) -> list[str]
 
 def _differing_settings(configs: Sequence[Config]) -> list[str]:
     """Return, for each config, the first keys in which they differ, with its values: as many as it takes."""
-    leaves = [flat(without(config, *UNTOLD)) for config in configs]
+    leaves = [flatten(without_keys(config, *UNTOLD)) for config in configs]
     keys = dict.fromkeys(key for mine in leaves for key in mine)
-    differing = [key for key in keys if len({canonical(mine.get(key, MISSING)) for mine in leaves}) > 1]
+    differing = [key for key in keys if len({canonical_text(mine.get(key, MISSING)) for mine in leaves}) > 1]
     parts = [[(key, mine[key]) for key in differing if key in mine] for mine in leaves]
     short = [_settings_text(of[:MOST]) for of in parts]
-    return short if len(set(short)) == len(set(map(canonical, parts))) else list(map(_settings_text, parts))
+    return (
+        short if len(set(short)) == len(set(map(canonical_text, parts))) else list(map(_settings_text, parts))
+    )
 
 
 def _settings_text(parts: Sequence[tuple[str, Any]]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {_value_text(value)}" for key, value in parts)
+    return ", ".join(f"{key.rpartition('.')[2]} {scalar_text(value)}" for key, value in parts)
 
 
-def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of a config by their dotted keys."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{key}.")
+            leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[prefix + key] = value
     return leaves
 
 
-def without(config: Config, *keys: str) -> dict[str, Any]:
+def without_keys(config: Config, *keys: str) -> dict[str, Any]:
     """Return a config without some of its keys, which may be dotted."""
     remaining = {key: value for key, value in config.items() if key not in keys}
     for section, dot, key in (key.partition(".") for key in keys):
         if dot and isinstance(remaining.get(section), Mapping):
-            remaining[section] = without(remaining[section], key)
+            remaining[section] = without_keys(remaining[section], key)
     return remaining
 
 
-def canonical(value: Any) -> str:
+def canonical_text(value: Any) -> str:
     """Return a value as text by which it can be compared."""
     return json.dumps(value, sort_keys=True)
 
 
-def acts(config: Config) -> bool:
+def alpha_acts(config: Config) -> bool:
     """Return whether α* changes what is done, and is not merely observed."""
     policy: str = (config.get("alpha") or {}).get("policy", "observe")
     return policy != "observe"
@@ -91,7 +93,7 @@ def acts(config: Config) -> bool:
 
 def _method_name(config: Config, usual: str) -> str:
     optimizer = _section_name(config, "optimizer")
-    if acts(config):
+    if alpha_acts(config):
         name = str(config["alpha"]["policy"])
     elif config.get("schedule"):
         name = _section_name(config, "schedule")
@@ -105,5 +107,8 @@ def _section_name(config: Config, section: str) -> str:
     return str((config.get(section) or {}).get("name", ""))
 
 
-def _value_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+def scalar_text(value: Any) -> str:
+    """Return a value of a config as short text."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from .configurations import Configuration
-from .methods import acts, canonical, distinct_names, method_names, without
+from .methods import alpha_acts, canonical_text, distinct_names, method_names, without_keys
 from .regret import REFERENCE, Regret, Trial
 from .search_cost import best_loss
 
 ConfigSection = dict[str, Any]
 
 FEWEST = 2
-"""So many optimizers, and so many methods with each, make a crossing."""
+"""The minimum number of optimizers, and of methods with each, to compare."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def optimizer_comparisons(configurations: Iterable[Configuration]) -> list[Optim
     """Return the workloads on which several optimizers ran with several methods."""
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        groups.setdefault(canonical(_config_of(configuration).get("workload")), []).append(configuration)
+        groups.setdefault(canonical_text(_config_of(configuration).get("workload")), []).append(configuration)
     sections = [_config_of(group[0]).get("workload") or {} for group in groups.values()]
     names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
     comparisons = [
@@ -84,7 +84,10 @@ def optimizer_comparisons(configurations: Iterable[Configuration]) -> list[Optim
 def _optimizer_methods(configurations: Sequence[Configuration]) -> Iterator[OptimizerMethod]:
     groups: dict[tuple[str, str], list[Configuration]] = {}
     for configuration in configurations:
-        keys = canonical(_optimizer_without_rate(configuration)), canonical(_acting_section(configuration))
+        keys = (
+            canonical_text(_optimizer_without_rate(configuration)),
+            canonical_text(_acting_section(configuration)),
+        )
         groups.setdefault(keys, []).append(configuration)
     optimizers = _names_of_sections(
         map(_optimizer_without_rate, configurations), lambda section: str(section.get("name", ""))
@@ -105,7 +108,7 @@ def _names_of_sections(
     sections: Iterable[ConfigSection], name: Callable[[ConfigSection], str]
 ) -> dict[str, str]:
     """Return a name for each different section, by its canonical text."""
-    different = {canonical(section): section for section in sections}
+    different = {canonical_text(section): section for section in sections}
     names = distinct_names([name(section) for section in different.values()], list(different.values()))
     return dict(zip(different, names, strict=True))
 
@@ -121,12 +124,12 @@ def _config_of(configuration: Configuration) -> Mapping[str, Any]:
 
 
 def _optimizer_without_rate(configuration: Configuration) -> ConfigSection:
-    return without(_config_of(configuration).get("optimizer") or {}, "lr")
+    return without_keys(_config_of(configuration).get("optimizer") or {}, "lr")
 
 
 def _acting_section(configuration: Configuration) -> ConfigSection:
     config = _config_of(configuration)
-    if acts(config):
+    if alpha_acts(config):
         return {"alpha": {"policy": config["alpha"]["policy"]}}
     schedule = config.get("schedule")
     return {"schedule": {"name": schedule.get("name")} if schedule else None}

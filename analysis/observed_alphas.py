@@ -1,4 +1,4 @@
-"""How the α* of an observed run spread: over all its values, and from window to window."""
+"""Dispersion of the α* of observed runs: over all values, and from window to window."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .alphas import (
     AlphaValue,
     Quantity,
     after_vanishing_rates,
-    by_window,
-    estimators,
+    estimator_values,
+    group_by_window,
+    recorded_estimators,
     summarise_values,
-    values,
 )
 from .comparison import ReportData
 from .configurations import Configuration
@@ -62,20 +62,20 @@ def observed_configurations(data: ReportData) -> list[Configuration]:
 
 
 def estimator_names(configuration: Configuration) -> list[str]:
-    """Return the estimators that a configuration asks for, and any others that were recorded."""
+    """Return the estimators of a configuration, and any others that were recorded."""
     alpha = _alpha_section(configuration)
     configured = [alpha.get("estimator") or "unbiased", *(alpha.get("also") or [])]
-    recorded = estimators(row for run in configuration.runs for row in run.alphas)
+    recorded = recorded_estimators(row for run in configuration.runs for row in run.alphas)
     return list(dict.fromkeys([*configured, *recorded]))
 
 
 def alpha_dispersion(run: RunData, estimator: str, quantity: Quantity) -> AlphaDispersion | None:
     """Return how an estimator's values spread in a run; None where none is defined."""
-    alpha_values = values(after_vanishing_rates(run), estimator, quantity)
+    alpha_values = estimator_values(after_vanishing_rates(run), estimator, quantity)
     whole = summarise_values(alpha_values)
     if whole is None:
         return None
-    windows, single = by_window(alpha_values, run), [value.mean for value in alpha_values if value.n]
+    windows, single = group_by_window(alpha_values, run), [value.mean for value in alpha_values if value.n]
     alone = all(value.single for value in alpha_values)
     return AlphaDispersion(
         n=whole.n,
@@ -113,7 +113,7 @@ def window_middle(window: Sequence[AlphaValue]) -> float:
 
 
 def over_seeds(configuration: Configuration, of: Callable[[RunData], float | None]) -> float | None:
-    """Return the mean over a configuration's runs of what `of` tells of each; None where it tells nothing."""
+    """Return the mean of `of` over a configuration's runs; None where it has no value for any run."""
     return mean(of(run) for run in configuration.runs)
 
 

@@ -1,4 +1,4 @@
-"""The learning rates that a run applied, step by step, as its windows and accepted medians tell them.
+"""The learning rates that a run applied, step by step, from its windows and accepted medians.
 
 A window of the journal knows the lowest, mean and highest rate of its steps, and an accepted median from
 which step on it acts. So the rates of medians are exact if a window ends at `alpha.start_step`, and those of
@@ -18,7 +18,7 @@ from .data import RunData
 from .statistics import weighted_median
 
 FINENESS = 50
-"""A stretch of changing rates is weighed as so many rates."""
+"""The number of rates that stand for a stretch of changing rates."""
 
 WeightedRate = tuple[float, float]
 
@@ -45,7 +45,7 @@ class RateStretch:
 
     @property
     def weighted(self) -> list[WeightedRate]:
-        """Rates with the steps they stand for: low + (high − low)·uᵖ, u from 0 to 1, of the same mean."""
+        """Rates, each with its number of steps: low + (high − low)·uᵖ, u from 0 to 1, of the same mean."""
         if not self.low < self.mean < self.high or self.steps < 2:
             return [(self.mean, self.steps)]
         parts, width = min(self.steps, FINENESS), self.high - self.low
@@ -91,7 +91,7 @@ def first_median(run: RunData) -> int | None:
 
 
 def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics | None:
-    """Return the statistics of the rates within so many steps; None without any window."""
+    """Return the statistics of the rates within `until` steps; None without any window."""
     rate_stretches = stretches(run, until)
     if not rate_stretches:
         return None
@@ -136,7 +136,7 @@ def _accepted_medians(run: RunData) -> list[tuple[int, float]]:
 
 
 def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
-    """Cut a window at the medians that began to act in it; the mean tells what was before the first."""
+    """Cut a window at the medians that began to act in it; the mean gives the rate before the first."""
     start, end = window.step - window.steps, window.step
     within = [(step, rate) for step, rate in changes if start < step < end]
     if window.lr_min == window.lr_max or not within:

@@ -1,4 +1,4 @@
-"""Values that were published, to stand beside one's own: tables of facts that are shipped with the package.
+"""Published values to compare an experiment with: tables that are shipped with the package.
 
 `thesis2025`: the 284 values that D. Suckrow's thesis prints ("Curvature-Based Step Sizes for Training Deep
 Neural Networks", Tübingen 2025), as printed, each with the place where it stands. Which of them are
@@ -17,7 +17,7 @@ from importlib.resources import files
 from ..errors import UserError
 
 FILES = {"thesis2025": "thesis2025.csv"}
-"""The references there are, and where they lie in `references/`."""
+"""The names of the references, and their files in `references/`."""
 NONE = "none"
 THESIS = {
     "sanity": ("sanity",),
@@ -26,12 +26,13 @@ THESIS = {
     "exp2-steps": ("exp2_steps", "schedule"),
     "exp2-time": ("exp2_time", "schedule"),
 }
-"""Experiments that have the thesis beside them unasked, and the parts of it that they repeat; so have their
-twins, `…-small`. They go by name: a grid of the same shape may be anybody's."""
+"""Experiments that are compared with the thesis by default, and the parts of it that they repeat. The
+same holds for their small versions, `…-small`. The name decides, as an unrelated grid may have the same
+shape."""
 SETTING = ("setup", "criteo1tb", "dlrm_small", "algoperf", "exp2")
-"""Parts that are no results, but what all of them were found with."""
+"""Parts that are settings, not results."""
 HEDGES = ("_lower_bound", "_upper_bound", "_approx", "_as_printed")
-"""Endings of quantities that are printed as a bound, roughly, or not as the formula gives them."""
+"""Endings of quantities that are printed as a bound, approximately, or not as the formula gives them."""
 
 Place = tuple[int, int]
 """A cell of the thesis' grid: interval I and count N."""
@@ -39,7 +40,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Key:
-    """What a published value is of: an item, one of its quantities, and a cell of the grid if it is one's."""
+    """The identity of a published value: an item, one of its quantities, and the cell of the grid, if any."""
 
     item: str
     quantity: str
@@ -52,7 +53,7 @@ class Key:
 
     @property
     def plain(self) -> Key:
-        """The same without the ending that says how it was printed."""
+        """The key without the ending that says how the value was printed."""
         quantity = self.quantity
         for hedge in HEDGES:
             quantity = quantity.removesuffix(hedge)
@@ -61,7 +62,7 @@ class Key:
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One value as printed, its unit (`1` for none), and where it stands."""
+    """One value as printed, its unit (`1` for none), and its place in the source."""
 
     key: Key
     value: float
@@ -90,21 +91,21 @@ class Reference:
     name: str
     rows: tuple[PublishedValue, ...]
 
-    def only(self, parts: Sequence[str]) -> Reference:
-        """Return what belongs to some parts, and the setting."""
+    def of_parts(self, parts: Sequence[str]) -> Reference:
+        """Return the values of some parts, and of the settings."""
         names = (*parts, *SETTING)
         return Reference(self.name, tuple(row for row in self.rows if row.key.part in names))
 
     def find(self, key: Key | None) -> PublishedValue | None:
-        """Return what was printed under `key`, tables before text, which rounds; None where nothing was.
+        """Return the value printed under `key`, from a table rather than from rounded text; None without one.
 
-        A key without a place finds what is printed of some cell: the best one's loss, say.
+        A key without a place also matches values of a cell, such as the loss of the best cell.
         """
         rows = [] if key is None else self._by_key.get(key, []) or self._by_key_without_place.get(key, [])
         return min(rows, key=_precision_order, default=None)
 
     def value(self, key: Key | None) -> float | None:
-        """Return the value of that."""
+        """Return the number printed under `key`; None without one."""
         published = self.find(key)
         return None if published is None else published.value
 
@@ -117,11 +118,11 @@ class Reference:
         return _group_by_key(self.rows, [Key(row.key.item, row.key.plain.quantity) for row in self.rows])
 
 
-def read(name: str) -> Reference:
-    """Read a reference that is shipped.
+def read_reference(name: str) -> Reference:
+    """Read a reference by its name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such reference.
     """
     if name not in FILES:
         near = difflib.get_close_matches(name, [*FILES, NONE], 1)
@@ -132,9 +133,9 @@ def read(name: str) -> Reference:
 
 
 def reference_for(experiment: str, name: str | None = None) -> Reference | None:
-    """Return the reference asked for; unasked, the thesis for the experiments that repeat it, else none.
+    """Return the reference called `name`; without a name, the thesis for the experiments that repeat it.
 
-    Of the thesis, an experiment that repeats a part of it has that part, any other has the whole.
+    An experiment that repeats a part of the thesis gets that part, any other experiment gets all of it.
 
     Raises:
         UserError: there is no such reference.
@@ -142,8 +143,8 @@ def reference_for(experiment: str, name: str | None = None) -> Reference | None:
     parts = THESIS.get(experiment.removesuffix("-small"))
     if name == NONE or (name is None and parts is None):
         return None
-    reference = read(name or "thesis2025")
-    return reference if parts is None else reference.only(parts)
+    reference = read_reference(name or "thesis2025")
+    return reference if parts is None else reference.of_parts(parts)
 
 
 def _parse_row(row: dict[str, str]) -> PublishedValue:

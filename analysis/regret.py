@@ -1,4 +1,4 @@
-"""How methods fare over the starting rates that they were given, and beside the best tuned schedule.
+"""Losses of methods over their starting rates, and their regret to the best tuned schedule.
 
 A **method** is what remains of a configuration without its learning rate: policy, schedule, optimizer.
 **Regret** is how much higher its best validation loss is than that of the reference, the method with a
@@ -14,13 +14,13 @@ from functools import cached_property
 from typing import Any
 
 from .data import RunData
-from .methods import acts, canonical, distinct_names, method_names, without
+from .methods import alpha_acts, canonical_text, distinct_names, method_names, without_keys
 from .statistics import MeanAndSD, median
 
 REFERENCE = "warmup_cosine"
-"""The schedule that others are held against, where it was run."""
+"""The schedule that other methods are compared with, where it was run."""
 FEWEST_RATES = 3
-"""So many rates at least make a method tuned, and a figure over rates worth drawing."""
+"""The minimum number of rates of a tuned method, and of a figure over rates."""
 
 Best = Callable[[RunData], float | None]
 """The best validation loss of a run, None where there is none."""
@@ -28,7 +28,7 @@ Best = Callable[[RunData], float | None]
 
 @dataclass(frozen=True)
 class Trial:
-    """A method at one starting rate (None: it was given none), with the best loss of each seed.
+    """A method at one starting rate (None: it has none), with the best loss of each seed.
 
     A seed that has none yet is left out; None: it has ended without one.
     """
@@ -43,7 +43,7 @@ class Trial:
 
     @property
     def loss(self) -> float:
-        """Mean over seeds; infinite where one of them never had a finite loss."""
+        """Mean over seeds; infinite where a seed has no finite loss."""
         return math.inf if self.summary is None or None in self.losses else self.summary.mean
 
 
@@ -128,7 +128,7 @@ def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         if "lr" in (run.row.config.get("optimizer") or {}):
-            groups.setdefault(canonical(run.row.config.get("workload")), []).append(run)
+            groups.setdefault(canonical_text(run.row.config.get("workload")), []).append(run)
     names = _workload_names([group[0] for group in groups.values()])
     comparisons = [
         RateComparison(name, _methods_of(group, best))
@@ -138,7 +138,9 @@ def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison
 
 
 def _reference_rank(method: Method) -> int:
-    return 0 if method.schedule == REFERENCE else 1 if method.schedule is not None else 2
+    if method.schedule == REFERENCE:
+        return 0
+    return 2 if method.schedule is None else 1
 
 
 def _workload_names(runs: Sequence[RunData]) -> list[str]:
@@ -149,7 +151,7 @@ def _workload_names(runs: Sequence[RunData]) -> list[str]:
 def _methods_of(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(canonical(_method_section(run, only_name=True)), []).append(run)
+        groups.setdefault(canonical_text(_method_section(run, only_name=True)), []).append(run)
     parted = [part for group in groups.values() for part in _split_by_options(group)]
     names = method_names([_method_section(part[0]) for part in parted])
     return tuple(_method_of(name, part, best) for name, part in zip(names, parted, strict=True))
@@ -158,7 +160,7 @@ def _methods_of(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
 def _method_section(run: RunData, *, only_name: bool = False) -> dict[str, Any]:
     """Return what remains of a config without its rate; `only_name`: of the optimizer only the name."""
     optimizer = run.row.config["optimizer"]
-    optimizer_section = {"name": optimizer.get("name")} if only_name else without(optimizer, "lr")
+    optimizer_section = {"name": optimizer.get("name")} if only_name else without_keys(optimizer, "lr")
     return {"optimizer": optimizer_section, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
 
 
@@ -166,12 +168,12 @@ def _split_by_options(runs: Sequence[RunData]) -> list[list[RunData]]:
     """Part runs by the optimizer's other options, unless these go with the rate, as they do under `zip`."""
     options: dict[float | None, set[str]] = {}
     for run in runs:
-        options.setdefault(_starting_rate(run), set()).add(canonical(_method_section(run)))
+        options.setdefault(_starting_rate(run), set()).add(canonical_text(_method_section(run)))
     if all(len(of) == 1 for of in options.values()):
         return [list(runs)]
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(canonical(_method_section(run)), []).append(run)
+        groups.setdefault(canonical_text(_method_section(run)), []).append(run)
     return list(groups.values())
 
 
@@ -182,7 +184,7 @@ def _method_of(name: str, runs: Sequence[RunData], best: Best) -> Method:
         if loss is not None or run.finished:
             by_rate.setdefault(_starting_rate(run), []).append(loss)
     config = runs[0].row.config
-    schedule = None if acts(config) else (config.get("schedule") or {}).get("name")
+    schedule = None if alpha_acts(config) else (config.get("schedule") or {}).get("name")
     rates = sorted(rate for rate in by_rate if rate is not None)
     free = Trial(None, tuple(by_rate[None])) if None in by_rate else None
     return Method(name, schedule, tuple(Trial(rate, tuple(by_rate[rate])) for rate in rates), free)

@@ -1,4 +1,4 @@
-"""The report of an experiment: tables for people, JSON for programs, files for keeping."""
+"""The report of an experiment: tables, JSON, CSV, Markdown, and a folder of files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .comparison import Comparison, ReportData
 from .data import RunData
 from .plots.figure import Figure
 from .report_warnings import warnings
-from .sections import applying
+from .sections import applicable_sections
 from .sections.budget import BudgetSection
 from .tables import Cell, Table, as_csv, as_markdown
 
@@ -24,7 +24,7 @@ RUN_COLUMNS = ("budget", "kind", "clock", "value", "id", "name", "baseline", "se
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
-    """Return the report as JSON values, times on the clock it names; what JSON cannot say is None."""
+    """Return the report as JSON values, times on the clock it names; non-finite numbers become None."""
     return {
         "experiment": data.experiment.experiment,
         "clock": data.clock,
@@ -35,11 +35,11 @@ def report_json(data: ReportData) -> dict[str, Any]:
 
 def report_tables(data: ReportData) -> list[Table]:
     """Return the tables of all sections that apply."""
-    return [table for section in applying(data) for table in section.tables(data)]
+    return [table for section in applicable_sections(data) for table in section.tables(data)]
 
 
 def budget_tables(data: ReportData) -> list[Table]:
-    """Return the tables that the report is about: one for each budget."""
+    """Return the main tables: one for each budget."""
     return BudgetSection().tables(data)
 
 
@@ -80,7 +80,7 @@ def runs_table(data: ReportData) -> Table:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a section has to say, worked out once."""
+    """The tables and figures of a section, computed once."""
 
     title: str
     tables: Sequence[Table]
@@ -88,7 +88,10 @@ class _Part:
 
 
 def _section_parts(data: ReportData) -> list[_Part]:
-    return [_Part(section.title, section.tables(data), section.figures(data)) for section in applying(data)]
+    return [
+        _Part(section.title, section.tables(data), section.figures(data))
+        for section in applicable_sections(data)
+    ]
 
 
 def _write_parts(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
@@ -190,7 +193,7 @@ def _as_cell(value: Any) -> Cell:
 
 
 def _as_json_value(value: Any) -> Any:
-    """Replace what JSON cannot say by None."""
+    """Return a value with non-finite numbers replaced by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -13,7 +13,7 @@ from .costs import slow_nodes_note
 from .data import ExperimentData, RunData
 
 SHOWN = 5
-"""So many names are listed; of the rest the number is given."""
+"""The maximum number of names that a warning lists."""
 
 
 def warnings(data: ReportData) -> list[str]:

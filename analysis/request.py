@@ -1,4 +1,4 @@
-"""Budgets as people ask for them: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
+"""Budgets as they are requested: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNTIL = re.compile(r"(?:(?P<factor>[^*]+)\*)?until:(?P<baseline>.+)")
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget that was resolved: the limit of every run, by its store key.
+    """A resolved budget: the limit of every run, by its store key.
 
-    `label` is what was asked; `value` is the limit where it is the same for every run, else None.
+    `label` is the requested text; `value` is the limit where it is the same for every run, else None.
     """
 
     kind: Kind
@@ -30,12 +30,12 @@ class Budget:
     limits: Mapping[int, float | None]
 
     def limit(self, run: RunData) -> float | None:
-        """Return the limit of `run` in seconds or steps; None while it is not known."""
+        """Return the limit of `run` in seconds or steps; None while it is unknown."""
         return self.limits[run.row.key]
 
 
-def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
-    """Resolve what was asked for; raises UserError where it means nothing here."""
+def resolve_budget(data: ExperimentData, label: str, kind: Kind) -> Budget:
+    """Resolve a requested budget; raises UserError where it does not apply to this experiment."""
     text = label.strip()
     if text.endswith("%"):
         return _of_stop(data, text, kind)
@@ -52,12 +52,14 @@ def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
     return _common_budget(data, text, kind, _positive_number(text, text))
 
 
-def budgets(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> list[Budget]:
-    """Resolve the budgets asked for, times first; without any, the default ones."""
+def resolve_budgets(
+    data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()
+) -> list[Budget]:
+    """Resolve the requested budgets, times first; without any, the default ones."""
     if not seconds and not steps:
         seconds = default_labels(data)
-    return [resolve(data, label, "seconds") for label in seconds] + [
-        resolve(data, label, "steps") for label in steps
+    return [resolve_budget(data, label, "seconds") for label in seconds] + [
+        resolve_budget(data, label, "steps") for label in steps
     ]
 
 
@@ -80,7 +82,7 @@ def _common_budget(data: ExperimentData, label: str, kind: Kind, value: float | 
 
 
 def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
-    """Resolve a share of each run's own stop."""
+    """Resolve a share of the stop of each run."""
     share = _positive_number(label[:-1], label) / 100
     limits = {run.row.key: _positive_product(share, _stop_of(run, label, kind), label) for run in data.runs}
     values = set(limits.values())
@@ -116,7 +118,7 @@ def _median_schedule_end(data: ExperimentData, name: str, kind: Kind) -> float |
 
 
 def _schedule_end(run: RunData, kind: Kind) -> float | None:
-    """Return what `run` needed for `schedule.total_steps`; None while it has not got there."""
+    """Return what `run` needed for `schedule.total_steps`; None while the run has not reached it."""
     steps = run.schedule_steps
     if steps is None:
         raise UserError(
@@ -124,7 +126,9 @@ def _schedule_end(run: RunData, kind: Kind) -> float | None:
             "name a baseline with a schedule, or give the budget as a number",
         )
     seconds = run.curve.seconds_at(steps)
-    return None if seconds is None else seconds if kind == "seconds" else float(steps)
+    if seconds is None:
+        return None
+    return seconds if kind == "seconds" else float(steps)
 
 
 def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
@@ -138,7 +142,7 @@ def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
 
 
 def _positive_number(text: str, label: str) -> float:
-    """Read a finite number above zero; Python's own extras (1_000) are refused."""
+    """Read a finite number above zero; Python's underscores (1_000) are refused."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:

@@ -1,8 +1,8 @@
-"""What a method costs until it has a result, with every run that was needed to choose its settings.
+"""Time to result of a method, with every run of the search for its settings.
 
 A **search** is all configurations of one method (policy and estimator, else the schedule; and the
-optimizer): they differ in settings that someone has to choose. Who does so has to train every one of them
-to its end to know the best. Of that best one, the **winner**, only the time until it reaches the **target**
+optimizer): they differ in settings that the search chooses. It trains every one of them
+to its end to find the best. Of the best one, the **winner**, only the time until it reaches the **target**
 counts. The target is the result of the reference, the schedule with the most configurations: the highest
 over its seeds, so that each of these reaches it.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from .configurations import Configuration
 from .data import RunData
-from .methods import acts, canonical, distinct_names, method_names
+from .methods import alpha_acts, canonical_text, distinct_names, method_names
 from .regret import REFERENCE
 from .statistics import MeanAndSD, expected_best
 
@@ -102,7 +102,7 @@ def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchCo
     workloads: dict[str, list[Configuration]] = {}
     for configuration in configurations:
         config = configuration.runs[0].row.config
-        workloads.setdefault(canonical(config.get("workload")), []).append(configuration)
+        workloads.setdefault(canonical_text(config.get("workload")), []).append(configuration)
     sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
     names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
     comparisons = [
@@ -119,7 +119,7 @@ def best_loss(run: RunData) -> float | None:
 def _search_comparison(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        groups.setdefault(canonical(_method_section(configuration)), []).append(configuration)
+        groups.setdefault(canonical_text(_method_section(configuration)), []).append(configuration)
     names = method_names([_method_section(group[0]) for group in groups.values()])
     all_searches = [
         _search_of(workload, name, group) for name, group in zip(names, groups.values(), strict=True)
@@ -137,7 +137,7 @@ def _method_section(configuration: Configuration) -> dict[str, Any]:
     config = configuration.runs[0].row.config
     alpha, schedule = (config.get(key) or {} for key in ("alpha", "schedule"))
     optimizer = {"name": (config.get("optimizer") or {}).get("name")}
-    if acts(config):
+    if alpha_acts(config):
         alpha_names = {key: alpha.get(key) for key in ("policy", "estimator")}
         return {"optimizer": optimizer, "schedule": None, "alpha": alpha_names}
     return {"optimizer": optimizer, "schedule": {"name": schedule.get("name")} if schedule else None}

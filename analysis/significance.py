@@ -1,4 +1,4 @@
-"""What a few seeds allow to say about the difference of two configurations."""
+"""Significance of the difference of two configurations over a few seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Difference:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Return the p values corrected for looking several times (Holm 1979); None stays None."""
+    """Return the p values corrected for multiple comparisons (Holm 1979); None stays None."""
     order = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""What may be said over seeds and over configurations, and no more than that."""
+"""Statistics over seeds and over configurations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def weighted_median(pairs: Iterable[tuple[float, float]]) -> float | None:
-    """Return the median of (value, weight) pairs: half of the weight lies on either side of it.
+    """Return the median of (value, weight) pairs: half of the weight is on either side of it.
 
     With weights of 1 it is the midpoint median. None where nothing has a weight above 0.
     """
@@ -101,7 +101,7 @@ class Components:
         return self.within / total if total > 0 else None
 
 
-def components(groups: Iterable[Sequence[float]]) -> Components | None:
+def variance_components(groups: Iterable[Sequence[float]]) -> Components | None:
     """Part the variance of values that come in groups, by the mean squares of a one-way layout.
 
     An estimate of the variance between groups that comes out negative is 0. None for fewer than two groups,

@@ -1,4 +1,4 @@
-"""The losses that a benchmark asks for, and when runs reached them."""
+"""The target losses of a benchmark, and when runs reached them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def target_of(data: ReportData) -> Target | None:
 
 
 def first_within(runs: Sequence[RunData], split: str, aim: float) -> TargetReached:
-    """Return when runs first had a loss on `split` of at most `aim`."""
+    """Return when runs first reached a loss of at most `aim` on `split`."""
     firsts = []
     for run in runs:
         rows = [row for row in run.curve.evaluations if row.losses.get(split, float("nan")) <= aim]

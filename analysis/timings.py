@@ -1,4 +1,4 @@
-"""Where the time of steps went, as measured: seconds per step by category."""
+"""Measured seconds per step, by category."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class AlphaStep:
 
 
 def alpha_step(configuration: Configuration) -> AlphaStep | None:
-    """Return what a step with α* is made of, paid for or only observed; None where no step measured."""
+    """Return the parts of a step with α*, counted or only observed; None where no step measured."""
     windows = [w for run in configuration.runs for w in run.windows if w.steps > 0]
     measured = sum(w.alpha_steps for w in windows) or sum(_observed_steps(configuration))
     if not windows or not measured:
@@ -68,7 +68,7 @@ def alpha_step(configuration: Configuration) -> AlphaStep | None:
     return AlphaStep(None, None, alpha, rest)
 
 
-def timing(configuration: Configuration) -> Timing | None:
+def configuration_timing(configuration: Configuration) -> Timing | None:
     """Return the timing of a configuration; None without a window that has steps."""
     windows = [w for run in configuration.runs for w in run.windows if w.steps > 0]
     if not windows:

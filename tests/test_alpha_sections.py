@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.alphas import intervals, summarise_values, values
+from alphagrid.analysis.alphas import estimator_values, summarise_values, window_medians
 from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
@@ -17,7 +17,7 @@ from alphagrid.analysis.report import write_report
 from alphagrid.analysis.sections.alpha_diagnostics import AlphaDiagnosticsSection
 from alphagrid.analysis.sections.alpha_noise import AlphaNoiseSection
 from alphagrid.analysis.sections.alpha_observations import AlphaObservationsSection
-from alphagrid.analysis.statistics import Components, components
+from alphagrid.analysis.statistics import Components, variance_components
 from alphagrid.store.queries import AlphaRow, Estimate, EstimateSummary, RunRow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,10 +94,10 @@ def test_summaries_say_the_same_as_the_values_they_sum_up_but_for_the_median(
 ) -> None:
     every = [value for window in windows for value in window]
     apart = summarise_values(
-        values([single(k, value) for k, value in enumerate(every)], "unbiased", "relative")
+        estimator_values([single(k, value) for k, value in enumerate(every)], "unbiased", "relative")
     )
     together = summarise_values(
-        values([summed(10 * k, window) for k, window in enumerate(windows)], "unbiased", "relative")
+        estimator_values([summed(10 * k, window) for k, window in enumerate(windows)], "unbiased", "relative")
     )
     assert apart is not None
     assert together is not None
@@ -119,7 +119,7 @@ def test_the_median_of_summaries_is_marked_and_mixed_with_single_values_weighs_b
 
 def test_the_band_is_the_standard_error_of_a_single_value_and_of_a_summary_its_spread() -> None:
     found = run(single(0, 1.0, 0.1), single(1, 3.0, 0.3), single(2, 5.0, 0.2), summed(20, [0.0, 2.0]))
-    first, second = intervals(values(found.alphas, "unbiased", "relative"), found)
+    first, second = window_medians(estimator_values(found.alphas, "unbiased", "relative"), found)
     assert (first.step, first.median, first.spread) == (1, 3.0, 0.2)
     assert (second.step, second.median) == (21, 1.0)
     assert second.spread == pytest.approx(math.sqrt(2))
@@ -127,7 +127,10 @@ def test_the_band_is_the_standard_error_of_a_single_value_and_of_a_summary_its_s
 
 def test_where_every_step_measures_values_are_grouped_by_the_windows_of_the_journal() -> None:
     found = run(*(single(step, float(step), 0.1) for step in range(40)), interval=1, count=1)
-    assert [window.step for window in intervals(values(found.alphas, "unbiased", "relative"), found)] == [
+    assert [
+        window.step
+        for window in window_medians(estimator_values(found.alphas, "unbiased", "relative"), found)
+    ] == [
         9.5,
         29.5,
     ]
@@ -179,10 +182,10 @@ def test_an_estimator_that_was_not_repeated_has_no_components() -> None:
 
 def test_components_follow_a_worked_example() -> None:
     """Groups (1, 3) and (5, 7): mean squares 2 within and 16 between, so (16 − 2) / 2 = 7 between."""
-    assert components([[1.0, 3.0], [5.0, 7.0]]) == Components(4.0, 2.0, 7.0, 2, 4)
-    assert components([[1.0, 3.0], [1.0, 3.0]]) == Components(2.0, 2.0, 0.0, 2, 4)
-    assert components([[1.0], [2.0]]) is None
-    assert components([[1.0, 2.0]]) is None
+    assert variance_components([[1.0, 3.0], [5.0, 7.0]]) == Components(4.0, 2.0, 7.0, 2, 4)
+    assert variance_components([[1.0, 3.0], [1.0, 3.0]]) == Components(2.0, 2.0, 0.0, 2, 4)
+    assert variance_components([[1.0], [2.0]]) is None
+    assert variance_components([[1.0, 2.0]]) is None
 
 
 def test_reduction_ratios_and_cosines_have_a_table_where_they_were_recorded(tmp_path: Path) -> None:

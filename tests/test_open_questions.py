@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.alpha_by_batch_size import slope
+from alphagrid.analysis.alpha_by_batch_size import least_squares_slope
 from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
@@ -266,7 +266,7 @@ def test_batches_need_three_sizes_and_values_above_zero_for_an_exponent() -> Non
 @given(st.floats(-3, 3), st.floats(-10, 10), st.lists(st.floats(-5, 5), min_size=2, unique=True))
 def test_the_slope_of_points_on_a_line_is_the_lines(power: float, start: float, xs: list[float]) -> None:
     if max(xs) - min(xs) > 1e-2:
-        assert math.isclose(slope(xs, [start + power * x for x in xs]), power, abs_tol=1e-6)
+        assert math.isclose(least_squares_slope(xs, [start + power * x for x in xs]), power, abs_tol=1e-6)
 
 
 def test_the_bias_of_both_parts_is_told_by_passes() -> None:

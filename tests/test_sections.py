@@ -14,7 +14,7 @@ from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.plots.configuration_curves import MeanCurve, styles
 from alphagrid.analysis.plots.heatmap import draw_heatmap, heatmap_axes
 from alphagrid.analysis.report import report_json, report_markdown, report_tables, write_report
-from alphagrid.analysis.sections import applying
+from alphagrid.analysis.sections import applicable_sections
 from alphagrid.analysis.sections.alpha_observations import AlphaObservationsSection
 from alphagrid.analysis.sections.attempts import AttemptsSection
 from alphagrid.analysis.sections.budget import BudgetSection
@@ -67,7 +67,7 @@ def grid(rows: int, columns: int, loss: float = 0.5) -> list[RunData]:
 
 def test_an_experiment_without_records_has_a_report(tmp_path: Path) -> None:
     empty = compare(ExperimentData("exp", (run("a", key=0, step=0, train_seconds=0.0, end_status=None),)))
-    assert [section.title for section in applying(empty)] == ["Best loss within a budget"]
+    assert [section.title for section in applicable_sections(empty)] == ["Best loss within a budget"]
     assert report_tables(empty)[0].shown[0][1] == "–"
     assert "nothing within the budget" in report_markdown(empty)
     assert [path.suffix for path in write_report(empty, tmp_path)] == [".md", ".csv", ".csv"]

@@ -1,4 +1,4 @@
-"""α* over steps: single values, the medians of windows, and how far one value may lie off."""
+"""Draw α* over steps: single values, the medians of windows, and the spread of a value."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..alphas import AlphaValue, Scale, estimators, intervals, recorded, values
+from ..alphas import AlphaValue, Scale, estimator_values, has_alphas, recorded_estimators, window_medians
 from ..configurations import Configuration
 from ..data import RunData
 from ..statistics import median
-from .canvas import COLOURS, common_legend, panels, thousands
+from .canvas import COLOURS, add_common_legend, format_thousands, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,22 +27,24 @@ RATE: dict[str, Any] = {
     "label": "learning rate",
 }
 HIDDEN = 20
-"""One value in so many is not drawn on either side; tails of α* are heavy."""
+"""The axis leaves out the outermost 1/20 of the values on each side; tails of α* are heavy."""
 
 
-def draw_panels(measured: Sequence[Configuration]) -> Canvas:
+def draw_alpha_panels(measured: Sequence[Configuration]) -> Canvas:
     """Draw one panel for the first seed of each configuration that measured."""
-    canvas, panel_axes = panels(len(measured), 3, (3.9, 2.6), (0.6, 0.7))
+    canvas, panel_axes = make_panels(len(measured), 3, (3.9, 2.6), (0.6, 0.7))
     for axes, configuration in zip(panel_axes, measured, strict=True):
-        _draw_panel(axes, configuration.label, next(filter(recorded, configuration.runs)))
-    common_legend(canvas, panel_axes, "outside upper left", in_a_row=True)
+        _draw_panel(axes, configuration.label, next(filter(has_alphas, configuration.runs)))
+    add_common_legend(canvas, panel_axes, "outside upper left", in_a_row=True)
     canvas.supxlabel("step", fontsize=10)
     return canvas
 
 
 def _draw_panel(axes: Axes, title: str, run: RunData) -> None:
     scale = _scale_of(run)
-    by_estimator = {name: values(run.alphas, name, scale) for name in estimators(run.alphas)}
+    by_estimator = {
+        name: estimator_values(run.alphas, name, scale) for name in recorded_estimators(run.alphas)
+    }
     for name, alpha_values in by_estimator.items():
         _draw_estimator(axes, name, alpha_values, run)
     rates = _mean_rates(run) if scale == "absolute" else []
@@ -65,7 +67,8 @@ def _draw_panel(axes: Axes, title: str, run: RunData) -> None:
 def _scale_of(run: RunData) -> Scale:
     """Return absolute if every estimator has such values, else relative."""
     has_absolute = [
-        any(value.n for value in values(run.alphas, name, "absolute")) for name in estimators(run.alphas)
+        any(value.n for value in estimator_values(run.alphas, name, "absolute"))
+        for name in recorded_estimators(run.alphas)
     ]
     return "absolute" if all(has_absolute) else "relative"
 
@@ -83,7 +86,7 @@ def _draw_estimator(axes: Axes, name: str, alpha_values: Sequence[AlphaValue], r
         alpha=0.35,
         markeredgewidth=0,
     )
-    windows = intervals(alpha_values, run)
+    windows = window_medians(alpha_values, run)
     steps, medians = [window.step for window in windows], [window.median for window in windows]
     low = [window.median - window.spread for window in windows]
     high = [window.median + window.spread for window in windows]
@@ -96,7 +99,7 @@ def _mean_rates(run: RunData) -> list[tuple[int, float]]:
 
 
 def _choose_axis(axes: Axes, medians: Sequence[float]) -> None:
-    """Choose a linear axis, or one that is logarithmic beyond the smallest median if they lie far apart."""
+    """Choose a linear axis, or one that is logarithmic beyond the smallest median if they differ a lot."""
     sizes = [abs(value) for value in medians if value]
     if sizes and max(sizes) > FAR * min(sizes):
         axes.set_yscale("symlog", linthresh=min(sizes))
@@ -105,7 +108,7 @@ def _choose_axis(axes: Axes, medians: Sequence[float]) -> None:
 
 
 def _thin_out_ticks(axes: Axes) -> None:
-    """Leave out those labels of an axis that is linear near 0 which would lie upon that of the 0."""
+    """Remove the ticks near 0 of a symlog axis, whose labels would overlap that of 0."""
     if axes.get_yscale() == "symlog":
         near = 2 * axes.yaxis.get_transform().linthresh  # type: ignore[attr-defined]
         low, high = axes.get_ylim()
@@ -128,4 +131,4 @@ def _label_axes(axes: Axes, title: str, quantity: str) -> None:
     axes.set_ylabel(quantity, fontsize=9)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)

@@ -1,4 +1,4 @@
-"""Observed α* window by window: relative means, absolute ones with their spread, and their components."""
+"""Draw observed α* by window: relative means, absolute means with their SD, and components."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..alphas import AlphaValue, Quantity, after_vanishing_rates, by_window, values
+from ..alphas import AlphaValue, Quantity, after_vanishing_rates, estimator_values, group_by_window
 from ..configurations import Configuration
 from ..data import RunData
 from ..observed_alphas import estimator_names, window_deviation, window_mean, window_median, window_middle
 from ..statistics import median
 from .alpha_panels import COLOUR_OF, RATE
-from .canvas import COLOURS, legend_beside, new_canvas, thousands
+from .canvas import COLOURS, format_thousands, new_canvas, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 FAR = 30
-"""Values beyond so many times the usual one need a logarithmic axis."""
+"""Values beyond this multiple of the usual value need a logarithmic axis."""
 NUMERATOR, DENOMINATOR = COLOURS[0], COLOURS[4]
 
 
@@ -36,7 +36,7 @@ def draw_relative_means(configuration: Configuration) -> Canvas:
     axes.axhline(1, color="#444444", linestyle=":", linewidth=1.2, label="1: the rate in use", zorder=1.9)
     _choose_scale(axes, sizes, 1.0)
     _label_axes(axes, "relative α*, mean of a window")
-    legend_beside(axes)
+    put_legend_beside(axes)
     return canvas
 
 
@@ -60,7 +60,7 @@ def draw_windows(configuration: Configuration, name: str) -> Canvas:
     axes.axhline(0, color="#444444", linewidth=0.8, linestyle=":")
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     _label_axes(axes, f"absolute α*, {name}")
-    legend_beside(axes)
+    put_legend_beside(axes)
     return canvas
 
 
@@ -113,7 +113,7 @@ def _draw_estimator_components(axes: Axes, run: RunData, name: str) -> list[floa
 
 
 def _quantity_windows(run: RunData, name: str, quantity: Quantity) -> list[list[AlphaValue]]:
-    return by_window(values(after_vanishing_rates(run), name, quantity), run)
+    return group_by_window(estimator_values(after_vanishing_rates(run), name, quantity), run)
 
 
 def _middle_steps(windows: Sequence[Sequence[AlphaValue]]) -> list[float]:
@@ -144,4 +144,4 @@ def _label_axes(axes: Axes, quantity: str) -> None:
     axes.set_ylabel(quantity)
     axes.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0.5)
     axes.locator_params(axis="x", nbins=6)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)

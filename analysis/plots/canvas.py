@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
-"""Okabe and Ito's colours, told apart with every common colour blindness (their yellow darkened)."""
+"""Okabe and Ito's colours, safe for every common colour blindness (with a darker yellow)."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.8)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 BASELINE_COLOURS = ("#000000", "#8A8A8A", "#555555", "#B5B5B5")
 QUIET = "#C9C9C9"
@@ -28,7 +28,7 @@ Beside = Literal["outside right upper", "outside upper left"]
 
 
 def new_canvas(width: float, height: float) -> Canvas:
-    """Return an empty figure of so many inches, laid out so that nothing overlaps, with no window."""
+    """Return an empty figure of a size in inches, with a constrained layout and no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -37,10 +37,10 @@ def new_canvas(width: float, height: float) -> Canvas:
     return canvas
 
 
-def panels(
+def make_panels(
     count: int, most_across: int, size: tuple[float, float], margin: tuple[float, float]
 ) -> tuple[Canvas, list[Axes]]:
-    """Return a figure with `count` panels in rows of at most so many; sizes of one and of the rest [inch]."""
+    """Return a figure with `count` panels, at most `most_across` in a row; `size` of a panel [inch]."""
     across = min(most_across, count)
     down = math.ceil(count / across)
     canvas = new_canvas(size[0] * across + margin[0], size[1] * down + margin[1])
@@ -50,8 +50,10 @@ def panels(
     return canvas, axes_list[:count]
 
 
-def common_legend(canvas: Canvas, panel_axes: Iterable[Axes], where: Beside, in_a_row: bool = False) -> None:
-    """Give all panels one legend beside them, in which each label stands once."""
+def add_common_legend(
+    canvas: Canvas, panel_axes: Iterable[Axes], where: Beside, in_a_row: bool = False
+) -> None:
+    """Add one legend for all panels beside them, each label once."""
     handles = {
         label: handle
         for axes in panel_axes
@@ -61,14 +63,14 @@ def common_legend(canvas: Canvas, panel_axes: Iterable[Axes], where: Beside, in_
     canvas.legend(handles.values(), handles.keys(), loc=where, ncols=columns)
 
 
-def thousands(axis: Any) -> None:
+def format_thousands(axis: Any) -> None:
     """Show the ticks of an axis as whole numbers with separators."""
     from matplotlib.ticker import StrMethodFormatter
 
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def plain_log(axis: Any) -> None:
+def format_plain_log(axis: Any) -> None:
     """Show a logarithmic axis in plain numbers, with labels at 1, 2 and 5 if it spans little."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -79,6 +81,6 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_beside(axes: Axes, columns: int = 1) -> None:
+def put_legend_beside(axes: Axes, columns: int = 1) -> None:
     """Put the legend to the right of the axes, where it covers nothing."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, ncols=columns)

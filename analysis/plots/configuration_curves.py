@@ -1,4 +1,4 @@
-"""Lines over steps or time, one for each configuration, with colours and dashes that follow the axes."""
+"""Draw a curve over steps or time per configuration, with colours and dashes that follow the axes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..statistics import MeanAndSD
-from .canvas import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
+from .canvas import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_label, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = Sequence[tuple[float, float]]
 MOST = 12
-"""Beyond so many configurations of the grid, the others are drawn grey, without a name."""
+"""The maximum number of configurations with a label; the others are drawn grey."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def draw_lines(
             _draw_curve(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
 
 
-def with_legend(axes: Axes) -> None:
-    """Add the legend beside the axes, if anything was drawn under a name."""
+def add_legend(axes: Axes) -> None:
+    """Add the legend beside the axes, if any curve has a label."""
     if axes.get_legend_handles_labels()[1]:
-        legend_beside(axes, columns=1)
+        put_legend_beside(axes, columns=1)
 
 
 def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
@@ -100,7 +100,7 @@ def _draw_curve(
 
 
 def _labelled_cells(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
-    """Return the ids of the cells that get a name: all, or the best of the last comparison."""
+    """Return the ids of the cells that get a label: all, or the best of the last comparison."""
     if len(cells) <= MOST or not data.comparisons:
         return {id(cell) for cell in cells[:MOST]}
     ranked = [entry.configuration for entry in data.comparisons[-1].ranked]
@@ -119,7 +119,7 @@ def _cell_style(data: ReportData, cell: Configuration, index: int, labelled: set
 
 
 def _fit_colours_and_dashes(data: ReportData) -> bool:
-    """Return whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
+    """Return whether colours and dashes suffice: two axes identify all cells, with few values each."""
     sizes = [len(axis.values) for axis in data.axes]
     cells = [configuration for configuration in data.configurations if configuration.baseline is None]
     on_both = all(axis.key in cell.params for axis in data.axes for cell in cells)

@@ -39,7 +39,7 @@ LOOK: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is drawn when it is wanted; `draw` returns matplotlib's figure."""
+    """A figure that is drawn when it is saved; `draw` returns matplotlib's figure."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""The grid as a heatmap over its two axes, with the baselines beside it on the same colours."""
+"""Draw the grid as a heatmap over its two axes, and the baselines beside it on the same colour scale."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEST = "#D55E00"
 FILLED = 0.5
 """At least this share of the rectangle must hold a configuration; a diagonal makes no map."""
 LARGEST = 16
-"""Up to so many values on an axis a cell has room for its text."""
+"""The maximum number of values on an axis: more leave a cell no room for its text."""
 
 
 def heatmap_axes(data: ReportData, comparison: Comparison) -> tuple[Axis, Axis] | None:
@@ -165,7 +165,7 @@ def _loss_decimals(comparison: Comparison) -> int:
 
 
 def _loss_colours(entries: Sequence[Entry]) -> ScalarMappable:
-    """Return the colour scale; one wreck among the runs must not flatten all other differences."""
+    """Return the colour scale; it ends below outliers, which would hide all other differences."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

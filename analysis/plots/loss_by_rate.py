@@ -1,4 +1,4 @@
-"""Best loss against starting rate: a line for each method, a level for each that needs no rate."""
+"""Draw the best loss over starting rates: a curve per method, a level per method without a rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..regret import Method, RateComparison, Trial
-from .canvas import COLOURS, DASHES, common_legend, legend_label, panels, plain_log
+from .canvas import COLOURS, DASHES, add_common_legend, format_plain_log, legend_label, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,18 +17,18 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDE = 3
 """A loss that varies by more than this factor is drawn logarithmically."""
 HIGHEST = 100
-"""Losses more than so many times the lowest are not drawn."""
+"""Losses above this multiple of the lowest are not drawn."""
 APART = 1.03
 """Factor on the rates from one method to the next, so that equal losses do not hide one another."""
 
 
-def draw_rate_curves(comparisons: Sequence[RateComparison]) -> Canvas:
+def draw_losses_by_rate(comparisons: Sequence[RateComparison]) -> Canvas:
     """Draw one panel for each workload; a method has the same colour and mark in all of them."""
-    canvas, panel_axes = panels(len(comparisons), 2, (4.6, 3.5), (2.2, 0.3))
+    canvas, panel_axes = make_panels(len(comparisons), 2, (4.6, 3.5), (2.2, 0.3))
     names = list(dict.fromkeys(method.name for comparison in comparisons for method in comparison.methods))
     for axes, comparison in zip(panel_axes, comparisons, strict=True):
         _draw_panel(axes, comparison, names)
-    common_legend(canvas, panel_axes, "outside right upper")
+    add_common_legend(canvas, panel_axes, "outside right upper")
     return canvas
 
 
@@ -49,12 +49,12 @@ def _draw_panel(axes: Axes, comparison: RateComparison, names: Sequence[str]) ->
 
 
 def _rate_position(trial: Trial, place: int, of: int) -> float:
-    """Return where a trial of the method at `place` of so many is drawn."""
+    """Return the rate at which a trial of the method at `place` of `of` methods is drawn."""
     return math.nan if trial.rate is None else trial.rate * APART ** (place - (of - 1) / 2)
 
 
 def _mark_reference(axes: Axes, trial: Trial, place: int, of: int) -> None:
-    """Mark what regret is counted from."""
+    """Mark the reference of the regrets."""
     look: Any = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
     axes.axhline(trial.loss, label="best of the reference (circled)", zorder=1.5, **look)
     axes.plot(
@@ -63,7 +63,7 @@ def _mark_reference(axes: Axes, trial: Trial, place: int, of: int) -> None:
 
 
 def _draw_method(axes: Axes, method: Method, place: int, of: int) -> None:
-    """Draw mean and SD over seeds at each rate; a rate at which a seed had no loss breaks the line."""
+    """Draw mean and SD over seeds at each rate; a rate at which a seed has no loss breaks the line."""
     means = [trial.loss if math.isfinite(trial.loss) else math.nan for trial in method.trials]
     axes.errorbar(
         [_rate_position(trial, place, of) for trial in method.trials],
@@ -111,7 +111,7 @@ def _set_loss_scale(axes: Axes, levels: Sequence[float]) -> None:
     if low > 0 and high > WIDE * low:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.25, min(high, HIGHEST * low) * 1.25)
-        plain_log(axes.yaxis)
+        format_plain_log(axes.yaxis)
     else:
         room = 0.1 * (high - low) or abs(low) * 0.1 or 1.0
         axes.set_ylim(low - room, high + room)

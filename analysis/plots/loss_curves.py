@@ -1,4 +1,4 @@
-"""Validation loss along time or steps: the whole run, and the part where the runs differ."""
+"""Draw the validation loss over time or steps: the whole run, and the part where the runs differ."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..comparison import ReportData
 from ..data import RunData
 from ..durations import time_unit
 from ..statistics import median
-from .canvas import new_canvas, plain_log, thousands
-from .configuration_curves import Points, draw_lines, final_losses, with_legend
+from .canvas import format_plain_log, format_thousands, new_canvas
+from .configuration_curves import Points, add_legend, draw_lines, final_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +35,14 @@ def draw_losses(data: ReportData, kind: Kind) -> Canvas:
     whole.set_title("the whole run")
     if min(_lowest_losses(data)) > 0:
         whole.set_yscale("log")
-        plain_log(whole.yaxis)
+        format_plain_log(whole.yaxis)
         whole.set_title("the whole run (logarithmic)")
     near.set_title("near the lowest losses")
     near.set_ylim(*_limits_near_lowest(data))
     near.set_xlim(left=_first_position_below(data, kind, near.get_ylim()[1]) / unit[0])
     for axes in (whole, near):
         _budget_lines(axes, data, kind, unit[0])
-    with_legend(near)
+    add_legend(near)
     return canvas
 
 
@@ -61,7 +61,7 @@ def _label_axis(axes: Axes, kind: Kind, unit: str) -> None:
     axes.set_xlabel("step" if kind == "steps" else f"training time ({unit})")
     axes.set_xlim(left=0)
     if kind == "steps":
-        thousands(axes.xaxis)
+        format_thousands(axes.xaxis)
 
 
 def _lowest_losses(data: ReportData) -> list[float]:

@@ -1,4 +1,4 @@
-"""Configurations as dots along their loss, the best on top: for grids that make no heatmap."""
+"""Draw configurations as dots along their loss, the best on top: for grids without a heatmap."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 MOST = 40
-"""So many configurations are drawn: the baselines, and the best of the others."""
+"""The maximum number of configurations drawn: the baselines, and the best of the others."""
 
 
-def draw_dots(comparison: Comparison) -> Canvas:
+def draw_loss_ranking(comparison: Comparison) -> Canvas:
     """Draw mean and SD of every configuration, and each seed as a small dot."""
     drawn = _drawn_entries(comparison)
     canvas = new_canvas(7.5, 0.27 * len(drawn) + 1.5)

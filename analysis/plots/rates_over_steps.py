@@ -1,4 +1,4 @@
-"""Learning rates over steps, cell by cell, each line to where its budget ended."""
+"""Draw learning rates over steps, one curve per cell, up to the end of its budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import Comparison, Entry, ReportData
 from ..data import RunData
 from ..rates import RateStretch, stretches
-from .canvas import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
+from .canvas import BASELINE_COLOURS, COLOURS, format_thousands, new_canvas, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +33,12 @@ def draw_rates(
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate")
-    thousands(axes.xaxis)
-    legend_beside(axes)
+    format_thousands(axes.xaxis)
+    put_legend_beside(axes)
     return canvas
 
 
-def points(run: RunData, until: float) -> list[tuple[float, float]]:
+def rate_points(run: RunData, until: float) -> list[tuple[float, float]]:
     """Return the rates as a line: both ends of a stretch of one rate, the middle of one that changes."""
     rate_stretches = stretches(run, until)
     return _first_point(rate_stretches) + [
@@ -65,7 +65,7 @@ def _draw_rates_of_entry(
 ) -> None:
     """Draw the first seed under the configuration's name, and the others thin."""
     for place, (run, outcome) in enumerate(zip(entry.configuration.runs, entry.outcomes, strict=True)):
-        line = points(run, outcome.steps_reached or 0)
+        line = rate_points(run, outcome.steps_reached or 0)
         look: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
         look |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
         label = entry.configuration.label if place == 0 else None

@@ -62,6 +62,6 @@ SECTIONS: tuple[ReportSection, ...] = (
 )
 
 
-def applying(data: ReportData) -> list[ReportSection]:
+def applicable_sections(data: ReportData) -> list[ReportSection]:
     """Return the sections that apply to `data`."""
     return [section for section in SECTIONS if section.applies(data)]

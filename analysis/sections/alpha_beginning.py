@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ...store.queries import AlphaRow
-from ..alphas import after_vanishing_rates, by_window, values
+from ..alphas import after_vanishing_rates, estimator_values, group_by_window
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
@@ -36,12 +36,12 @@ FIRST_WINDOW = (
 
 
 class AlphaBeginningSection(ReportSection):
-    """How observed α* begins: its very first step, and the means of its first two windows."""
+    """The section “How α* begins”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
-        """Return whether α* was observed from the first step on, or ought to be beside a reference."""
+        """Return whether α* was observed, or should be according to a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
             data.reference and observed_configurations(data)
         )
@@ -98,5 +98,5 @@ def _first_windows(configuration: Configuration) -> Iterator[Statistic]:
 
 
 def _mean_of_window(name: str, place: int, run: RunData) -> float | None:
-    windows = by_window(values(after_vanishing_rates(run), name, "absolute"), run)
+    windows = group_by_window(estimator_values(after_vanishing_rates(run), name, "absolute"), run)
     return window_mean(windows[place]) if place < len(windows) else None

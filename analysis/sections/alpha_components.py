@@ -45,12 +45,12 @@ PAIRS = (
 
 
 class AlphaComponentsSection(ReportSection):
-    """Numerators and denominators of observed α*, how two estimators go together, and what parts them."""
+    """The section “Numerators and denominators of α*”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
-        """Return whether α* was observed, or ought to be beside a reference."""
+        """Return whether α* was observed, or should be according to a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
             data.reference and observed_configurations(data)
         )
@@ -140,7 +140,8 @@ def _correlation_statistics(
     ]
     item = f"exp1.{PRINTED_AS[quantity]}_{first}_vs_{second}"
     of, n = f"{configuration.label}, {first} and {second}", _fewest_pairs(correlations)
-    r, p = (mean(None if c is None else getattr(c, name) for c in correlations) for name in ("r", "p"))
+    r = mean(None if correlated is None else correlated.r for correlated in correlations)
+    p = mean(None if correlated is None else correlated.p for correlated in correlations)
     if r is not None or (first, second) == ("biased", "unbiased"):
         yield Statistic(of, f"{_quantity_text(quantity)}, r", r, n, key=Key(item, "pearson_r"))
         yield Statistic(of, f"{_quantity_text(quantity)}, p", p, n, key=Key(item, "p"))

@@ -1,4 +1,4 @@
-"""How well the quadratic tells what a step does, and how directions lie to gradients."""
+"""How well the quadratic predicts the effect of a step, and cosines of directions and gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COSINE = "Cosines: −1 is steepest descent on that batch."
 
 
 class AlphaDiagnosticsSection(ReportSection):
-    """How well the quadratic tells what a step does, and how directions lie to gradients."""
+    """The section “Diagnostics of α*”."""
 
     title = TITLE
 

@@ -57,12 +57,12 @@ DOUBTFUL = (
 
 
 class AlphaDispersionSection(ReportSection):
-    """How large observed α* are, and how they spread: over all values, and from window to window."""
+    """The section “Size and spread of α*”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
-        """Return whether α* was observed, or ought to be beside a reference."""
+        """Return whether α* was observed, or should be according to a reference."""
         return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
             data.reference and observed_configurations(data)
         )
@@ -137,14 +137,13 @@ def _of_configuration(configuration: Configuration) -> Iterator[Statistic]:
 
 def _mean_quantities(configuration: Configuration, name: str) -> MeanQuantities:
     """Return every quantity of an estimator on either scale, as the mean over seeds."""
-    spreads = {scale: [alpha_dispersion(run, name, scale) for run in configuration.runs] for scale in SCALES}
-    return {
-        (scale, quantity): mean(
-            None if dispersion is None else of(dispersion) for dispersion in spreads[scale]
-        )
-        for scale in SCALES
-        for quantity, (_, of) in QUANTITIES.items()
-    }
+    means: dict[tuple[Scale, str], float | None] = {}
+    for scale in SCALES:
+        dispersions = [alpha_dispersion(run, name, scale) for run in configuration.runs]
+        defined = [dispersion for dispersion in dispersions if dispersion is not None]
+        for quantity, (_, of) in QUANTITIES.items():
+            means[scale, quantity] = mean(map(of, defined))
+    return means
 
 
 def _value_statistics(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..alphas import SCALES, Scale, estimators, values
+from ..alphas import SCALES, AlphaValue, Scale, estimator_values, recorded_estimators
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..statistics import components
+from ..data import RunData
+from ..statistics import variance_components
 from ..tables import Cell, Table
 from .base import ReportSection
 
@@ -37,7 +38,7 @@ SQUARES = "Mean SE²: what the examples of each batch say of the variance within
 
 
 class AlphaNoiseSection(ReportSection):
-    """Parts of the variance of α*: the noise of batches, and the movement of θ from step to step."""
+    """The section “Batch noise and movement of θ”."""
 
     title = TITLE
 
@@ -57,7 +58,7 @@ def _noise_rows(data: ReportData) -> list[tuple[Cell, ...]]:
 def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     if not any(row.repeat for run in configuration.runs for row in run.alphas):
         return
-    for estimator in estimators(row for run in configuration.runs for row in run.alphas):
+    for estimator in recorded_estimators(row for run in configuration.runs for row in run.alphas):
         for scale in SCALES:
             row = _noise_row(configuration, estimator, scale)
             if row is not None:
@@ -65,12 +66,8 @@ def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]
 
 
 def _noise_row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
-    steps = [
-        [value for value in at_step if value.n]
-        for run in configuration.runs
-        for _, at_step in groupby(values(run.alphas, estimator, scale), key=lambda value: value.step)
-    ]
-    parts = components([value.mean for value in step] for step in steps)
+    steps = [step for run in configuration.runs for step in _values_by_step(run, estimator, scale)]
+    parts = variance_components([value.mean for value in step] for step in steps)
     if parts is None:
         return None
     share = None if parts.share_within is None else 100 * parts.share_within
@@ -78,3 +75,9 @@ def _noise_row(configuration: Configuration, estimator: str, scale: Scale) -> tu
     error = sum(squares) / len(squares) if squares else None
     place = (configuration.label, estimator, scale, parts.groups, parts.n)
     return (*place, parts.mean, parts.within, parts.between, share, error)
+
+
+def _values_by_step(run: RunData, estimator: str, scale: Scale) -> list[list[AlphaValue]]:
+    """Return the defined values of each step."""
+    by_step = groupby(estimator_values(run.alphas, estimator, scale), key=lambda value: value.step)
+    return [[value for value in step if value.n] for _, step in by_step]

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..alphas import SCALES, Scale, after_vanishing_rates, estimators, recorded, summarise_values, values
+from ..alphas import (
+    SCALES,
+    Scale,
+    after_vanishing_rates,
+    estimator_values,
+    has_alphas,
+    recorded_estimators,
+    summarise_values,
+)
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..plots.alpha_panels import draw_panels
+from ..plots.alpha_panels import draw_alpha_panels
 from ..plots.figure import Figure
 from ..tables import Cell, Table
 from .base import ReportSection
@@ -40,11 +48,11 @@ BEGINNING = (
 )
 SUMMED = "≈: from summaries of windows, the median of their medians."
 MOST = 12
-"""So many configurations are drawn."""
+"""The maximum number of configurations drawn."""
 
 
 class AlphaObservationsSection(ReportSection):
-    """The α* that were measured, with their intervals: over steps, and their statistics by estimator."""
+    """The section “α* observations”."""
 
     title = TITLE
 
@@ -82,18 +90,18 @@ class AlphaObservationsSection(ReportSection):
                 "alpha-observations",
                 TITLE,
                 caption,
-                partial(draw_panels, _configurations_with_alpha(data)[:MOST]),
+                partial(draw_alpha_panels, _configurations_with_alpha(data)[:MOST]),
             )
         ]
 
 
 def _configurations_with_alpha(data: ReportData) -> list[Configuration]:
-    return [c for c in data.configurations if any(recorded(run) for run in c.runs)]
+    return [c for c in data.configurations if any(has_alphas(run) for run in c.runs)]
 
 
 def _statistics_rows(configuration: Configuration) -> list[tuple[tuple[Cell, ...], bool]]:
     """Return the rows of a configuration, each with whether its median is exact."""
-    names = estimators(row for run in configuration.runs for row in run.alphas)
+    names = recorded_estimators(row for run in configuration.runs for row in run.alphas)
     rows = [_statistics_row(configuration, name, scale) for name in names for scale in SCALES]
     return [row for row in rows if row is not None]
 
@@ -102,7 +110,7 @@ def _statistics_row(
     configuration: Configuration, estimator: str, scale: Scale
 ) -> tuple[tuple[Cell, ...], bool] | None:
     rows = [row for run in configuration.runs for row in after_vanishing_rates(run)]
-    alpha_values = values(rows, estimator, scale)
+    alpha_values = estimator_values(rows, estimator, scale)
     summary = summarise_values(alpha_values)
     names = (configuration.label, estimator, scale)
     if summary is None:

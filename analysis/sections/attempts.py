@@ -1,4 +1,4 @@
-"""Preemptions, crashes and restarts: how often runs were interrupted, and what had to be done again."""
+"""Preemptions, crashes and restarts of runs, and the steps that were repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TROUBLE = ("interrupted", "crash", "checkpoint_damaged")
 
 
 class AttemptsSection(ReportSection):
-    """Preemptions, crashes and restarts: how often runs were interrupted, and what had to be done again."""
+    """The section “Attempts and interruptions”."""
 
     title = TITLE
 
@@ -60,6 +60,6 @@ def _attempts_row(run: RunData) -> tuple[Cell, ...]:
 
 
 def _is_superseded(run: RunData, event: EventRow) -> bool:
-    """Return whether a newer attempt had begun before an event: a crash after that is not the run's."""
+    """Return whether a newer attempt had begun before an event: a later crash does not concern the run."""
     newer = (attempt.time for attempt in run.attempts if attempt.attempt > event.attempt)
     return event.event == "crash" and any(time is not None and time < event.time for time in newer)

@@ -1,4 +1,4 @@
-"""Every configuration beside each baseline: its share of the steps, and the difference of losses."""
+"""Every configuration compared with each baseline: its share of the steps, and the difference of losses."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ CAPTION = (
     f"(Student's t, not corrected for their number). Grey: not significant (Holm-corrected p ≥ {LEVEL})."
 )
 MOST = 40
-"""So many configurations are drawn."""
+"""The maximum number of configurations drawn."""
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """A configuration beside a baseline within a budget."""
+    """A configuration and a baseline within a budget."""
 
     entry: Entry
     share: float | None
@@ -67,12 +67,12 @@ class _Pairing:
 
 
 class BaselineDifferencesSection(ReportSection):
-    """Every configuration beside each baseline: its share of the steps, and the difference of losses."""
+    """The section “Beside the baselines”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
-        """Return whether something stands beside a baseline that shares a seed with it."""
+        """Return whether a configuration shares a seed with a baseline."""
         return any(_ranked_pairings(c, b) for c in data.comparisons for b in c.baselines)
 
     def tables(self, data: ReportData) -> list[Table]:
@@ -103,17 +103,10 @@ class BaselineDifferencesSection(ReportSection):
 
 def _ranked_pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
     """Pair all others with a baseline; the lowest difference first."""
-    pairings = [
-        p
-        for entry in comparison.entries
-        if entry is not baseline
-        for p in _pair_with_baseline(entry, baseline)
-    ]
+    others = [entry for entry in comparison.entries if entry is not baseline]
+    pairings = [pairing for entry in others for pairing in _pair_with_baseline(entry, baseline)]
     corrected = holm([pairing.difference.p for pairing in pairings])
-    tested = [
-        _Pairing(pairing.entry, pairing.share, pairing.difference, p)
-        for pairing, p in zip(pairings, corrected, strict=True)
-    ]
+    tested = [replace(pairing, corrected=p) for pairing, p in zip(pairings, corrected, strict=True)]
     return sorted(tested, key=lambda pairing: pairing.difference.mean)
 
 

@@ -1,4 +1,4 @@
-"""How α* grows with the batch, beside the rules by which learning rates are scaled."""
+"""α* over batch sizes, compared with the rules by which learning rates are scaled."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, series
+from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, batch_size_series
 from ..comparison import ReportData
-from ..plots.canvas import COLOURS, new_canvas, plain_log
+from ..plots.canvas import COLOURS, format_plain_log, new_canvas
 from ..plots.figure import Figure
 from ..statistics import MeanAndSD
 from ..tables import Cell, Table
@@ -51,17 +51,17 @@ MARKERS = ("o", "s", "^", "D", "v")
 
 
 class BatchScalingSection(ReportSection):
-    """How α* grows with the batch, beside the rules by which learning rates are scaled."""
+    """The section “α* over batch sizes”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
         """Return whether an absolute α* was recorded at three or more batch sizes, all else being equal."""
-        return bool(series(data.configurations))
+        return bool(batch_size_series(data.configurations))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the values at each batch size, and the exponents fitted to them."""
-        all_series = series(data.configurations)
+        all_series = batch_size_series(data.configurations)
         rows = [row for one_series in all_series for row in _size_rows(one_series)]
         fits = [row for one_series in all_series for row in _fit_rows(one_series)]
         return [
@@ -76,7 +76,14 @@ class BatchScalingSection(ReportSection):
             "seeds; lines: fitted exponents (mean ± SE). Both rules start from the first estimator's "
             "smallest batch."
         )
-        return [Figure("batch-scaling", TITLE, caption, partial(_draw_scaling, series(data.configurations)))]
+        return [
+            Figure(
+                "batch-scaling",
+                TITLE,
+                caption,
+                partial(_draw_scaling, batch_size_series(data.configurations)),
+            )
+        ]
 
 
 def _series_name(of_estimator: BatchSizeSeries) -> str:
@@ -134,7 +141,7 @@ def _draw_panel(axes: Axes, all_series: list[BatchSizeSeries], quantity: Average
         [size.batch for size in all_series[0].sizes], [f"{s.batch:,}" for s in all_series[0].sizes]
     )
     axes.minorticks_off()
-    plain_log(axes.yaxis)
+    format_plain_log(axes.yaxis)
     axes.set_title(f"{quantity} of a run")
     axes.set_xlabel("batch size (logarithmic)")
     axes.legend(loc="best")

@@ -1,4 +1,4 @@
-"""The best and the worst cell of the grid within each budget, and how far they lie from the baselines."""
+"""The best and the worst cell of the grid within each budget, and their differences to the baselines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRINT = (
 
 
 class BestAndWorstSection(ReportSection):
-    """The best and the worst cell of the grid within each budget, and how far they lie from the baselines."""
+    """The section “Best and worst of the grid”."""
 
     title = TITLE
 
@@ -55,7 +55,7 @@ def best_and_worst(comparison: Comparison) -> tuple[Entry, Entry] | None:
 
 
 def _comparisons_with_best_and_worst(data: ReportData) -> list[Comparison]:
-    """Return the budgets, on each clock, with a best and a worst cell, and those that the reference knows."""
+    """Return the budgets, on each clock, with a best and a worst cell, and those of the reference."""
     return [
         comparison
         for comparison in data.on_both_clocks

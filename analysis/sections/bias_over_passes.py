@@ -6,10 +6,10 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..batch_bias import PARTS, EpochSpan, Part, spans
+from ..batch_bias import PARTS, EpochSpan, Part, epoch_spans
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..plots.canvas import COLOURS, legend_beside, legend_label, new_canvas
+from ..plots.canvas import COLOURS, legend_label, new_canvas, put_legend_beside
 from ..plots.figure import Figure
 from ..statistics import deviation_of, mean_of
 from ..tables import Cell, Table
@@ -36,11 +36,11 @@ SAME_DATA = (
     "Both batches come from the same training data: from the second pass on, neither is new to the model."
 )
 MOST = len(COLOURS)
-"""So many configurations are drawn."""
+"""The maximum number of configurations drawn."""
 
 
 class BiasOverPassesSection(ReportSection):
-    """The bias of α*'s numerator and denominator towards the batch, over passes of the training data."""
+    """The section “Bias over passes of the data”."""
 
     title = TITLE
 
@@ -74,7 +74,7 @@ class BiasOverPassesSection(ReportSection):
 
 
 def _configurations_with_spans(data: ReportData) -> list[tuple[Configuration, list[EpochSpan]]]:
-    with_spans = [(configuration, spans(configuration)) for configuration in data.configurations]
+    with_spans = [(configuration, epoch_spans(configuration)) for configuration in data.configurations]
     return [(configuration, of) for configuration, of in with_spans if of]
 
 
@@ -92,7 +92,7 @@ def _draw_bias(with_spans: list[tuple[Configuration, list[EpochSpan]]]) -> Canva
     panels = canvas.subplots(1, 2)
     for axes, part in zip(panels, PARTS, strict=True):
         _draw_panel(axes, with_spans, part)
-    legend_beside(panels[1])
+    put_legend_beside(panels[1])
     return canvas
 
 

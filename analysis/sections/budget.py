@@ -1,4 +1,4 @@
-"""Best validation loss within each budget: the table, and the heatmap beside the baselines."""
+"""Best validation loss within each budget: the table, and the heatmap with the baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..comparison import Comparison, Entry, ReportData
 from ..durations import duration
 from ..plots.figure import Figure
 from ..plots.heatmap import draw_heatmap, heatmap_axes
-from ..plots.loss_ranking import draw_dots
+from ..plots.loss_ranking import draw_loss_ranking
 from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table, decimals_to_differ, fixed, show
 from ..thesis.matching import FIGURES, budget_item, figure_note
@@ -58,7 +58,7 @@ RAW_COLUMNS = (
 
 
 class BudgetSection(ReportSection):
-    """Best validation loss within each budget: the table, and the heatmap beside the baselines."""
+    """The section “Best loss within a budget”."""
 
     title = TITLE
 
@@ -224,7 +224,7 @@ def _clock_names(comparison: Comparison) -> list[str]:
 
 
 def _clock_note(comparison: Comparison, explained: str) -> str:
-    """Explain a clock, and say the budget on the other one where it is another."""
+    """Return the explanation of a clock, with the budget on the other clock where it differs."""
     beside = comparison.beside
     if beside is None or beside.budget.value in (comparison.budget.value, None):
         return explained
@@ -234,17 +234,19 @@ def _clock_note(comparison: Comparison, explained: str) -> str:
 def _stopped_early(comparison: Comparison) -> bool:
     """Return whether a run that measured time has stopped ended before the budget on the normalised clock."""
     within = comparison if comparison.clock == "normalised" else comparison.beside
-    return within is not None and any(
-        run.finished and run.stop.get("train_seconds") and run.curve.train_seconds < NEARLY * limit
-        for entry in within.entries
-        for run in entry.configuration.runs
-        if (limit := within.budget.limit(run)) is not None
-    )
+    if within is None:
+        return False
+    for run in within.runs:
+        limit = within.budget.limit(run)
+        stopped = run.finished and run.stop.get("train_seconds")
+        if limit is not None and stopped and run.curve.train_seconds < NEARLY * limit:
+            return True
+    return False
 
 
 def _budget_figure(data: ReportData, comparison: Comparison) -> Figure:
     axes = heatmap_axes(data, comparison)
-    draw = partial(draw_heatmap, comparison, *axes) if axes else partial(draw_dots, comparison)
+    draw = partial(draw_heatmap, comparison, *axes) if axes else partial(draw_loss_ranking, comparison)
     return Figure(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",

@@ -37,7 +37,7 @@ class _Row:
 
 
 class CorrelationsSection(ReportSection):
-    """How the best loss goes with the axes of the grid and with the steps that were reached."""
+    """The section “Correlations with the best loss”."""
 
     title = TITLE
 

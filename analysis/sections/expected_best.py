@@ -21,7 +21,7 @@ SearchRow = tuple[str, int | None, float, float]
 
 
 class ExpectedBestSection(ReportSection):
-    """What a search over k of the configurations may expect, and what it costs."""
+    """The section “Expected best of k configurations”."""
 
     title = TITLE
 

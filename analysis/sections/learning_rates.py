@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..plots.canvas import new_canvas, plain_log, thousands
-from ..plots.configuration_curves import Points, draw_lines, with_legend
+from ..plots.canvas import format_plain_log, format_thousands, new_canvas
+from ..plots.configuration_curves import Points, add_legend, draw_lines
 from ..plots.figure import Figure
 from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table
@@ -25,7 +25,7 @@ COLUMNS = ("configuration", "mean", "lowest", "highest", "last", "accepted", "re
 
 
 class LearningRatesSection(ReportSection):
-    """The learning rates that were used, and the medians that were accepted and rejected."""
+    """The section “Learning rates”."""
 
     title = TITLE
 
@@ -80,12 +80,12 @@ def _draw_learning_rates(data: ReportData) -> Canvas:
     rates = [rate for run in data.experiment.runs for _, rate in _rate_points(run)]
     axes.set_ylim(max(min(rates), max(rates) / 3e3) / 1.3, max(rates) * 1.3)
     axes.set_yscale("log")
-    plain_log(axes.yaxis)
+    format_plain_log(axes.yaxis)
     axes.set_xlim(left=0)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate (logarithmic)")
-    with_legend(axes)
+    add_legend(axes)
     return canvas
 
 

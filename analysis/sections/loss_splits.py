@@ -1,4 +1,4 @@
-"""The losses on all splits that were evaluated, beside one another, and the targets of the benchmark."""
+"""The losses on all evaluated splits, and the targets of the benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..plots.canvas import COLOURS, DASHES, legend_beside, legend_label, new_canvas, thousands
+from ..plots.canvas import COLOURS, DASHES, format_thousands, legend_label, new_canvas, put_legend_beside
 from ..plots.figure import Figure
 from ..tables import Cell, Table
 from ..targets import Target, first_within, target_of
@@ -24,9 +24,9 @@ TITLE = "Losses on all splits"
 TARGET_TITLE = "Targets of the benchmark"
 SPLITS = ("train", "test", "validation")
 MOST = 4
-"""So many configurations are drawn, a panel each."""
+"""The maximum number of configurations drawn, one panel each."""
 FEW = 5
-"""With more evaluations than that, the first one may lie above the frame."""
+"""With more evaluations than this, the first one may be above the frame."""
 NEAR = 1.5
 """A target is drawn where a loss comes within this factor of it."""
 COLUMNS = (
@@ -47,7 +47,7 @@ THESIS = "In the thesis no run reached either target (sections 4.3.3, 4.6.1)."
 
 
 class LossSplitsSection(ReportSection):
-    """The losses on all splits that were evaluated, beside one another, and the targets of the benchmark."""
+    """The section “Losses on all splits”."""
 
     title = TITLE
 
@@ -151,7 +151,7 @@ def _draw_splits(configurations: list[Configuration], target: Target | None) -> 
     if len(configurations) > 1:
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     else:
-        legend_beside(panels[0])
+        put_legend_beside(panels[0])
     return canvas
 
 
@@ -178,4 +178,4 @@ def _draw_panel(axes: Axes, configuration: Configuration, target: Target | None)
     axes.set_ylabel("loss")
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)

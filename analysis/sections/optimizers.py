@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
 from ..methods_by_optimizer import OptimizerComparison, OptimizerMethod, optimizer_comparisons, percent_text
-from ..plots.canvas import COLOURS, common_legend, legend_label, panels, plain_log
+from ..plots.canvas import COLOURS, add_common_legend, format_plain_log, legend_label, make_panels
 from ..plots.figure import Figure
 from ..tables import Cell, Table, decimals_to_differ
 from .base import ReportSection
@@ -53,11 +53,11 @@ REGRET = (
 )
 MARKERS = "os^DvPX"
 HIGHEST = 3
-"""Losses more than so many times the lowest are drawn at the upper edge."""
+"""Losses above this multiple of the lowest are drawn at the upper edge."""
 
 
 class OptimizersSection(ReportSection):
-    """Methods with several optimizers, on each workload: the best of each, and its regret."""
+    """The section “Methods by optimizer and workload”."""
 
     title = TITLE
 
@@ -134,13 +134,13 @@ def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[
 
 
 def _draw_comparisons(comparisons: list[OptimizerComparison]) -> Canvas:
-    canvas, places = panels(len(comparisons), 2, (4.6, 3.4), (2.2, 0.2))
+    canvas, places = make_panels(len(comparisons), 2, (4.6, 3.4), (2.2, 0.2))
     methods = list(
         dict.fromkeys(method.method for comparison in comparisons for method in comparison.crossings)
     )
     for axes, comparison in zip(places, comparisons, strict=True):
         _draw_panel(axes, comparison, methods)
-    common_legend(canvas, places, "outside right upper")
+    add_common_legend(canvas, places, "outside right upper")
     return canvas
 
 
@@ -153,7 +153,7 @@ def _draw_panel(axes: Axes, comparison: OptimizerComparison, methods: list[str])
         _draw_method(axes, method, comparison.optimizers.index(method.optimizer) + shift, place, highest)
     if any(lowest * 1.5 < method.best.loss <= highest for method in comparison.crossings) and lowest > 0:
         axes.set_yscale("log")
-        plain_log(axes.yaxis)
+        format_plain_log(axes.yaxis)
     axes.set_xticks(range(len(comparison.optimizers)), comparison.optimizers)
     axes.set_xlim(-0.5, len(comparison.optimizers) - 0.5)
     axes.grid(visible=False, axis="x")

@@ -1,4 +1,4 @@
-"""Every value that the reference prints of this experiment, beside the value of these runs."""
+"""Every value that the reference prints of this experiment, and the value of these runs."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ SETUP = frozenset(
         "ratio_to_schedule_and_unbiased",
     ]
 )
-"""Quantities that are settings, or say nothing that another row does not."""
+"""Quantities that are settings, or that repeat another row."""
 ALIASES = {"best_minus_nadamw_schedule": "difference_to_nadamw_schedule"}
-"""Two names of one thing, printed in two places."""
+"""Quantities that are printed under two names."""
 EMPTY = (
     "Yours is empty where the runs do not hold what a number follows from; it is never filled from the print."
 )
@@ -64,7 +64,7 @@ DOUBTS = "Doubtful prints, and where definitions differ, are listed in docs/expl
 
 
 class PublishedSection(ReportSection):
-    """Every value that the reference prints of this experiment, beside the value of these runs."""
+    """The section “Beside the thesis”."""
 
     title = TITLE
 
@@ -79,7 +79,7 @@ class PublishedSection(ReportSection):
 
 
 def _statistics_by_key(data: ReportData) -> dict[Key, Statistic]:
-    """Return what the store tells, by the key under which it may be printed; the first value counts."""
+    """Return the statistics of all sections by their key; the first one with a value counts."""
     of_sections = [statistic for section in SECTIONS for statistic in section.statistics(data)]
     by_key: dict[Key, Statistic] = {}
     for statistic in (*of_sections, *_sanity_statistics(data)):
@@ -102,7 +102,7 @@ def _printed_results(data: ReportData) -> list[PublishedValue]:
     if data.reference is None:
         return []
     parts = {row.key.part for row in data.reference.rows} - set(SETTING)
-    if len(parts) > 2:  # nobody's twin: what it repeats must be told by its structure
+    if len(parts) > 2:  # No part was chosen by the name of the experiment: its structure decides.
         parts = set(_repeated_parts(data))
     return [
         row for row in data.reference.rows if row.key.part in parts and row.key.plain.quantity not in SETUP
@@ -119,7 +119,7 @@ def _repeated_parts(data: ReportData) -> Iterator[str]:
 
 
 def _matching_statistic(statistics: dict[Key, Statistic], key: Key) -> Statistic | None:
-    """Return the statistic of a printed value, whose cell may be another than that of one's own best."""
+    """Return the statistic of a printed value, whose cell may differ from the best cell of these runs."""
     plain = key.plain
     quantity = ALIASES.get(plain.quantity, plain.quantity)
     return statistics.get(Key(plain.item, quantity, plain.place)) or statistics.get(Key(plain.item, quantity))
@@ -132,7 +132,7 @@ def _value_row(row: PublishedValue, statistic: Statistic | None) -> tuple[Cell, 
 
 
 def _sanity_statistics(data: ReportData) -> Iterator[Statistic]:
-    """Yield the highest loss that one applied step left; theory says 0 for one parameter and squares."""
+    """Yield the highest loss that one applied step left; in theory 0 for one parameter and a squared loss."""
     applied = [run for run in data.experiment.runs if _applies_alpha(run)]
     losses = [
         row.losses["validation"]

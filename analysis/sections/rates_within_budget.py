@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
@@ -50,7 +50,7 @@ MOST = 6
 
 
 class RatesWithinBudgetSection(ReportSection):
-    """The learning rates within each budget: mean, median, SD and range, and their course cell by cell."""
+    """The section “Learning rates within a budget”."""
 
     title = TITLE
 
@@ -75,13 +75,18 @@ class RatesWithinBudgetSection(ReportSection):
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return every statistic that a reference may print."""
         return [
-            Statistic(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
+            statistic
             for comparison in data.comparisons
             for entry in comparison.entries
-            for label, by_quantity in [(entry.configuration.label, _mean_rate_statistics(entry))]
-            for quantity, value in by_quantity.items()
-            for key in _reference_keys(data, comparison, entry, quantity)
+            for statistic in _entry_statistics(data, comparison, entry)
         ]
+
+
+def _entry_statistics(data: ReportData, comparison: Comparison, entry: Entry) -> Iterator[Statistic]:
+    for quantity, value in _mean_rate_statistics(entry).items():
+        words = f"{QUANTITIES[quantity]} of the rates, {entry.configuration.label}"
+        for key in _reference_keys(data, comparison, entry, quantity):
+            yield Statistic(comparison.title, words, value, key=key)
 
 
 def _budget_value(comparison: Comparison) -> float:
@@ -119,12 +124,13 @@ def _mean_steps(entry: Entry) -> int | None:
 
 def _mean_rate_statistics(entry: Entry) -> dict[str, float | None]:
     """Return each statistic of the rates within the steps that the runs reached, as the mean over seeds."""
-    of_runs = [
-        None if outcome.steps_reached is None else rate_statistics(run, outcome.steps_reached)
-        for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True)
-    ]
+    of_runs = []
+    for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True):
+        if outcome.steps_reached is not None:
+            of_runs.append(rate_statistics(run, outcome.steps_reached))
+    defined = [statistics for statistics in of_runs if statistics is not None]
     return {
-        quantity: mean(None if of_run is None else getattr(of_run, field) for of_run in of_runs)
+        quantity: mean(getattr(statistics, field) for statistics in defined)
         for quantity, field in FIELDS.items()
     }
 

@@ -20,7 +20,7 @@ NOTE = (
 
 
 class RejectionsSection(ReportSection):
-    """The α* that policies rejected, counted by the reason."""
+    """The section “Rejected α*”."""
 
     title = TITLE
 
@@ -49,7 +49,7 @@ def _rejection_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
 
 
 def _rejected_medians(run: RunData) -> Iterator[tuple[str, int, int]]:
-    """Yield reason, count and step of what each event says was rejected."""
+    """Yield reason, count and step of each event of rejected medians."""
     for event in run.events:
         if event.event == "rejected":
             yield str(event.details.get("reason")), 1, event.step

@@ -1,4 +1,4 @@
-"""How far methods depend on their starting rate: best loss over rates, and regret beside a tuned schedule."""
+"""Dependence of methods on their starting rate: best loss over rates, and regret to a tuned schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from ..comparison import Comparison, ReportData
 from ..data import RunData
 from ..plots.figure import Figure
-from ..plots.loss_by_rate import draw_rate_curves
+from ..plots.loss_by_rate import draw_losses_by_rate
 from ..regret import (
     FEWEST_RATES,
     Best,
@@ -114,7 +114,7 @@ class _Row:
 
 
 class RobustnessSection(ReportSection):
-    """Best loss of each method over its starting rates, and its regret beside a tuned schedule."""
+    """The section “Robustness against the starting rate”."""
 
     title = TITLE
 
@@ -123,7 +123,7 @@ class RobustnessSection(ReportSection):
         return bool(_comparison_scopes(data)[0].rate_comparisons)
 
     def tables(self, data: ReportData) -> list[Table]:
-        """Return the regrets over the full runs, and within each budget that was asked for."""
+        """Return the regrets over the full runs, and within each requested budget."""
         return [_regret_table(data, scope) for scope in _comparison_scopes(data) if scope.rate_comparisons]
 
     def figures(self, data: ReportData) -> list[Figure]:
@@ -206,7 +206,7 @@ def _shown_row(row: _Row, decimals: int) -> tuple[str, ...]:
 
 
 def _percent_text(value: float | None) -> str:
-    """Return per cents with their sign; those of a wreck as they come."""
+    """Return per cents with their sign; very large ones without rounding."""
     if value is None or not math.isfinite(value):
         return "–" if value is None else f"{value:g}"
     return f"{value:+.1f}" if abs(value) < 1e4 else "+" * (value > 0) + significant(value, 2)
@@ -233,7 +233,7 @@ def _raw_row(row: _Row) -> tuple[Cell, ...]:
 
 
 def _task_notes(comparison: RateComparison) -> Iterator[str]:
-    """Say what the reference is, and what that means for the regrets."""
+    """Return a note that names the reference, and what it means for the regrets."""
     reference = comparison.reference
     if reference is None or reference.best is None:
         yield f"{comparison.workload}: no method has a loss yet."
@@ -261,4 +261,6 @@ def _scope_figure(scope: _Scope) -> Figure:
         "Dashed levels: methods that were given no rate, shaded by ± 1 SD. Dotted, circled: the best of the "
         "reference. Equal rates are drawn a little apart."
     )
-    return Figure(scope.slug, _scope_title(scope), caption, partial(draw_rate_curves, scope.rate_comparisons))
+    return Figure(
+        scope.slug, _scope_title(scope), caption, partial(draw_losses_by_rate, scope.rate_comparisons)
+    )

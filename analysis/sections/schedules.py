@@ -1,4 +1,4 @@
-"""The schedule that was followed, beside the one of the benchmark that the thesis scaled it from."""
+"""The schedule that was followed, and the schedule of the benchmark that the thesis scaled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..observed_alphas import highest_rate, over_seeds
-from ..plots.canvas import COLOURS, new_canvas, thousands
+from ..plots.canvas import COLOURS, format_thousands, new_canvas
 from ..plots.figure import Figure
-from ..plots.rates_over_steps import points
+from ..plots.rates_over_steps import rate_points
 from ..rates import rate_statistics
 from ..reference import Key, Reference
 from ..tables import Table
@@ -27,7 +27,7 @@ NOTE = "Of the first configuration that only follows a schedule; every step weig
 
 
 class SchedulesSection(ReportSection):
-    """The schedule that was followed, beside the one of the benchmark that the thesis scaled it from."""
+    """The section “The learning rate schedule”."""
 
     title = TITLE
 
@@ -42,7 +42,7 @@ class SchedulesSection(ReportSection):
         return [statistics_table("schedule", TITLE, self.statistics(data), data.reference, [NOTE])]
 
     def figures(self, data: ReportData) -> list[Figure]:
-        """Return the schedule; beside the thesis, also as it was before its scaling."""
+        """Return the schedule; with the thesis as reference, also before its scaling."""
         configuration = scheduled_configuration(data)
         if configuration is None or not configuration.runs[0].windows:
             return []
@@ -56,7 +56,7 @@ class SchedulesSection(ReportSection):
         return [Figure("schedule", TITLE, caption, partial(_draw_schedule, configuration, factors))]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
-        """Return what may be said of the schedule as it was followed."""
+        """Return the statistics of the schedule that was followed."""
         configuration = scheduled_configuration(data)
         if configuration is None:
             return []
@@ -99,7 +99,7 @@ def _median_rate(run: RunData) -> float | None:
 def _draw_schedule(configuration: Configuration, factors: tuple[float, float] | None) -> Canvas:
     canvas = new_canvas(7.5, 3.8)
     axes = canvas.subplots()
-    line = points(configuration.runs[0], float("inf"))
+    line = rate_points(configuration.runs[0], float("inf"))
     steps, rates = [step for step, _ in line], [rate for _, rate in line]
     axes.plot(steps, rates, color=COLOURS[0], linewidth=2, label=f"{configuration.label} (as applied)")
     if factors is not None:
@@ -117,6 +117,6 @@ def _draw_schedule(configuration: Configuration, factors: tuple[float, float] | 
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate")
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)
     axes.legend(loc="upper right")
     return canvas

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and what an α* step costs beside a plain one."""
+"""Time per step by category, and the cost of an α* step relative to a plain step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..costs import PooledCosts, StepCost, expected_steps, slow_nodes_note
 from ..dispersion import ratio
-from ..plots.canvas import COLOURS, legend_beside, new_canvas
+from ..plots.canvas import COLOURS, new_canvas, put_legend_beside
 from ..plots.figure import Figure
 from ..reference import Key
 from ..tables import Cell, Table
 from ..thesis.compared_statistics import Statistic, statistics_table
-from ..timings import CLOCK, OUTSIDE, AlphaStep, Timing, alpha_step, timing
+from ..timings import CLOCK, OUTSIDE, AlphaStep, Timing, alpha_step, configuration_timing
 from .base import ReportSection
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ PARTS_NOTE = (
 )
 NAMES = {"forward_backward": "forward and backward", "alpha": "α*"}
 MOST = 40
-"""So many configurations are drawn."""
+"""The maximum number of configurations drawn."""
 
 
 class StepTimingsSection(ReportSection):
-    """Where the time of a step goes, and what an α* step costs beside a plain one."""
+    """The section “Step timings”."""
 
     title = TITLE
 
@@ -95,7 +95,7 @@ def _alpha_step_statistics(data: ReportData) -> list[Statistic]:
 
 
 def _configuration_timings(data: ReportData) -> list[tuple[Configuration, Timing]]:
-    timings = [(configuration, timing(configuration)) for configuration in data.configurations]
+    timings = [(configuration, configuration_timing(configuration)) for configuration in data.configurations]
     return [(configuration, costs) for configuration, costs in timings if costs is not None]
 
 
@@ -104,7 +104,7 @@ def _timing_row(configuration: Configuration, costs: Timing) -> tuple[Cell, ...]
 
 
 def _cost_table(data: ReportData, timings: list[tuple[Configuration, Timing]]) -> list[Table]:
-    """Return what a step costs, if any journal tells; the last column only where α* is observed."""
+    """Return the costs of a step, where a journal has them; the last column only where α* is observed."""
     pooled = PooledCosts.of(data.experiment.runs)
     if not pooled.data:
         return []
@@ -118,7 +118,9 @@ def _cost_table(data: ReportData, timings: list[tuple[Configuration, Timing]]) -
 
 def _cost_row(configuration: Configuration, cost: StepCost, timing: Timing) -> tuple[Cell, ...]:
     share, ratio = timing.alpha_share, cost.ratio
-    expected = 1.0 if not share else None if ratio is None else expected_steps(share, ratio)
+    expected = 1.0 if not share else None
+    if share and ratio is not None:
+        expected = expected_steps(share, ratio)
     costs = (cost.plain, cost.alpha, cost.data)
     return (
         configuration.label,
@@ -183,5 +185,5 @@ def _draw_timings(timings: list[tuple[Configuration, Timing]]) -> Canvas:
     axes.set_ylim(len(timings) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("training time per step (ms)")
-    legend_beside(axes)
+    put_legend_beside(axes)
     return canvas

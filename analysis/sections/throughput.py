@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..clocks import waiting_share, worked
+from ..clocks import waiting_share, working_seconds
 from ..comparison import Comparison, Entry, ReportData
 from ..costs import implied_alpha_cost, slow_nodes_note, steps_with_alpha
 from ..data import RunData
@@ -46,7 +46,7 @@ WAITING = "As measured. `--clock without-data-wait` reads every budget from the 
 
 
 class ThroughputSection(ReportSection):
-    """How far a budget of time carries: steps, seconds per step, what α* steps cost, and waiting for data."""
+    """The section “Steps within a budget of time”."""
 
     title = TITLE
 
@@ -223,7 +223,9 @@ def _waiting_table(data: ReportData) -> list[Table]:
 
 def _waiting_row(run: RunData) -> Sequence[Cell]:
     nodes = dict.fromkeys(attempt.host for attempt in run.attempts if attempt.host)
-    total = sum(window.seconds.get("data") or 0.0 for window in run.windows) + sum(map(worked, run.windows))
+    total = sum(window.seconds.get("data") or 0.0 for window in run.windows) + sum(
+        map(working_seconds, run.windows)
+    )
     steps, share = sum(window.steps for window in run.windows), waiting_share(run)
     return (
         run.row.name,
@@ -233,5 +235,5 @@ def _waiting_row(run: RunData) -> Sequence[Cell]:
         total,
         ratio(total, steps),
         None if share is None else 100 * share,
-        sum(map(worked, run.windows)),
+        sum(map(working_seconds, run.windows)),
     )

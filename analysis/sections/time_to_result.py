@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...store.queries import EvaluationRow
 from ..comparison import ReportData
 from ..durations import duration, time_unit
-from ..plots.canvas import COLOURS, DASHES, legend_beside, new_canvas, plain_log
+from ..plots.canvas import COLOURS, DASHES, format_plain_log, new_canvas, put_legend_beside
 from ..plots.figure import Figure
 from ..search_cost import Search, SearchComparison, search_comparisons
 from ..statistics import MeanAndSD, deviation_of, mean_of
@@ -62,12 +62,12 @@ POINTS = "o", "s", "^", "D", "v", "P", "X"
 
 
 class TimeToResultSection(ReportSection):
-    """What each method costs until it has a result, every run of the search for its settings included."""
+    """The section “Time to result, with the search for settings”."""
 
     title = TITLE
 
     def applies(self, data: ReportData) -> bool:
-        """Return whether a schedule and another method ran, and one of them had settings to choose."""
+        """Return whether a schedule and another method ran, one of them with several configurations."""
         return bool(search_comparisons(data.configurations))
 
     def tables(self, data: ReportData) -> list[Table]:
@@ -226,15 +226,15 @@ def _draw_panel(axes: Axes, comparison: SearchComparison) -> None:
     axes.axhline(comparison.target, linestyle=":", color="#444444", linewidth=1.1, label="target")
     axes.set_xscale("log")
     _set_limits(axes, comparison, unit)
-    plain_log(axes.xaxis)
+    format_plain_log(axes.xaxis)
     axes.set_title(comparison.workload)
     axes.set_xlabel(f"training time of all runs [{name}] (logarithmic)")
     axes.set_ylabel("best validation loss")
-    legend_beside(axes)
+    put_legend_beside(axes)
 
 
 def _set_limits(axes: Axes, comparison: SearchComparison, unit: float) -> None:
-    """Show the results, and what lies above them by as much again."""
+    """Set limits that show the results, and the range above them."""
     results = [search.result.mean for search in comparison.searches if search.result is not None]
     low = min(results)
     room = max(max(results), comparison.target) - low or abs(low) * 0.1

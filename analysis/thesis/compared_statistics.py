@@ -1,4 +1,4 @@
-"""One number each: what it is of, its value, and the key under which a reference prints it."""
+"""Statistics of an experiment, each with the key under which a reference prints it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ THESIS = "thesis"
 
 @dataclass(frozen=True)
 class Statistic:
-    """A quantity of something; None where the store does not hold what it follows from.
+    """A quantity of `of`; the value is None where the store lacks the records it follows from.
 
-    `n` is what it rests on (values, cells or seeds, as the table says), `where` what it was found at.
+    `n` is its sample size (values, cells or seeds, as the table says), `where` the place of the value.
     """
 
     of: str

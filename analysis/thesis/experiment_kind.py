@@ -1,4 +1,4 @@
-"""What kind of experiment this is, as far as its runs' configs tell: observed, a grid of medians, by time."""
+"""The kind of an experiment, from its configs: observation of α*, a grid of medians, stops by time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stops_by_time(data: ExperimentData) -> bool:
 
 
 def step_budgets(data: ExperimentData) -> list[str]:
-    """Return the thesis' budgets of steps, half the schedule and the whole; none where time is compared."""
+    """Return the thesis' budgets of steps, half the schedule and the whole; none where runs stop by time."""
     first = next((run for run in data.runs if run.baseline is not None and run.schedule_steps), None)
     if first is None or not has_grid(data) or stops_by_time(data):
         return []

@@ -1,4 +1,4 @@
-"""What in an experiment corresponds to what the thesis printed: by structure, as in its small twins.
+"""Match cells, baselines and budgets of an experiment with those that the thesis prints, by structure.
 
 * A **cell** of a 3 × 3 grid over `alpha.interval` and `alpha.count` stands where it stands in the thesis'
   grid: the smallest interval for 1000, the next for 2000, and so on.
@@ -68,7 +68,7 @@ def scheduled_configuration(data: ReportData) -> Configuration | None:
 
 
 def budget_item(data: ReportData, comparison: Comparison) -> str | None:
-    """Return the thesis' name of a budget; None where it had none of that meaning, as on the other clock."""
+    """Return the thesis' name of a budget; None without a matching budget, as on the other clock."""
     if comparison.clock != data.clock:
         return None
     if not has_grid(data.experiment) or (comparison.kind == "seconds") != stops_by_time(data.experiment):
@@ -81,7 +81,7 @@ def budget_item(data: ReportData, comparison: Comparison) -> str | None:
 
 
 def figure_note(data: ReportData, number: str | None) -> str:
-    """Return which figure of the thesis a figure corresponds to, if there is one and it stands beside."""
+    """Return a note that names the corresponding figure of the thesis; empty without one."""
     return f" Thesis, figure {number}." if data.reference is not None and number else ""
 
 

@@ -15,7 +15,7 @@ import pytest
 from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.report import report_json, report_tables, write_report
 from alphagrid.analysis.report_warnings import warnings
-from alphagrid.analysis.sections import applying
+from alphagrid.analysis.sections import applicable_sections
 from alphagrid.analysis.sections.alpha_beginning import AlphaBeginningSection
 from alphagrid.analysis.sections.alpha_components import AlphaComponentsSection
 from alphagrid.analysis.sections.alpha_dispersion import AlphaDispersionSection
@@ -370,7 +370,9 @@ def test_every_figure_of_the_thesis_is_drawn_and_named(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     data = request.getfixturevalue(name)
-    captions = " ".join(figure.caption for section in applying(data) for figure in section.figures(data))
+    captions = " ".join(
+        figure.caption for section in applicable_sections(data) for figure in section.figures(data)
+    )
     numbers = set(re.findall(r"Thesis, figure ([\w.–]+?)\.?(?=\s|$|,)", captions)) | (
         {"4.1"} if "figure 4.1:" in captions else set()
     )

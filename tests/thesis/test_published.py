@@ -10,7 +10,7 @@ from alphagrid.analysis.costs import implied_alpha_cost, steps_with_alpha
 from alphagrid.analysis.dispersion import coefficient_of_variation, range_relative_deviation
 from alphagrid.analysis.epochs import epochs_of_steps
 from alphagrid.analysis.estimator_pairs import Decomposition
-from alphagrid.analysis.reference import HEDGES, THESIS, Key, Reference, read, reference_for
+from alphagrid.analysis.reference import HEDGES, THESIS, Key, Reference, read_reference, reference_for
 from alphagrid.analysis.statistics import p_of_r
 from alphagrid.errors import UserError
 
@@ -21,7 +21,7 @@ SMALL, LARGE = "exp2_time.budget_13699", "exp2_time.budget_61624"
 
 @pytest.fixture(scope="module")
 def thesis() -> Reference:
-    return read("thesis2025")
+    return read_reference("thesis2025")
 
 
 def value(thesis: Reference, item: str, quantity: str, cell: tuple[int, int] | None = None) -> float:
