@@ -200,15 +200,15 @@ def _has_no_absolute(estimate: Estimate) -> bool:
 
 
 def _values_of_window(
-    row: AlphaRow, of: Mapping[str, EstimateSummary], quantity: Quantity
+    row: AlphaRow, summaries: Mapping[str, EstimateSummary], quantity: Quantity
 ) -> list[AlphaValue]:
     """Return a window's values; those count as undefined that have a slope, but no α*."""
-    if FIELD[quantity] not in of:
+    if FIELD[quantity] not in summaries:
         return []
-    summary, first = of[FIELD[quantity]], row.step if row.first_step is None else row.first_step
+    summary, first = summaries[FIELD[quantity]], row.step if row.first_step is None else row.first_step
     if quantity == "numerator":
         summary = replace(summary, mean=-summary.mean, median=-summary.median, negative=1 - summary.negative)
-    undefined = max(of["slope"].n - summary.n, 0) if "slope" in of else 0
+    undefined = max(summaries["slope"].n - summary.n, 0) if "slope" in summaries else 0
     deviation = 0.0 if summary.sd is None else summary.sd
     middle = (first + row.step) / 2
     return [

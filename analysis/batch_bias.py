@@ -71,7 +71,7 @@ def epoch_spans(configuration: Configuration) -> list[EpochSpan]:
     estimators.
     """
     steps = [run_steps for run in configuration.runs if (run_steps := _steps_with_both(run))]
-    last = max((at.turn for of_run in steps for at in of_run), default=0)
+    last = max((estimates.turn for of_run in steps for estimates in of_run), default=0)
     groups: dict[int, list[list[_StepEstimates]]] = defaultdict(list)
     for of_run in steps:
         for power, of_span in _by_span(of_run, last).items():
@@ -89,8 +89,8 @@ class _StepEstimates:
 
 def _epoch_span(power: int, seeds: Sequence[Sequence[_StepEstimates]]) -> EpochSpan:
     first = 2**power // 2 + 1
-    last = max(at.turn for of_seed in seeds for at in of_seed)
-    pairs = [[at.pair for at in of_seed] for of_seed in seeds]
+    last = max(estimates.turn for of_seed in seeds for estimates in of_seed)
+    pairs = [[estimates.pair for estimates in of_seed] for of_seed in seeds]
     means = {part: tuple(_part_means(of_seed, part) for of_seed in pairs) for part in PARTS}
     return EpochSpan(first, last, sum(map(len, seeds)), means)
 
@@ -113,8 +113,8 @@ def _by_span(steps: Sequence[_StepEstimates], last: int) -> dict[int, list[_Step
     """
     highest = _span_power(last) - (last < 0.75 * 2 ** _span_power(last))
     by_power: dict[int, list[_StepEstimates]] = defaultdict(list)
-    for at in steps:
-        by_power[min(_span_power(at.turn), highest)].append(at)
+    for estimates in steps:
+        by_power[min(_span_power(estimates.turn), highest)].append(estimates)
     return by_power
 
 

@@ -33,17 +33,17 @@ def compare(
     if reference is not None:
         data = without_evaluations_at_stop(data)
         steps = steps if explicit else step_budgets(data)
-    on, other = _on_clock(data, clock)
-    groups = tuple(configurations(on.runs))
-    comparisons = _compare_within(on, groups, seconds, steps, clock)
-    axes = tuple(varying_axes(on.runs))
-    report = ReportData(on, groups, axes, tuple(comparisons), clock, explicit, reference)
-    if other is None:
+    data_on_clock, data_on_other_clock = _on_clock(data, clock)
+    groups = tuple(configurations(data_on_clock.runs))
+    comparisons = _compare_within(data_on_clock, groups, seconds, steps, clock)
+    axes = tuple(varying_axes(data_on_clock.runs))
+    report = ReportData(data_on_clock, groups, axes, tuple(comparisons), clock, explicit, reference)
+    if data_on_other_clock is None:
         return report
-    beside = tuple(configurations(other.runs))
-    opposite = _compare_within(other, beside, seconds, steps, report.other_clock)
-    both = tuple(_beside_other_clock(*pair) for pair in zip(comparisons, opposite, strict=True))
-    return replace(report, comparisons=both, beside=beside)
+    other_configurations = tuple(configurations(data_on_other_clock.runs))
+    opposite = _compare_within(data_on_other_clock, other_configurations, seconds, steps, report.other_clock)
+    both = tuple(_with_other_clock(*pair) for pair in zip(comparisons, opposite, strict=True))
+    return replace(report, comparisons=both, on_other_clock=other_configurations)
 
 
 def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:
@@ -66,8 +66,8 @@ def _compare_within(
     ]
 
 
-def _beside_other_clock(comparison: Comparison, beside: Comparison) -> Comparison:
-    return replace(comparison, beside=beside) if comparison.kind == "seconds" else comparison
+def _with_other_clock(comparison: Comparison, other: Comparison) -> Comparison:
+    return replace(comparison, on_other_clock=other) if comparison.kind == "seconds" else comparison
 
 
 def _compared_entry(budget: Budget, group: Configuration) -> Entry:

@@ -85,7 +85,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations within one budget; `beside` is the same on the other clock, if available.
+    """All configurations within one budget; `on_other_clock` is the same on the other clock, if available.
 
     The clock changes nothing in a budget of steps but the time at which a loss was reached.
     """
@@ -93,7 +93,7 @@ class Comparison:
     budget: Budget
     entries: tuple[Entry, ...]
     clock: Clock = "measured"
-    beside: Comparison | None = None
+    on_other_clock: Comparison | None = None
 
     @property
     def kind(self) -> Kind:
@@ -152,9 +152,9 @@ class Comparison:
 class ReportData:
     """What every section works from: the experiment, its configurations and axes, and the comparisons.
 
-    All train_seconds are on `clock`, but for those of `beside`, the same configurations on the other clock,
-    if available. `explicit_budgets`: the caller named the budgets. `reference` holds published
-    values to compare with.
+    All train_seconds are on `clock`. `on_other_clock` has the same configurations on the other clock, if
+    available. `explicit_budgets`: the caller named the budgets. `reference` holds published values to compare
+    with.
     """
 
     experiment: ExperimentData
@@ -164,11 +164,11 @@ class ReportData:
     clock: Clock = "measured"
     explicit_budgets: bool = False
     reference: Reference | None = None
-    beside: tuple[Configuration, ...] | None = None
+    on_other_clock: tuple[Configuration, ...] | None = None
 
     @property
     def other_clock(self) -> Clock:
-        """The clock of `beside`."""
+        """The clock of `on_other_clock`."""
         return "normalised" if self.clock == "measured" else "measured"
 
     @property
@@ -177,7 +177,7 @@ class ReportData:
         return [
             on_clock
             for comparison in self.comparisons
-            for on_clock in (comparison, comparison.beside)
+            for on_clock in (comparison, comparison.on_other_clock)
             if on_clock
         ]
 

@@ -66,12 +66,14 @@ class Configuration:
 
 def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
     """Return the axes of the grid: keys with at least two values among the runs that are no baselines."""
-    seen: dict[str, dict[str, Any]] = {}
+    values_by_key: dict[str, dict[str, Any]] = {}
     for run in runs:
         for key, value in run.row.params.items() if run.baseline is None else ():
             if key != SEED:
-                seen.setdefault(key, {})[canonical_text(value)] = value
-    return [Axis(key, _order_values(values.values())) for key, values in seen.items() if len(values) > 1]
+                values_by_key.setdefault(key, {})[canonical_text(value)] = value
+    return [
+        Axis(key, _order_values(values.values())) for key, values in values_by_key.items() if len(values) > 1
+    ]
 
 
 def configurations(runs: Sequence[RunData]) -> list[Configuration]:
@@ -103,11 +105,14 @@ def _configuration_labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Ax
     values = [_axis_values_text(run, axes) for run in runs]
     configs = [without_keys(run.row.config, *(axis.key for axis in axes)) for run in runs]
     methods = method_names(configs)
-    alone = [
+    seedless_labels = [
         run.row.name if len(group) == 1 else name
         for run, group, name in zip(runs, groups, methods, strict=True)
     ]
-    labels = [run.baseline or value or other for run, value, other in zip(runs, values, alone, strict=True)]
+    labels = [
+        run.baseline or value or other
+        for run, value, other in zip(runs, values, seedless_labels, strict=True)
+    ]
     if len(set(labels)) == len(labels):
         return labels
     parts = zip(runs, methods, values, strict=True)

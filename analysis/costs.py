@@ -66,8 +66,8 @@ def expected_steps(share: float, ratio: float) -> float:
 
 def steps_with_alpha(steps: int, start: int, interval: int, count: int) -> int:
     """Return how many of the first `steps` steps are in a window: step ≥ start, (step − start) mod I < N."""
-    whole, rest = divmod(max(steps - start, 0), interval)
-    return whole * count + min(rest, count)
+    periods, remainder = divmod(max(steps - start, 0), interval)
+    return periods * count + min(remainder, count)
 
 
 def implied_alpha_cost(seconds: float, steps: float, alpha_steps: float, plain: float) -> float | None:
@@ -164,8 +164,8 @@ def _machine_key(run: RunData) -> str:
 
 def _device_of(run: RunData) -> Any:
     """Return `cpu` or `cuda`, as recorded by the newest attempt."""
-    seen = [attempt.device for attempt in run.attempts if attempt.device is not None]
-    return seen[-1] if seen else run.row.config.get("device")
+    devices = [attempt.device for attempt in run.attempts if attempt.device is not None]
+    return devices[-1] if devices else run.row.config.get("device")
 
 
 def _alpha_machine(run: RunData) -> str:

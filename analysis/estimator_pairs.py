@@ -33,8 +33,8 @@ class Decomposition:
         The thesis says "more than 98 %"; its equation 4.1 gives 98.73 %. The sum of the printed parts,
         −1670.52, misses the difference of the printed means, −1670.91.
         """
-        whole = abs(self.numerator) + abs(self.denominator)
-        return abs(self.numerator) / whole if whole else None
+        total = abs(self.numerator) + abs(self.denominator)
+        return abs(self.numerator) / total if total else None
 
     @property
     def denominator_share(self) -> float | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 MOST = 3
 """The maximum number of keys that a distinct name has; all keys where fewer are ambiguous."""
@@ -17,6 +17,7 @@ SCHEDULE_FREE = "schedule_free"
 """Optimizers whose name begins so are methods by themselves: without a schedule they are not `constant`."""
 
 Config = Mapping[str, Any]
+Item = TypeVar("Item")
 
 
 def method_names(configs: Sequence[Config]) -> list[str]:
@@ -28,6 +29,18 @@ def method_names(configs: Sequence[Config]) -> list[str]:
     optimizers = Counter(_section_name(config, "optimizer") for config in configs)
     usual = optimizers.most_common(1)[0][0] if optimizers else ""
     return distinct_names([_method_name(config, usual) for config in configs], configs)
+
+
+def group_by_workload(
+    items: Iterable[Item], config_of: Callable[[Item], Config]
+) -> list[tuple[str, list[Item]]]:
+    """Return the items of each workload with a distinct name of it, in the order in which they come."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(canonical_text(config_of(item).get("workload")), []).append(item)
+    sections = [config_of(group[0]).get("workload") or {} for group in groups.values()]
+    names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
+    return list(zip(names, groups.values(), strict=True))
 
 
 def distinct_names(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
@@ -47,10 +60,16 @@ def distinct_names(names: Sequence[str], configs: Sequence[Config]) -> list[str]
 def _differing_settings(configs: Sequence[Config]) -> list[str]:
     """Return, for each config, the first keys in which they differ, with its values: as many as it takes."""
     leaves = [flatten(without_keys(config, *UNTOLD)) for config in configs]
-    keys = dict.fromkeys(key for mine in leaves for key in mine)
-    differing = [key for key in keys if len({canonical_text(mine.get(key, MISSING)) for mine in leaves}) > 1]
-    parts = [[(key, mine[key]) for key in differing if key in mine] for mine in leaves]
-    short = [_settings_text(of[:MOST]) for of in parts]
+    keys = dict.fromkeys(key for config_leaves in leaves for key in config_leaves)
+    differing = [
+        key
+        for key in keys
+        if len({canonical_text(config_leaves.get(key, MISSING)) for config_leaves in leaves}) > 1
+    ]
+    parts = [
+        [(key, config_leaves[key]) for key in differing if key in config_leaves] for config_leaves in leaves
+    ]
+    short = [_settings_text(settings[:MOST]) for settings in parts]
     return (
         short if len(set(short)) == len(set(map(canonical_text, parts))) else list(map(_settings_text, parts))
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .configurations import Configuration
-from .methods import alpha_acts, canonical_text, distinct_names, method_names, without_keys
+from .methods import alpha_acts, canonical_text, distinct_names, group_by_workload, method_names, without_keys
 from .regret import REFERENCE, Regret, Trial
 from .search_cost import best_loss
 
@@ -34,49 +34,44 @@ class OptimizerMethod:
 
 @dataclass(frozen=True)
 class OptimizerComparison:
-    """All crossings on one workload."""
+    """All methods with all optimizers on one workload."""
 
     workload: str
-    crossings: tuple[OptimizerMethod, ...]
+    methods: tuple[OptimizerMethod, ...]
 
     @property
     def optimizers(self) -> list[str]:
         """The optimizers, in order."""
-        return list(dict.fromkeys(method.optimizer for method in self.crossings))
+        return list(dict.fromkeys(method.optimizer for method in self.methods))
 
     @property
     def compares(self) -> bool:
         """Whether several optimizers ran with several methods each."""
-        counts = [sum(method.optimizer == name for method in self.crossings) for name in self.optimizers]
+        counts = [sum(method.optimizer == name for method in self.methods) for name in self.optimizers]
         return sum(count >= FEWEST for count in counts) >= FEWEST
 
     def reference(self, optimizer: str | None = None) -> OptimizerMethod | None:
         """Return the best tuned schedule, of one optimizer or of all; None if none acted."""
         scheduled = [
             method
-            for method in self.crossings
+            for method in self.methods
             if method.schedule is not None and optimizer in (None, method.optimizer)
         ]
         return min(
             scheduled, key=lambda method: (method.schedule != REFERENCE, method.best.loss), default=None
         )
 
-    def regret(self, crossing: OptimizerMethod, optimizer: str | None = None) -> Regret | None:
-        """Return how much higher a crossing's loss is than that of the reference."""
+    def regret(self, method: OptimizerMethod, optimizer: str | None = None) -> Regret | None:
+        """Return how much higher a method's loss is than that of the reference."""
         reference = self.reference(optimizer)
-        return None if reference is None else Regret.of(crossing.best, reference.best)
+        return None if reference is None else Regret.of(method.best, reference.best)
 
 
 def optimizer_comparisons(configurations: Iterable[Configuration]) -> list[OptimizerComparison]:
     """Return the workloads on which several optimizers ran with several methods."""
-    groups: dict[str, list[Configuration]] = {}
-    for configuration in configurations:
-        groups.setdefault(canonical_text(_config_of(configuration).get("workload")), []).append(configuration)
-    sections = [_config_of(group[0]).get("workload") or {} for group in groups.values()]
-    names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
     comparisons = [
-        OptimizerComparison(name, tuple(_optimizer_methods(of)))
-        for name, of in zip(names, groups.values(), strict=True)
+        OptimizerComparison(workload, tuple(_optimizer_methods(group)))
+        for workload, group in group_by_workload(configurations, _config_of)
     ]
     return [comparison for comparison in comparisons if comparison.compares]
 

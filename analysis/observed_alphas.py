@@ -72,19 +72,19 @@ def estimator_names(configuration: Configuration) -> list[str]:
 def alpha_dispersion(run: RunData, estimator: str, quantity: Quantity) -> AlphaDispersion | None:
     """Return how an estimator's values spread in a run; None where none is defined."""
     alpha_values = estimator_values(after_vanishing_rates(run), estimator, quantity)
-    whole = summarise_values(alpha_values)
-    if whole is None:
+    overall = summarise_values(alpha_values)
+    if overall is None:
         return None
     windows, single = group_by_window(alpha_values, run), [value.mean for value in alpha_values if value.n]
-    alone = all(value.single for value in alpha_values)
+    all_single = all(value.single for value in alpha_values)
     return AlphaDispersion(
-        n=whole.n,
-        mean=whole.mean,
-        median=whole.median,
-        deviation=whole.deviation,
-        negative=whole.negative * whole.n,
-        share_negative=share_negative(single) if alone else whole.negative,
-        spread=value_range(single) if alone else None,
+        n=overall.n,
+        mean=overall.mean,
+        median=overall.median,
+        deviation=overall.deviation,
+        negative=overall.negative * overall.n,
+        share_negative=share_negative(single) if all_single else overall.negative,
+        spread=value_range(single) if all_single else None,
         spread_of_means=value_range([window_mean(window) for window in windows]),
         spread_of_medians=value_range([window_median(window) for window in windows]),
     )
@@ -103,8 +103,8 @@ def window_median(window: Sequence[AlphaValue]) -> float:
 
 def window_deviation(window: Sequence[AlphaValue]) -> float:
     """Return the SD of the values of a window; 0 for a single one."""
-    whole = summarise_values(window)
-    return 0.0 if whole is None or whole.deviation is None else whole.deviation
+    overall = summarise_values(window)
+    return 0.0 if overall is None or overall.deviation is None else overall.deviation
 
 
 def window_middle(window: Sequence[AlphaValue]) -> float:
@@ -112,9 +112,9 @@ def window_middle(window: Sequence[AlphaValue]) -> float:
     return median([value.step for value in window])
 
 
-def over_seeds(configuration: Configuration, of: Callable[[RunData], float | None]) -> float | None:
+def over_seeds(configuration: Configuration, function: Callable[[RunData], float | None]) -> float | None:
     """Return the mean of `of` over a configuration's runs; None where it has no value for any run."""
-    return mean(of(run) for run in configuration.runs)
+    return mean(function(run) for run in configuration.runs)
 
 
 def highest_rate(run: RunData) -> float | None:

@@ -97,12 +97,14 @@ def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics 
         return None
     steps = sum(stretch.steps for stretch in rate_stretches)
     middle = weighted_median(pair for stretch in rate_stretches for pair in stretch.weighted)
-    acting = _from_first_median(run, rate_stretches)
+    from_first_median = _from_first_median(run, rate_stretches)
     return RateStatistics(
         mean=math.fsum(stretch.mean * stretch.steps for stretch in rate_stretches) / steps,
         median=math.nan if middle is None else middle,
-        deviation=_rate_deviation(acting),
-        spread=max(s.high for s in acting) - min(s.low for s in acting) if acting else None,
+        deviation=_rate_deviation(from_first_median),
+        spread=max(s.high for s in from_first_median) - min(s.low for s in from_first_median)
+        if from_first_median
+        else None,
     )
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from .data import RunData
-from .methods import alpha_acts, canonical_text, distinct_names, method_names, without_keys
+from .methods import alpha_acts, canonical_text, group_by_workload, method_names, without_keys
 from .statistics import MeanAndSD, median
 
 REFERENCE = "warmup_cosine"
@@ -104,13 +104,15 @@ class Regret:
     @classmethod
     def of(cls, trial: Trial, reference: Trial) -> Regret | None:
         """Return the regret; None where either has no loss."""
-        mine, best = trial.summary, reference.summary
-        if mine is None or best is None:
+        summary, reference_summary = trial.summary, reference.summary
+        if summary is None or reference_summary is None:
             return None
-        spreads = [spread for spread in (mine.deviation, best.deviation) if spread is not None]
+        spreads = [
+            spread for spread in (summary.deviation, reference_summary.deviation) if spread is not None
+        ]
         spread = max(spreads) if len(spreads) == 2 else 0.0
-        deviations = (trial.loss - best.mean) / spread if spread > 0 else None
-        return cls(percent_above(trial.loss, best.mean), deviations)
+        deviations = (trial.loss - reference_summary.mean) / spread if spread > 0 else None
+        return cls(percent_above(trial.loss, reference_summary.mean), deviations)
 
 
 def percent_above(loss: float, reference: float) -> float:
@@ -125,15 +127,9 @@ def spread_over_rates(method: Method) -> tuple[float, float] | None:
 
 def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison]:
     """Return the workloads on which methods can be compared over starting rates."""
-    groups: dict[str, list[RunData]] = {}
-    for run in runs:
-        if "lr" in (run.row.config.get("optimizer") or {}):
-            groups.setdefault(canonical_text(run.row.config.get("workload")), []).append(run)
-    names = _workload_names([group[0] for group in groups.values()])
-    comparisons = [
-        RateComparison(name, _methods_of(group, best))
-        for name, group in zip(names, groups.values(), strict=True)
-    ]
+    with_rate = [run for run in runs if "lr" in (run.row.config.get("optimizer") or {})]
+    groups = group_by_workload(with_rate, lambda run: run.row.config)
+    comparisons = [RateComparison(workload, _methods_of(group, best)) for workload, group in groups]
     return [comparison for comparison in comparisons if comparison.compares]
 
 
@@ -143,18 +139,13 @@ def _reference_rank(method: Method) -> int:
     return 2 if method.schedule is None else 1
 
 
-def _workload_names(runs: Sequence[RunData]) -> list[str]:
-    sections = [run.row.config.get("workload") or {} for run in runs]
-    return distinct_names([str(section.get("name", "workload")) for section in sections], sections)
-
-
 def _methods_of(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         groups.setdefault(canonical_text(_method_section(run, only_name=True)), []).append(run)
-    parted = [part for group in groups.values() for part in _split_by_options(group)]
-    names = method_names([_method_section(part[0]) for part in parted])
-    return tuple(_method_of(name, part, best) for name, part in zip(names, parted, strict=True))
+    parts = [part for group in groups.values() for part in _split_by_options(group)]
+    names = method_names([_method_section(part[0]) for part in parts])
+    return tuple(_method_of(name, part, best) for name, part in zip(names, parts, strict=True))
 
 
 def _method_section(run: RunData, *, only_name: bool = False) -> dict[str, Any]:
@@ -169,7 +160,7 @@ def _split_by_options(runs: Sequence[RunData]) -> list[list[RunData]]:
     options: dict[float | None, set[str]] = {}
     for run in runs:
         options.setdefault(_starting_rate(run), set()).add(canonical_text(_method_section(run)))
-    if all(len(of) == 1 for of in options.values()):
+    if all(len(texts) == 1 for texts in options.values()):
         return [list(runs)]
     groups: dict[str, list[RunData]] = {}
     for run in runs:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .configurations import Configuration
 from .data import RunData
-from .methods import alpha_acts, canonical_text, distinct_names, method_names
+from .methods import alpha_acts, canonical_text, group_by_workload, method_names
 from .regret import REFERENCE
 from .statistics import MeanAndSD, expected_best
 
@@ -99,15 +99,8 @@ class SearchComparison:
 
 def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchComparison]:
     """Return the workloads on which a schedule and another method ran, one with settings to choose."""
-    workloads: dict[str, list[Configuration]] = {}
-    for configuration in configurations:
-        config = configuration.runs[0].row.config
-        workloads.setdefault(canonical_text(config.get("workload")), []).append(configuration)
-    sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
-    names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
-    comparisons = [
-        _search_comparison(name, group) for name, group in zip(names, workloads.values(), strict=True)
-    ]
+    groups = group_by_workload(configurations, lambda configuration: configuration.runs[0].row.config)
+    comparisons = [_search_comparison(workload, group) for workload, group in groups]
     return [comparison for comparison in comparisons if comparison is not None]
 
 
@@ -149,8 +142,8 @@ def _search_of(workload: str, name: str, configurations: Sequence[Configuration]
     for run in (run for configuration in configurations for run in configuration.runs):
         if run.finished:
             by_seed.setdefault(run.row.config.get("seed"), []).append(run)
-    whole = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
-    seeds = tuple(seed for seed in map(SeedSearch, whole) if math.isfinite(seed.result))
+    complete = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
+    seeds = tuple(seed for seed in map(SeedSearch, complete) if math.isfinite(seed.result))
     return Search(workload, name, schedule and schedule["name"], len(configurations), seeds)
 
 

@@ -472,7 +472,7 @@ def test_slow_nodes_are_named(root: Root) -> None:
 def test_a_journal_without_costs_has_no_normalised_clock_and_says_so(root: Root) -> None:
     write_runs(root, [replace(run, costs=False) for run in slow_grid()])
     data = read(root)
-    assert compare(data, ["5"]).comparisons[0].beside is None
+    assert compare(data, ["5"]).comparisons[0].on_other_clock is None
     assert "… on the normalised clock" not in BudgetSection().tables(compare(data, ["5"]))[0].columns
     with pytest.raises(UserError, match="not known for 6 of 6 runs") as refusal:
         compare(data, ["5"], clock="normalised")

@@ -51,13 +51,13 @@ def _draw_panel(axes: Axes, title: str, run: RunData) -> None:
     if rates:
         axes.plot([step for step, _ in rates], [rate for _, rate in rates], **RATE)
     axes.axhline(0 if scale == "absolute" else 1, color="#444444", linewidth=0.8, linestyle=":")
-    drawn = [[value for value in alpha_values if value.n] for alpha_values in by_estimator.values()]
+    defined = [[value for value in alpha_values if value.n] for alpha_values in by_estimator.values()]
     _choose_axis(
-        axes, [median([value.median for value in alpha_values]) for alpha_values in drawn if alpha_values]
+        axes, [median([value.median for value in alpha_values]) for alpha_values in defined if alpha_values]
     )
     axes.set_ylim(
         *_value_limits(
-            [value for alpha_values in drawn for value in alpha_values], [rate for _, rate in rates]
+            [value for alpha_values in defined for value in alpha_values], [rate for _, rate in rates]
         )
     )
     _thin_out_ticks(axes)

@@ -30,8 +30,8 @@ def draw_relative_means(configuration: Configuration) -> Canvas:
     for place, name in enumerate(estimator_names(configuration)):
         windows = _quantity_windows(run, name, "relative")
         means = _for_each_window(windows, window_mean)
-        look: dict[str, Any] = {"marker": "osD^v"[place % 5], "markersize": 3.5, "linewidth": 1.1}
-        axes.plot(_middle_steps(windows), means, color=_estimator_colour(name, place), label=name, **look)
+        style: dict[str, Any] = {"marker": "osD^v"[place % 5], "markersize": 3.5, "linewidth": 1.1}
+        axes.plot(_middle_steps(windows), means, color=_estimator_colour(name, place), label=name, **style)
         sizes += [abs(value) for value in means]
     axes.axhline(1, color="#444444", linestyle=":", linewidth=1.2, label="1: the rate in use", zorder=1.9)
     _choose_scale(axes, sizes, 1.0)
@@ -121,9 +121,9 @@ def _middle_steps(windows: Sequence[Sequence[AlphaValue]]) -> list[float]:
 
 
 def _for_each_window(
-    windows: Sequence[Sequence[AlphaValue]], of: Callable[[Sequence[AlphaValue]], float]
+    windows: Sequence[Sequence[AlphaValue]], function: Callable[[Sequence[AlphaValue]], float]
 ) -> list[float]:
-    return [of(window) for window in windows]
+    return [function(window) for window in windows]
 
 
 def _choose_scale(axes: Axes, sizes: Sequence[float], usual: float) -> None:

@@ -36,11 +36,11 @@ class MeanCurve:
         line = cls([], [], [], [])
         for present in zip(*seeds, strict=False):
             values = [value for _, value in present]
-            whole = all(math.isfinite(value) for value in values)
+            is_finite = all(math.isfinite(value) for value in values)
             line.xs.append(sum(x for x, _ in present) / len(present))
-            line.means.append(sum(values) / len(values) if whole else math.nan)
-            line.lows.append(min(values) if whole else math.nan)
-            line.highs.append(max(values) if whole else math.nan)
+            line.means.append(sum(values) / len(values) if is_finite else math.nan)
+            line.lows.append(min(values) if is_finite else math.nan)
+            line.highs.append(max(values) if is_finite else math.nan)
         return line
 
 
@@ -83,7 +83,7 @@ def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
 def _draw_curve(
     axes: Axes, line: MeanCurve, configuration: Configuration, style: Style, drawstyle: Any
 ) -> None:
-    look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
+    colours: dict[str, Any] = {"color": style.colour, "zorder": style.order}
     label = legend_label(configuration.label) if style.named else None
     axes.plot(
         line.xs,
@@ -92,11 +92,11 @@ def _draw_curve(
         linestyle=style.dash,
         linewidth=style.width,
         drawstyle=drawstyle,
-        **look,
+        **colours,
     )
     if style.named and len(configuration.runs) > 1:
         step: Any = "pre" if drawstyle == "steps-pre" else None
-        axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **look)
+        axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **colours)
 
 
 def _labelled_cells(data: ReportData, cells: Sequence[Configuration]) -> set[int]:

@@ -72,12 +72,12 @@ def take_literally(canvas: Canvas) -> None:
     """Have a figure show its texts as they are: names and values may look like TeX (`$…$`) or control it."""
     from matplotlib.text import Text
 
-    own: set[int] = set()
+    matplotlib_texts: set[int] = set()
     for axes in canvas.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            own.update(id(text) for text in _texts_of_matplotlib(axis))
+            matplotlib_texts.update(id(text) for text in _texts_of_matplotlib(axis))
     for text in canvas.findobj(Text):
-        if isinstance(text, Text) and id(text) not in own:
+        if isinstance(text, Text) and id(text) not in matplotlib_texts:
             text.set_parse_math(False)
             text.set_text(visible(text.get_text(), keep="\n"))
 

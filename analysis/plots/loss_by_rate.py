@@ -48,25 +48,30 @@ def _draw_panel(axes: Axes, comparison: RateComparison, names: Sequence[str]) ->
     axes.set_ylabel("best validation loss")
 
 
-def _rate_position(trial: Trial, place: int, of: int) -> float:
+def _rate_position(trial: Trial, place: int, count: int) -> float:
     """Return the rate at which a trial of the method at `place` of `of` methods is drawn."""
-    return math.nan if trial.rate is None else trial.rate * APART ** (place - (of - 1) / 2)
+    return math.nan if trial.rate is None else trial.rate * APART ** (place - (count - 1) / 2)
 
 
-def _mark_reference(axes: Axes, trial: Trial, place: int, of: int) -> None:
+def _mark_reference(axes: Axes, trial: Trial, place: int, count: int) -> None:
     """Mark the reference of the regrets."""
-    look: Any = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
-    axes.axhline(trial.loss, label="best of the reference (circled)", zorder=1.5, **look)
+    style: Any = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
+    axes.axhline(trial.loss, label="best of the reference (circled)", zorder=1.5, **style)
     axes.plot(
-        [_rate_position(trial, place, of)], [trial.loss], "o", markersize=12, markerfacecolor="none", **look
+        [_rate_position(trial, place, count)],
+        [trial.loss],
+        "o",
+        markersize=12,
+        markerfacecolor="none",
+        **style,
     )
 
 
-def _draw_method(axes: Axes, method: Method, place: int, of: int) -> None:
+def _draw_method(axes: Axes, method: Method, place: int, count: int) -> None:
     """Draw mean and SD over seeds at each rate; a rate at which a seed has no loss breaks the line."""
     means = [trial.loss if math.isfinite(trial.loss) else math.nan for trial in method.trials]
     axes.errorbar(
-        [_rate_position(trial, place, of) for trial in method.trials],
+        [_rate_position(trial, place, count) for trial in method.trials],
         means,
         yerr=[_deviation_or_zero(trial) for trial in method.trials],
         fmt=MARKERS[place % len(MARKERS)],

@@ -26,23 +26,23 @@ def has_losses(data: ReportData) -> bool:
 def draw_losses(data: ReportData, kind: Kind) -> Canvas:
     """Draw both panels, with a dotted line at each budget of this kind."""
     canvas = new_canvas(11, 4.3)
-    whole, near = canvas.subplots(1, 2)
+    whole_axes, near_axes = canvas.subplots(1, 2)
     unit = _axis_unit(data, kind)
-    for axes in (whole, near):
+    for axes in (whole_axes, near_axes):
         draw_lines(axes, data, lambda run: _loss_points(run, kind, unit[0]))
         _label_axis(axes, kind, f"{unit[1]}, {data.clock} clock")
         axes.set_ylabel("validation loss")
-    whole.set_title("the whole run")
+    whole_axes.set_title("the whole run")
     if min(_lowest_losses(data)) > 0:
-        whole.set_yscale("log")
-        format_plain_log(whole.yaxis)
-        whole.set_title("the whole run (logarithmic)")
-    near.set_title("near the lowest losses")
-    near.set_ylim(*_limits_near_lowest(data))
-    near.set_xlim(left=_first_position_below(data, kind, near.get_ylim()[1]) / unit[0])
-    for axes in (whole, near):
+        whole_axes.set_yscale("log")
+        format_plain_log(whole_axes.yaxis)
+        whole_axes.set_title("the whole run (logarithmic)")
+    near_axes.set_title("near the lowest losses")
+    near_axes.set_ylim(*_limits_near_lowest(data))
+    near_axes.set_xlim(left=_first_position_below(data, kind, near_axes.get_ylim()[1]) / unit[0])
+    for axes in (whole_axes, near_axes):
         _budget_lines(axes, data, kind, unit[0])
-    add_legend(near)
+    add_legend(near_axes)
     return canvas
 
 

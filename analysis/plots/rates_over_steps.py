@@ -66,10 +66,10 @@ def _draw_rates_of_entry(
     """Draw the first seed under the configuration's name, and the others thin."""
     for place, (run, outcome) in enumerate(zip(entry.configuration.runs, entry.outcomes, strict=True)):
         line = rate_points(run, outcome.steps_reached or 0)
-        look: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
-        look |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
+        style: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
+        style |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
         label = entry.configuration.label if place == 0 else None
-        axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **look)
+        axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **style)
         for mark in marks if place == 0 else ():
             _mark_rate(axes, line, _step_at(mark, run), colour)
 
@@ -83,5 +83,5 @@ def _mark_rate(axes: Axes, line: Sequence[tuple[float, float]], step: int | None
     """Mark the rate at a step, unless the line does not reach it."""
     if step is None or not line or step > line[-1][0]:
         return
-    rate = next(rate for at, rate in line if at >= step)
+    rate = next(rate for point_step, rate in line if point_step >= step)
     axes.plot([step], [rate], "o", markersize=7, color=colour, markeredgecolor="black", zorder=5)

@@ -62,14 +62,16 @@ class AlphaBeginningSection(ReportSection):
 
 
 def _first_step(configuration: Configuration) -> Iterator[Statistic]:
-    def statistic(of: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str) -> Statistic:
+    def statistic(
+        subject: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str
+    ) -> Statistic:
         value = over_seeds(configuration, partial(_at_first_step, read))
-        return Statistic(of, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
+        return Statistic(subject, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
 
     for name in estimator_names(configuration):
-        of = f"{configuration.label}, {name}"
-        yield statistic(of, "relative α*", partial(_estimate_field, name, "alpha_rel"), "alpha_rel")
-        yield statistic(of, "denominator", partial(_estimate_field, name, "curvature"), "denominator")
+        subject = f"{configuration.label}, {name}"
+        yield statistic(subject, "relative α*", partial(_estimate_field, name, "alpha_rel"), "alpha_rel")
+        yield statistic(subject, "denominator", partial(_estimate_field, name, "curvature"), "denominator")
     for scalar, (words, quantity) in SCALARS.items():
         yield statistic(configuration.label, words, partial(_scalar_value, scalar), quantity)
 
@@ -92,9 +94,9 @@ def _first_windows(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for place, quantity in enumerate(WINDOWS):
             value = over_seeds(configuration, partial(_mean_of_window, name, place))
-            of = f"{configuration.label}, {name}"
+            subject = f"{configuration.label}, {name}"
             words = f"{'first' if place == 0 else 'second'} window, mean absolute α*"
-            yield Statistic(of, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
+            yield Statistic(subject, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
 
 
 def _mean_of_window(name: str, place: int, run: RunData) -> float | None:

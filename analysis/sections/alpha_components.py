@@ -139,27 +139,27 @@ def _correlation_statistics(
         correlation(after_vanishing_rates(run), first, second, quantity) for run in configuration.runs
     ]
     item = f"exp1.{PRINTED_AS[quantity]}_{first}_vs_{second}"
-    of, n = f"{configuration.label}, {first} and {second}", _fewest_pairs(correlations)
+    subject, n = f"{configuration.label}, {first} and {second}", _fewest_pairs(correlations)
     r = mean(None if correlated is None else correlated.r for correlated in correlations)
     p = mean(None if correlated is None else correlated.p for correlated in correlations)
     if r is not None or (first, second) == ("biased", "unbiased"):
-        yield Statistic(of, f"{_quantity_text(quantity)}, r", r, n, key=Key(item, "pearson_r"))
-        yield Statistic(of, f"{_quantity_text(quantity)}, p", p, n, key=Key(item, "p"))
+        yield Statistic(subject, f"{_quantity_text(quantity)}, r", r, n, key=Key(item, "pearson_r"))
+        yield Statistic(subject, f"{_quantity_text(quantity)}, p", p, n, key=Key(item, "p"))
 
 
 def _decomposition_statistics(configuration: Configuration) -> Iterator[Statistic]:
     decompositions = [decompose(after_vanishing_rates(run)) for run in configuration.runs]
     n = min((decomposition.n for decomposition in decompositions if decomposition is not None), default=None)
-    whole, of = "exp1.alpha_unbiased_minus_biased", f"{configuration.label}, biased and unbiased"
+    item, subject = "exp1.alpha_unbiased_minus_biased", f"{configuration.label}, biased and unbiased"
 
     def statistic(words: str, name: str, key: Key, factor: float = 1.0) -> Statistic:
         value = mean(_decomposition_part(decomposition, name) for decomposition in decompositions)
-        return Statistic(of, words, None if value is None else factor * value, n, key=key)
+        return Statistic(subject, words, None if value is None else factor * value, n, key=key)
 
     yield statistic("numerator's part", "numerator", Key("exp1.alpha_hybrid_minus_biased", "mean"))
     yield statistic("denominator's part", "denominator", Key("exp1.alpha_unbiased_minus_hybrid", "mean"))
-    yield statistic("numerator's share (%)", "numerator_share", Key(whole, "numerator_share"), 100)
-    yield statistic("denominator's share (%)", "denominator_share", Key(whole, "denominator_share"), 100)
+    yield statistic("numerator's share (%)", "numerator_share", Key(item, "numerator_share"), 100)
+    yield statistic("denominator's share (%)", "denominator_share", Key(item, "denominator_share"), 100)
 
 
 def _decomposition_part(decomposition: Decomposition | None, name: str) -> float | None:

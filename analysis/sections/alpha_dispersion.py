@@ -141,8 +141,8 @@ def _mean_quantities(configuration: Configuration, name: str) -> MeanQuantities:
     for scale in SCALES:
         dispersions = [alpha_dispersion(run, name, scale) for run in configuration.runs]
         defined = [dispersion for dispersion in dispersions if dispersion is not None]
-        for quantity, (_, of) in QUANTITIES.items():
-            means[scale, quantity] = mean(map(of, defined))
+        for quantity, (_, definition) in QUANTITIES.items():
+            means[scale, quantity] = mean(map(definition, defined))
     return means
 
 
@@ -158,13 +158,15 @@ def _value_statistics(
 
 
 def _ratio_statistics(
-    configuration: Configuration, name: str, mine: MeanQuantities, unbiased: MeanQuantities
+    configuration: Configuration, name: str, quantities: MeanQuantities, unbiased: MeanQuantities
 ) -> Iterator[Statistic]:
     for quantity in RATIOS:
-        at: tuple[Scale, str] = ("absolute", quantity)
+        place: tuple[Scale, str] = ("absolute", quantity)
         words = f"absolute, {QUANTITIES[quantity][0]} over that of unbiased"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_unbiased")
-        yield Statistic(_estimator_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
+        yield Statistic(
+            _estimator_label(configuration, name), words, ratio(quantities[place], unbiased[place]), key=key
+        )
 
 
 def _to_highest(

@@ -111,19 +111,23 @@ def _ranked_pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
 
 
 def _pair_with_baseline(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
-    theirs = _by_seed(baseline)
-    pairs = [(mine, theirs[seed]) for seed, mine in _by_seed(entry).items() if seed in theirs]
+    baseline_results = _by_seed(baseline)
+    pairs = [
+        (result, baseline_results[seed])
+        for seed, result in _by_seed(entry).items()
+        if seed in baseline_results
+    ]
     difference = Difference.of(
         [
-            mine.best_validation_loss - other.best_validation_loss
-            for mine, other in pairs
-            if mine.best_validation_loss is not None and other.best_validation_loss is not None
+            result.best_validation_loss - baseline_result.best_validation_loss
+            for result, baseline_result in pairs
+            if result.best_validation_loss is not None and baseline_result.best_validation_loss is not None
         ]
     )
     shares = MeanAndSD.of(
-        100 * mine.steps_reached / other.steps_reached
-        for mine, other in pairs
-        if mine.steps_reached is not None and other.steps_reached
+        100 * result.steps_reached / baseline_result.steps_reached
+        for result, baseline_result in pairs
+        if result.steps_reached is not None and baseline_result.steps_reached
     )
     if difference is not None:
         yield _Pairing(entry, mean_of(shares), difference)

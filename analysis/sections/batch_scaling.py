@@ -182,8 +182,8 @@ def _draw_fit(
     logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in of_estimator.sizes]
     x, y = (math.fsum(part) / len(logs) for part in zip(*logs, strict=True))
     axes.plot(
-        [math.exp(at) for at, _ in logs],
-        [math.exp(y + exponent * (at - x)) for at, _ in logs],
+        [math.exp(log_batch) for log_batch, _ in logs],
+        [math.exp(y + exponent * (log_batch - x)) for log_batch, _ in logs],
         color=colour,
         linewidth=1.2,
     )

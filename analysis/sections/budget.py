@@ -104,7 +104,7 @@ def _ranked_places(comparison: Comparison) -> list[int]:
 
 
 def _column_names(comparison: Comparison) -> tuple[str, ...]:
-    other = comparison.beside
+    other = comparison.on_other_clock
     return (
         "configuration",
         "best validation loss",
@@ -127,7 +127,7 @@ def _losses_on_clock(comparison: Comparison, place: int) -> list[float]:
 
 def _entry_on_other_clock(comparison: Comparison, place: int) -> Entry | None:
     """Return the same configuration on the other clock."""
-    return None if comparison.beside is None else comparison.beside.entries[place]
+    return None if comparison.on_other_clock is None else comparison.on_other_clock.entries[place]
 
 
 def _shown_row(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
@@ -165,11 +165,8 @@ def _whole_text(summary: MeanAndSD | None) -> str:
 
 
 def _raw_row(comparison: Comparison, place: int) -> tuple[Cell, ...]:
-    entry, beside, other = (
-        comparison.entries[place],
-        comparison.beside,
-        _entry_on_other_clock(comparison, place),
-    )
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
+    on_other_clock = comparison.on_other_clock
     return (
         comparison.budget.label,
         comparison.kind,
@@ -187,8 +184,8 @@ def _raw_row(comparison: Comparison, place: int) -> tuple[Cell, ...]:
         int(entry.complete),
         int(entry.diverged),
         comparison.clock,
-        None if beside is None else beside.clock,
-        None if beside is None else beside.budget.value,
+        None if on_other_clock is None else on_other_clock.clock,
+        None if on_other_clock is None else on_other_clock.budget.value,
         None if other is None else mean_of(other.best),
         None if other is None else mean_of(other.steps_reached),
     )
@@ -219,21 +216,21 @@ def _table_notes(data: ReportData, comparison: Comparison) -> list[str]:
 
 def _clock_names(comparison: Comparison) -> list[str]:
     """Return the clocks of a table of time."""
-    beside = [] if comparison.beside is None else [comparison.beside.clock]
-    return [comparison.clock, *beside]
+    comparisons = (comparison, comparison.on_other_clock)
+    return [on_clock.clock for on_clock in comparisons if on_clock is not None]
 
 
 def _clock_note(comparison: Comparison, explained: str) -> str:
     """Return the explanation of a clock, with the budget on the other clock where it differs."""
-    beside = comparison.beside
-    if beside is None or beside.budget.value in (comparison.budget.value, None):
+    other = comparison.on_other_clock
+    if other is None or other.budget.value in (comparison.budget.value, None):
         return explained
-    return f"{explained} On the {beside.clock} clock the budget is {beside.amount}."
+    return f"{explained} On the {other.clock} clock the budget is {other.amount}."
 
 
 def _stopped_early(comparison: Comparison) -> bool:
-    """Return whether a run that measured time has stopped ended before the budget on the normalised clock."""
-    within = comparison if comparison.clock == "normalised" else comparison.beside
+    """Return whether a stop by measured time ended a run before the budget on the normalised clock."""
+    within = comparison if comparison.clock == "normalised" else comparison.on_other_clock
     if within is None:
         return False
     for run in within.runs:

@@ -46,7 +46,7 @@ class CorrelationsSection(ReportSection):
         return bool(_correlation_rows(data))
 
     def tables(self, data: ReportData) -> list[Table]:
-        """Return one table over all budgets and clocks; printed_column a reference, its r and p."""
+        """Return one table over all budgets and clocks; with a reference, also its r and p."""
         rows = _correlation_rows(data)
         rs, ps = (
             printed_column(data.reference, name, [row.key(quantity) for row in rows])

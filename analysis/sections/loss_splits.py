@@ -62,8 +62,10 @@ class LossSplitsSection(ReportSection):
             return []
         rows = [row for configuration in data.configurations for row in _target_rows(configuration, target)]
         columns: tuple[str, ...] = COLUMNS
-        if data.beside is not None:
-            other_rows = [row for configuration in data.beside for row in _target_rows(configuration, target)]
+        if data.on_other_clock is not None:
+            other_rows = [
+                row for configuration in data.on_other_clock for row in _target_rows(configuration, target)
+            ]
             rows = [(*row, other[-1]) for row, other in zip(rows, other_rows, strict=True)]
             columns = (*COLUMNS, f"{COLUMNS[-1]}, {data.other_clock} clock")
         notes = [
@@ -167,8 +169,8 @@ def _draw_panel(axes: Axes, configuration: Configuration, target: Target | None)
         )
     losses = [loss for points in curves.values() for _, loss in _after_the_first(points)]
     if target is not None and min(losses) < NEAR * target.validation:
-        look: dict[str, Any] = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
-        axes.axhline(target.validation, label="validation target", **look)
+        style: dict[str, Any] = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
+        axes.axhline(target.validation, label="validation target", **style)
         losses.append(target.validation)
     room = 0.06 * (max(losses) - min(losses)) or 0.01 * abs(max(losses))
     axes.set_ylim(min(losses) - room, max(losses) + room)

@@ -70,7 +70,7 @@ class OptimizersSection(ReportSection):
         pairs = [
             (comparison, method)
             for comparison in optimizer_comparisons(data.configurations)
-            for method in sorted(comparison.crossings, key=lambda method: method.best.loss)
+            for method in sorted(comparison.methods, key=lambda method: method.best.loss)
         ]
         finite = [method.best.loss for _, method in pairs if math.isfinite(method.best.loss)]
         decimals = decimals_to_differ(finite, at_most=5)
@@ -95,15 +95,15 @@ class OptimizersSection(ReportSection):
 
 
 def _shown_row(comparison: OptimizerComparison, method: OptimizerMethod, decimals: int) -> tuple[str, ...]:
-    own = comparison.regret(method, method.optimizer)
-    deviations = None if own is None else own.deviations
+    optimizer_regret = comparison.regret(method, method.optimizer)
+    deviations = None if optimizer_regret is None else optimizer_regret.deviations
     return (
         comparison.workload,
         method.optimizer,
         method.method,
         str(method.k),
         loss_text(method.best.summary, decimals),
-        percent_text(own),
+        percent_text(optimizer_regret),
         "–" if deviations is None else f"{deviations:+.1f}",
         percent_text(comparison.regret(method)),
         "–" if method.best.rate is None else f"{method.best.rate:g}",
@@ -111,7 +111,7 @@ def _shown_row(comparison: OptimizerComparison, method: OptimizerMethod, decimal
 
 
 def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[Cell, ...]:
-    own, overall, summary = (
+    optimizer_regret, overall, summary = (
         comparison.regret(method, method.optimizer),
         comparison.regret(method),
         method.best.summary,
@@ -125,8 +125,8 @@ def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[
         summary.mean,
         summary.deviation,
         summary.n,
-        None if own is None else own.percent,
-        None if own is None else own.deviations,
+        None if optimizer_regret is None else optimizer_regret.percent,
+        None if optimizer_regret is None else optimizer_regret.deviations,
         None if overall is None else overall.percent,
         method.best.rate,
         method.label,
@@ -136,7 +136,7 @@ def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[
 def _draw_comparisons(comparisons: list[OptimizerComparison]) -> Canvas:
     canvas, places = make_panels(len(comparisons), 2, (4.6, 3.4), (2.2, 0.2))
     methods = list(
-        dict.fromkeys(method.method for comparison in comparisons for method in comparison.crossings)
+        dict.fromkeys(method.method for comparison in comparisons for method in comparison.methods)
     )
     for axes, comparison in zip(places, comparisons, strict=True):
         _draw_panel(axes, comparison, methods)
@@ -145,13 +145,13 @@ def _draw_comparisons(comparisons: list[OptimizerComparison]) -> Canvas:
 
 
 def _draw_panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> None:
-    lowest = min(method.best.loss for method in comparison.crossings)
+    lowest = min(method.best.loss for method in comparison.methods)
     highest = HIGHEST * lowest if lowest > 0 else math.inf
-    for method in comparison.crossings:
+    for method in comparison.methods:
         place = methods.index(method.method)
         shift = 0.5 * (place - (len(methods) - 1) / 2) / len(methods)
         _draw_method(axes, method, comparison.optimizers.index(method.optimizer) + shift, place, highest)
-    if any(lowest * 1.5 < method.best.loss <= highest for method in comparison.crossings) and lowest > 0:
+    if any(lowest * 1.5 < method.best.loss <= highest for method in comparison.methods) and lowest > 0:
         axes.set_yscale("log")
         format_plain_log(axes.yaxis)
     axes.set_xticks(range(len(comparison.optimizers)), comparison.optimizers)

@@ -168,7 +168,7 @@ def _regret_table(data: ReportData, scope: _Scope) -> Table:
         right=RIGHT,
         notes=(
             REGRET,
-            *(note for comparison in scope.rate_comparisons for note in _task_notes(comparison)),
+            *(note for comparison in scope.rate_comparisons for note in _reference_notes(comparison)),
             *_unfinished_note(data),
         ),
     )
@@ -232,7 +232,7 @@ def _raw_row(row: _Row) -> tuple[Cell, ...]:
     )
 
 
-def _task_notes(comparison: RateComparison) -> Iterator[str]:
+def _reference_notes(comparison: RateComparison) -> Iterator[str]:
     """Return a note that names the reference, and what it means for the regrets."""
     reference = comparison.reference
     if reference is None or reference.best is None:

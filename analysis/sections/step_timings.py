@@ -70,8 +70,8 @@ class StepTimingsSection(ReportSection):
         """Return the measured milliseconds per step of each configuration, and what each kind costs."""
         timings = _configuration_timings(data)
         rows = [_timing_row(configuration, costs) for configuration, costs in timings]
-        whole = Table.of("step-timings", TITLE, COLUMNS, rows, [MEASURED])
-        return [whole, *_cost_table(data, timings), *_parts_table(data)]
+        timings_table = Table.of("step-timings", TITLE, COLUMNS, rows, [MEASURED])
+        return [timings_table, *_cost_table(data, timings), *_parts_table(data)]
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return the categories as stacked bars."""
@@ -147,9 +147,9 @@ def _parts_table(data: ReportData) -> list[Table]:
     return [statistics_table("alpha-step", PARTS_TITLE, statistics, data.reference, [PARTS_NOTE])]
 
 
-def _alpha_step_parts(of: str, step: AlphaStep) -> Iterator[Statistic]:
+def _alpha_step_parts(label: str, step: AlphaStep) -> Iterator[Statistic]:
     def statistic(words: str, value: float | None, quantity: str) -> Statistic:
-        return Statistic(of, words, value, where=of, key=Key("pretest", quantity))
+        return Statistic(label, words, value, where=label, key=Key("pretest", quantity))
 
     yield statistic("complete step (s)", step.complete, "seconds_per_step_complete")
     yield statistic("products with G (s)", step.curvature, "seconds_per_step_ggn_linear_operator")

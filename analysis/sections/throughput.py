@@ -73,7 +73,7 @@ def _time_comparisons(data: ReportData) -> list[Comparison]:
 
 
 def _throughput_table(data: ReportData, comparison: Comparison) -> Table:
-    entries, other = comparison.entries, comparison.beside
+    entries, other = comparison.entries, comparison.on_other_clock
     keys = [_steps_key(data, comparison, entry) for entry in entries]
     columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
     columns["steps"] = [_mean_steps(entry) for entry in entries]
@@ -134,12 +134,12 @@ def _implied_by_print(
         reference.value(_steps_key(data, comparison, entry)),
         reference.value(Key(item, "budget")),
     )
-    whole = reference.value(Key("schedule", "total_steps"))
+    schedule_steps = reference.value(Key("schedule", "total_steps"))
     time = reference.value(Key("exp2_time.budget_13699", "budget"))
-    if cell is None or steps is None or seconds is None or not whole or time is None:
+    if cell is None or steps is None or seconds is None or not schedule_steps or time is None:
         return None
     alpha = steps_with_alpha(int(steps), THESIS_START, *cell)
-    return implied_alpha_cost(seconds, steps, alpha, time / whole)
+    return implied_alpha_cost(seconds, steps, alpha, time / schedule_steps)
 
 
 def _steps_key(data: ReportData, comparison: Comparison, entry: Entry) -> Key | None:

@@ -81,8 +81,8 @@ class TimeToResultSection(ReportSection):
         rows = [_raw_row(comparison, search) for comparison, search in ranked]
         columns: tuple[str, ...] = COLUMNS
         raw_columns: tuple[str, ...] = RAW_COLUMNS
-        if data.beside is not None:
-            on_other_clock = _by_name(search_comparisons(data.beside))
+        if data.on_other_clock is not None:
+            on_other_clock = _by_name(search_comparisons(data.on_other_clock))
             pairs = [on_other_clock[comparison.workload, search.name] for comparison, search in ranked]
             shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
             rows = [
@@ -127,8 +127,15 @@ def _ranked_searches(comparison: SearchComparison) -> list[Search]:
 
 
 def _ratio_to_reference(comparison: SearchComparison, search: Search) -> float | None:
-    mine, theirs = search.seconds_to(comparison.target), comparison.reference.seconds_to(comparison.target)
-    return None if mine is None or theirs is None or not theirs.mean else mine.mean / theirs.mean
+    seconds, reference_seconds = (
+        search.seconds_to(comparison.target),
+        comparison.reference.seconds_to(comparison.target),
+    )
+    return (
+        None
+        if seconds is None or reference_seconds is None or not reference_seconds.mean
+        else seconds.mean / reference_seconds.mean
+    )
 
 
 def _shown_row(comparison: SearchComparison, search: Search, decimals: int) -> tuple[str, ...]:

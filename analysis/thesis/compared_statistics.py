@@ -18,12 +18,12 @@ THESIS = "thesis"
 
 @dataclass(frozen=True)
 class Statistic:
-    """A quantity of `of`; the value is None where the store lacks the records it follows from.
+    """A quantity of `subject`; the value is None where the store lacks the records it follows from.
 
     `n` is its sample size (values, cells or seeds, as the table says), `where` the place of the value.
     """
 
-    of: str
+    subject: str
     quantity: str
     value: float | int | None
     n: int | None = None
@@ -42,7 +42,7 @@ def statistics_table(
     printed = [None if reference is None else reference.find(statistic.key) for statistic in statistics]
     printed_column = any(printed)
     columns: list[tuple[str, list[Cell]]] = [
-        ("of", [statistic.of for statistic in statistics]),
+        ("of", [statistic.subject for statistic in statistics]),
         ("quantity", [statistic.quantity for statistic in statistics]),
         ("yours" if printed_column else "value", [statistic.value for statistic in statistics]),
     ]
@@ -70,7 +70,7 @@ def show_as_printed(table: Table, printed: Sequence[PublishedValue | None]) -> T
 
 
 def as_whole_number(value: float | None) -> float | int | None:
-    """Return a count as the as_whole_number number that it is; a mean of counts may be none."""
+    """Return a whole number as an int; other numbers unchanged, as means of counts may be."""
     return int(value) if value is not None and value == int(value) else value
 
 

@@ -88,8 +88,8 @@ def figure_note(data: ReportData, number: str | None) -> str:
 def _item_by_extent(data: ReportData, comparison: Comparison) -> str | None:
     value, label, runs = comparison.budget.value, comparison.budget.label, data.experiment.runs
     if comparison.kind == "seconds":
-        whole = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
-        return WHOLE_TIME if label == "all" else _item_of_amount(value, {whole: WHOLE_TIME})
+        stop_seconds = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
+        return WHOLE_TIME if label == "all" else _item_of_amount(value, {stop_seconds: WHOLE_TIME})
     steps = max((run.schedule_steps or 0 for run in runs), default=0)
     return _item_of_amount(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
 

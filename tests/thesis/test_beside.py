@@ -252,8 +252,8 @@ def test_a_clock_without_the_wait_for_data_reads_every_budget_from_it(workshop: 
     data = workshop.report("exp2-time-small", clock="without-data-wait")
     comparison = data.comparisons[0]
     assert comparison.budget.value == pytest.approx(TOTAL * PLAIN)
-    assert comparison.beside is not None
-    assert comparison.beside.budget.value == pytest.approx(TOTAL * (PLAIN + WAIT))
+    assert comparison.on_other_clock is not None
+    assert comparison.on_other_clock.budget.value == pytest.approx(TOTAL * (PLAIN + WAIT))
     found = BudgetSection().tables(data)[0]
     assert "without-data-wait clock" in found.title
     assert any("On the measured clock the budget is" in note for note in found.notes)
