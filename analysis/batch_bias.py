@@ -74,7 +74,7 @@ def epoch_spans(configuration: Configuration) -> list[EpochSpan]:
     last = max((estimates.turn for of_run in steps for estimates in of_run), default=0)
     groups: dict[int, list[list[_StepEstimates]]] = defaultdict(list)
     for of_run in steps:
-        for power, of_span in _by_span(of_run, last).items():
+        for power, of_span in _group_by_span(of_run, last).items():
             groups[power].append(of_span)
     return [_epoch_span(power, groups[power]) for power in sorted(groups)] if last >= FEWEST else []
 
@@ -106,7 +106,7 @@ def _steps_with_both(run: RunData) -> list[_StepEstimates]:
     ]
 
 
-def _by_span(steps: Sequence[_StepEstimates], last: int) -> dict[int, list[_StepEstimates]]:
+def _group_by_span(steps: Sequence[_StepEstimates], last: int) -> dict[int, list[_StepEstimates]]:
     """Return steps by the span of their pass: span p ends with pass 2ᵖ.
 
     A last span of which less than half was passed through joins the one before.

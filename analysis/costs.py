@@ -92,15 +92,15 @@ class PooledCosts:
         """Pool the windows' medians, each weighted by its number of steps."""
         runs = tuple(runs)
         return cls(
-            plain=_pooled_medians(runs, _machine_key, _plain_costs),
-            alpha=_pooled_medians(runs, _alpha_machine, _alpha_costs),
-            data=_pooled_medians(runs, _machine_key, _data_costs),
+            plain=_pooled_medians(runs, _plain_key, _plain_costs),
+            alpha=_pooled_medians(runs, _alpha_key, _alpha_costs),
+            data=_pooled_medians(runs, _plain_key, _data_costs),
         )
 
     def cost(self, run: RunData) -> StepCost:
         """Return what the steps of a run cost."""
-        machine = _machine_key(run)
-        return StepCost(self.plain.get(machine), self.alpha.get(_alpha_machine(run)), self.data.get(machine))
+        machine = _plain_key(run)
+        return StepCost(self.plain.get(machine), self.alpha.get(_alpha_key(run)), self.data.get(machine))
 
 
 def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
@@ -109,7 +109,7 @@ def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
     pooled = PooledCosts.of(runs).plain
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        usual = pooled.get(_machine_key(run), 0.0)
+        usual = pooled.get(_plain_key(run), 0.0)
         hosts = {attempt.attempt: attempt.host for attempt in run.attempts}
         for window in run.windows if usual > 0 else ():
             host = hosts.get(window.attempt)
@@ -154,7 +154,7 @@ def _weighted_cost(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
     return [] if cost is None else [(cost, steps)]
 
 
-def _machine_key(run: RunData) -> str:
+def _plain_key(run: RunData) -> str:
     """Return a key that runs share if their plain steps are comparable."""
     config = run.row.config
     optimizer = (config.get("optimizer") or {}).get("name")
@@ -168,6 +168,6 @@ def _device_of(run: RunData) -> Any:
     return devices[-1] if devices else run.row.config.get("device")
 
 
-def _alpha_machine(run: RunData) -> str:
+def _alpha_key(run: RunData) -> str:
     alpha = run.row.config.get("alpha") or {}
-    return json.dumps([_machine_key(run), *(alpha.get(key) for key in ALPHA_KEYS)])
+    return json.dumps([_plain_key(run), *(alpha.get(key) for key in ALPHA_KEYS)])

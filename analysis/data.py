@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class RunData:
     def diverged(self) -> bool:
         """Whether the run ended because its loss was no longer finite."""
         return self.finished and self.row.end_status == "diverged"
+
+    @property
+    def best_loss(self) -> float | None:
+        """The best validation loss over the whole length; None without a finite one."""
+        return self.curve.outcome(math.inf, "steps").best_validation_loss
 
     @cached_property
     def curve(self) -> Curve:

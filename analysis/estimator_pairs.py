@@ -49,7 +49,8 @@ def decompose(alphas: Iterable[AlphaRow]) -> Decomposition | None:
     Hybrid is taken from them, so that it need not have been recorded.
     """
     parts = [
-        _difference_parts(row.estimates["biased"], row.estimates["unbiased"]) for row in _with_both(alphas)
+        _difference_parts(row.estimates["biased"], row.estimates["unbiased"])
+        for row in _rows_with_both(alphas)
     ]
     finite_parts = [part for part in parts if part is not None]
     if not finite_parts:
@@ -80,7 +81,7 @@ def finite_pairs(
     return [(x, y) for x, y in pairs if _is_finite(x) and _is_finite(y)]
 
 
-def _with_both(alphas: Iterable[AlphaRow]) -> list[AlphaRow]:
+def _rows_with_both(alphas: Iterable[AlphaRow]) -> list[AlphaRow]:
     return [row for row in alphas if {"biased", "unbiased"} <= set(row.estimates)]
 
 

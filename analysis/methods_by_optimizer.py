@@ -10,7 +10,6 @@ from typing import Any
 from .configurations import Configuration
 from .methods import alpha_acts, canonical_text, distinct_names, group_by_workload, method_names, without_keys
 from .regret import REFERENCE, Regret, Trial
-from .search_cost import best_loss
 
 ConfigSection = dict[str, Any]
 
@@ -109,7 +108,7 @@ def _names_of_sections(
 
 
 def _trial_of(configuration: Configuration) -> Trial:
-    losses = [(run, best_loss(run)) for run in configuration.runs]
+    losses = [(run, run.best_loss) for run in configuration.runs]
     rate = (_config_of(configuration).get("optimizer") or {}).get("lr")
     return Trial(rate, tuple(loss for run, loss in losses if loss is not None or run.finished))
 

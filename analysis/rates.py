@@ -81,7 +81,7 @@ def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
         stretch
         for window in windows
         if window.step <= limit and math.isfinite(window.lr_mean)
-        for stretch in _of_window(window, changes)
+        for stretch in _window_stretches(window, changes)
     ]
 
 
@@ -97,7 +97,7 @@ def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics 
         return None
     steps = sum(stretch.steps for stretch in rate_stretches)
     middle = weighted_median(pair for stretch in rate_stretches for pair in stretch.weighted)
-    from_first_median = _from_first_median(run, rate_stretches)
+    from_first_median = _stretches_from_first_median(run, rate_stretches)
     return RateStatistics(
         mean=math.fsum(stretch.mean * stretch.steps for stretch in rate_stretches) / steps,
         median=math.nan if middle is None else middle,
@@ -108,7 +108,7 @@ def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics 
     )
 
 
-def _from_first_median(run: RunData, rate_stretches: Sequence[RateStretch]) -> list[RateStretch]:
+def _stretches_from_first_median(run: RunData, rate_stretches: Sequence[RateStretch]) -> list[RateStretch]:
     """Return what the method set: everything where no median sets the rate, nothing before the first one."""
     if (run.row.config.get("alpha") or {}).get("policy") != "median":
         return list(rate_stretches)
@@ -137,7 +137,7 @@ def _accepted_medians(run: RunData) -> list[tuple[int, float]]:
     return sorted(medians)
 
 
-def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
+def _window_stretches(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
     """Cut a window at the medians that began to act in it; the mean gives the rate before the first."""
     start, end = window.step - window.steps, window.step
     within = [(step, rate) for step, rate in changes if start < step < end]

@@ -38,7 +38,7 @@ def resolve_budget(data: ExperimentData, label: str, kind: Kind) -> Budget:
     """Resolve a requested budget; raises UserError where it does not apply to this experiment."""
     text = label.strip()
     if text.endswith("%"):
-        return _of_stop(data, text, kind)
+        return _budget_of_stop(data, text, kind)
     if text == "all":
         return _common_budget(
             data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None)
@@ -67,10 +67,10 @@ def default_labels(data: ExperimentData) -> list[str]:
     """Return `until:` the first baseline, if the end of its schedule can still be reached, and `all`."""
     first = next((run.baseline for run in data.runs if run.baseline is not None), None)
     seeds = [run for run in data.runs if first is not None and run.baseline == first]
-    return [f"until:{first}", "all"] if any(map(_may_reach_its_end, seeds)) else ["all"]
+    return [f"until:{first}", "all"] if any(map(_may_reach_schedule_end, seeds)) else ["all"]
 
 
-def _may_reach_its_end(run: RunData) -> bool:
+def _may_reach_schedule_end(run: RunData) -> bool:
     """Return whether a run has a schedule with an end, and has reached it or is still on its way."""
     if run.schedule_steps is None:
         return False
@@ -81,7 +81,7 @@ def _common_budget(data: ExperimentData, label: str, kind: Kind, value: float | 
     return Budget(kind, label, value, {run.row.key: value for run in data.runs})
 
 
-def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
+def _budget_of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
     """Resolve a share of the stop of each run."""
     share = _positive_number(label[:-1], label) / 100
     limits = {run.row.key: _positive_product(share, _stop_of(run, label, kind), label) for run in data.runs}

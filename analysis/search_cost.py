@@ -31,8 +31,7 @@ class SeedSearch:
     @cached_property
     def losses(self) -> list[float]:
         """The best validation loss of each run over its whole length; infinite if none was finite."""
-        best_losses = map(best_loss, self.runs)
-        return [math.inf if loss is None else loss for loss in best_losses]
+        return [math.inf if run.best_loss is None else run.best_loss for run in self.runs]
 
     @property
     def result(self) -> float:
@@ -47,7 +46,7 @@ class SeedSearch:
     def seconds_to(self, target: float) -> float | None:
         """Return the time of the losers, and the winner's up to the target; None if it stays above."""
         winner = self.runs[self.losses.index(self.result)]
-        reached = _first_at(winner, target)
+        reached = _first_seconds_at(winner, target)
         return None if reached is None else self.seconds - winner.curve.train_seconds + reached
 
 
@@ -104,11 +103,6 @@ def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchCo
     return [comparison for comparison in comparisons if comparison is not None]
 
 
-def best_loss(run: RunData) -> float | None:
-    """Return the best validation loss of a run over its whole length."""
-    return run.curve.outcome(math.inf, "steps").best_validation_loss
-
-
 def _search_comparison(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
@@ -147,7 +141,7 @@ def _search_of(workload: str, name: str, configurations: Sequence[Configuration]
     return Search(workload, name, schedule and schedule["name"], len(configurations), seeds)
 
 
-def _first_at(run: RunData, target: float) -> float | None:
+def _first_seconds_at(run: RunData, target: float) -> float | None:
     """Return the train_seconds of the first evaluation whose validation loss is at most the target."""
     reached = [
         row.train_seconds for row in run.curve.evaluations if row.losses.get("validation", math.nan) <= target

@@ -111,14 +111,14 @@ def _cell_style(data: ReportData, cell: Configuration, index: int, labelled: set
     if id(cell) not in labelled:
         return Style(QUIET, "-", 0.7, False, 1)
     colour, dash = (
-        _by_axes(data, cell)
-        if _fit_colours_and_dashes(data)
+        _style_indices(data, cell)
+        if _colours_and_dashes_suffice(data)
         else (index % len(COLOURS), index // len(COLOURS))
     )
     return Style(COLOURS[colour % len(COLOURS)], DASHES[dash % len(DASHES)], 1.5, True, 3)
 
 
-def _fit_colours_and_dashes(data: ReportData) -> bool:
+def _colours_and_dashes_suffice(data: ReportData) -> bool:
     """Return whether colours and dashes suffice: two axes identify all cells, with few values each."""
     sizes = [len(axis.values) for axis in data.axes]
     cells = [configuration for configuration in data.configurations if configuration.baseline is None]
@@ -128,7 +128,7 @@ def _fit_colours_and_dashes(data: ReportData) -> bool:
     return sizes[0] <= len(COLOURS) and sizes[1] <= len(DASHES)
 
 
-def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
+def _style_indices(data: ReportData, cell: Configuration) -> tuple[int, int]:
     places = [axis.index(cell.params.get(axis.key)) or 0 for axis in data.axes]
     return places[0], places[1]
 

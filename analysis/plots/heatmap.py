@@ -126,7 +126,7 @@ def _draw_cell(
             (x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=BEST, linewidth=2.5, linestyle=dash
         )
         axes.add_patch(frame)
-    _cell_text(axes, x, y, entry, comparison, _text_colour(colour) if best is not None else "#666666")
+    _draw_cell_text(axes, x, y, entry, comparison, _text_colour(colour) if best is not None else "#666666")
 
 
 def _lowest_entries(comparison: Comparison) -> list[Entry]:
@@ -136,7 +136,7 @@ def _lowest_entries(comparison: Comparison) -> list[Entry]:
     return [*with_loss[:1], *(entry for entry in grid[:1] if entry is not with_loss[0])]
 
 
-def _cell_text(axes: Axes, x: int, y: int, entry: Entry, comparison: Comparison, ink: str) -> None:
+def _draw_cell_text(axes: Axes, x: int, y: int, entry: Entry, comparison: Comparison, ink: str) -> None:
     first, *rest = _cell_lines(entry, comparison)
     text: dict[str, Any] = {"ha": "center", "color": ink, "zorder": 4}
     axes.text(x, y - (0.16 if rest else 0), first, va="center", fontsize=11.5, fontweight="bold", **text)
@@ -205,7 +205,7 @@ def _marks_note(comparison: Comparison) -> str:
     parts.append(
         "framed: lowest" + (", dashed: lowest of the grid" if len(_lowest_entries(comparison)) > 1 else "")
     )
-    if _one_seed(comparison):
+    if _has_one_seed(comparison):
         parts.append("one seed each, no ranking claimed")
     if any(not entry.complete for entry in comparison.entries):
         parts.append("…, hatched: incomplete")
@@ -214,5 +214,5 @@ def _marks_note(comparison: Comparison) -> str:
     return "   ".join(parts)
 
 
-def _one_seed(comparison: Comparison) -> bool:
+def _has_one_seed(comparison: Comparison) -> bool:
     return all(len(entry.outcomes) == 1 for entry in comparison.entries)

@@ -41,7 +41,7 @@ def draw_losses(data: ReportData, kind: Kind) -> Canvas:
     near_axes.set_ylim(*_limits_near_lowest(data))
     near_axes.set_xlim(left=_first_position_below(data, kind, near_axes.get_ylim()[1]) / unit[0])
     for axes in (whole_axes, near_axes):
-        _budget_lines(axes, data, kind, unit[0])
+        _draw_budget_lines(axes, data, kind, unit[0])
     add_legend(near_axes)
     return canvas
 
@@ -66,7 +66,7 @@ def _label_axis(axes: Axes, kind: Kind, unit: str) -> None:
 
 def _lowest_losses(data: ReportData) -> list[float]:
     """Return the lowest finite loss of each run that has one."""
-    best_losses = [run.curve.outcome(math.inf, "steps").best_validation_loss for run in data.experiment.runs]
+    best_losses = [run.best_loss for run in data.experiment.runs]
     return [loss for loss in best_losses if loss is not None]
 
 
@@ -85,7 +85,7 @@ def _first_position_below(data: ReportData, kind: Kind, top: float) -> float:
     return 0.9 * min(below, default=0.0)
 
 
-def _budget_lines(axes: Axes, data: ReportData, kind: Kind, unit: float) -> None:
+def _draw_budget_lines(axes: Axes, data: ReportData, kind: Kind, unit: float) -> None:
     """Mark the budgets of this kind, but for the one that is the end of everything."""
     right = axes.get_xlim()[1]
     for comparison in data.comparisons:

@@ -71,10 +71,10 @@ def _draw_rates_of_entry(
         label = entry.configuration.label if place == 0 else None
         axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **style)
         for mark in marks if place == 0 else ():
-            _mark_rate(axes, line, _step_at(mark, run), colour)
+            _mark_rate(axes, line, _steps_reached_at(mark, run), colour)
 
 
-def _step_at(mark: Comparison, run: RunData) -> int | None:
+def _steps_reached_at(mark: Comparison, run: RunData) -> int | None:
     limit = mark.budget.limit(run)
     return None if limit is None else run.curve.steps_reached(limit, mark.kind)
 

@@ -42,9 +42,7 @@ class AlphaBeginningSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed, or should be according to a reference."""
-        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed_configurations(data)
-        )
+        return self.has_values(data) or bool(data.reference and observed_configurations(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the first step and the first windows."""
@@ -57,15 +55,18 @@ class AlphaBeginningSection(ReportSection):
             statistic
             for configuration in observed_configurations(data)
             if not (configuration.runs[0].row.config.get("alpha") or {}).get("start_step")
-            for statistic in (*_first_step(configuration), *_first_windows(configuration))
+            for statistic in (
+                *_first_step_statistics(configuration),
+                *_first_window_statistics(configuration),
+            )
         ]
 
 
-def _first_step(configuration: Configuration) -> Iterator[Statistic]:
+def _first_step_statistics(configuration: Configuration) -> Iterator[Statistic]:
     def statistic(
         subject: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str
     ) -> Statistic:
-        value = over_seeds(configuration, partial(_at_first_step, read))
+        value = over_seeds(configuration, partial(_value_at_first_step, read))
         return Statistic(subject, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
 
     for name in estimator_names(configuration):
@@ -76,7 +77,7 @@ def _first_step(configuration: Configuration) -> Iterator[Statistic]:
         yield statistic(configuration.label, words, partial(_scalar_value, scalar), quantity)
 
 
-def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
+def _value_at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
     row = next((row for row in run.alphas if row.step == 0 and row.repeat == 0), None)
     return None if row is None else read(row)
 
@@ -90,7 +91,7 @@ def _scalar_value(name: str, row: AlphaRow) -> float | None:
     return value
 
 
-def _first_windows(configuration: Configuration) -> Iterator[Statistic]:
+def _first_window_statistics(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for place, quantity in enumerate(WINDOWS):
             value = over_seeds(configuration, partial(_mean_of_window, name, place))

@@ -51,9 +51,7 @@ class AlphaComponentsSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed, or should be according to a reference."""
-        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed_configurations(data)
-        )
+        return self.has_values(data) or bool(data.reference and observed_configurations(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the components, and what ties and parts the estimators."""

@@ -48,10 +48,10 @@ class AlphaDiagnosticsSection(ReportSection):
 
 
 def _diagnostic_rows(data: ReportData) -> list[tuple[Cell, ...]]:
-    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
+    return [row for configuration in data.configurations for row in _quantity_rows(configuration)]
 
 
-def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+def _quantity_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     rows = [row for run in configuration.runs for row in run.alphas]
     for name, text in QUANTITIES.items():
         measured = [value for row in rows if (value := getattr(row, name)) is not None]

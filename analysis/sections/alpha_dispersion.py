@@ -63,9 +63,7 @@ class AlphaDispersionSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether α* was observed, or should be according to a reference."""
-        return any(statistic.value is not None for statistic in self.statistics(data)) or bool(
-            data.reference and observed_configurations(data)
-        )
+        return self.has_values(data) or bool(data.reference and observed_configurations(data))
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return the statistics of each estimator, and how they compare with `unbiased` and with the rate."""
@@ -102,7 +100,7 @@ class AlphaDispersionSection(ReportSection):
         return [
             statistic
             for configuration in observed_configurations(data)
-            for statistic in _of_configuration(configuration)
+            for statistic in _configuration_statistics(configuration)
         ]
 
 
@@ -121,7 +119,7 @@ def _has_absolute(configuration: Configuration, name: str) -> bool:
     return any(alpha_dispersion(run, name, "absolute") is not None for run in configuration.runs)
 
 
-def _of_configuration(configuration: Configuration) -> Iterator[Statistic]:
+def _configuration_statistics(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
     by_estimator = {name: _mean_quantities(configuration, name) for name in names}
     for name in names:
@@ -132,7 +130,7 @@ def _of_configuration(configuration: Configuration) -> Iterator[Statistic]:
             yield from _ratio_statistics(configuration, name, by_estimator[name], by_estimator["unbiased"])
     highest = over_seeds(configuration, highest_rate)
     for name in names:
-        yield from _to_highest(configuration, name, by_estimator[name], highest)
+        yield from _highest_rate_statistics(configuration, name, by_estimator[name], highest)
 
 
 def _mean_quantities(configuration: Configuration, name: str) -> MeanQuantities:
@@ -169,7 +167,7 @@ def _ratio_statistics(
         )
 
 
-def _to_highest(
+def _highest_rate_statistics(
     configuration: Configuration, name: str, quantities: MeanQuantities, highest: float | None
 ) -> Iterator[Statistic]:
     for quantity in TO_HIGHEST:

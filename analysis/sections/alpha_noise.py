@@ -52,10 +52,10 @@ class AlphaNoiseSection(ReportSection):
 
 
 def _noise_rows(data: ReportData) -> list[tuple[Cell, ...]]:
-    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
+    return [row for configuration in data.configurations for row in _configuration_rows(configuration)]
 
 
-def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+def _configuration_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     if not any(row.repeat for run in configuration.runs for row in run.alphas):
         return
     for estimator in recorded_estimators(row for run in configuration.runs for row in run.alphas):

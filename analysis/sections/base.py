@@ -31,3 +31,7 @@ class ReportSection:
     def statistics(self, data: ReportData) -> Sequence[Statistic]:
         """Return the statistics of the section that a reference may print; none by default."""
         return []
+
+    def has_values(self, data: ReportData) -> bool:
+        """Return whether any statistic of the section has a value."""
+        return any(statistic.value is not None for statistic in self.statistics(data))

@@ -111,10 +111,10 @@ def _ranked_pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
 
 
 def _pair_with_baseline(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
-    baseline_results = _by_seed(baseline)
+    baseline_results = _results_by_seed(baseline)
     pairs = [
         (result, baseline_results[seed])
-        for seed, result in _by_seed(entry).items()
+        for seed, result in _results_by_seed(entry).items()
         if seed in baseline_results
     ]
     difference = Difference.of(
@@ -133,7 +133,7 @@ def _pair_with_baseline(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
         yield _Pairing(entry, mean_of(shares), difference)
 
 
-def _by_seed(entry: Entry) -> dict[object, BudgetResult]:
+def _results_by_seed(entry: Entry) -> dict[object, BudgetResult]:
     runs = entry.configuration.runs
     return {run.row.config.get("seed"): out for run, out in zip(runs, entry.outcomes, strict=True)}
 

@@ -99,8 +99,8 @@ def _size_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
             size.batch,
             len(size.of_seeds),
             sum(seed.n for seed in size.of_seeds),
-            *_with_error(size.summary("mean")),
-            *_with_error(size.summary("median")),
+            *_mean_and_error(size.summary("mean")),
+            *_mean_and_error(size.summary("median")),
             *growth,
             size.batch / smallest,
             math.sqrt(size.batch / smallest),
@@ -111,10 +111,12 @@ def _size_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
 
 def _fit_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
     fits = [(quantity, of_estimator.exponent(quantity)) for quantity in AVERAGES]
-    return [(_series_name(of_estimator), q, *_with_error(fit), fit.n) for q, fit in fits if fit is not None]
+    return [
+        (_series_name(of_estimator), q, *_mean_and_error(fit), fit.n) for q, fit in fits if fit is not None
+    ]
 
 
-def _with_error(summary: MeanAndSD) -> tuple[float, float | None]:
+def _mean_and_error(summary: MeanAndSD) -> tuple[float, float | None]:
     return summary.mean, _standard_error(summary)
 
 

@@ -44,7 +44,7 @@ class BestAndWorstSection(ReportSection):
         return [
             statistic
             for comparison in _comparisons_with_best_and_worst(data)
-            for statistic in _of_budget(data, comparison)
+            for statistic in _budget_statistics(data, comparison)
         ]
 
 
@@ -63,7 +63,7 @@ def _comparisons_with_best_and_worst(data: ReportData) -> list[Comparison]:
     ]
 
 
-def _of_budget(data: ReportData, comparison: Comparison) -> Iterator[Statistic]:
+def _budget_statistics(data: ReportData, comparison: Comparison) -> Iterator[Statistic]:
     item, ends = budget_item(data, comparison) or "", best_and_worst(comparison)
     best, worst = ends or (None, None)
     grid = f"{item}.grid"

@@ -136,7 +136,7 @@ def _target_rows(configuration: Configuration, target: Target) -> Iterator[tuple
         )
 
 
-def _after_the_first(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _without_first_point(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """Leave out the untrained model's loss, if there are others enough: it would flatten all the rest."""
     return points[1:] if len(points) > FEW else points
 
@@ -167,7 +167,7 @@ def _draw_panel(axes: Axes, configuration: Configuration, target: Target | None)
             linestyle=DASHES[place],
             label=legend_label(split),
         )
-    losses = [loss for points in curves.values() for _, loss in _after_the_first(points)]
+    losses = [loss for points in curves.values() for _, loss in _without_first_point(points)]
     if target is not None and min(losses) < NEAR * target.validation:
         style: dict[str, Any] = {"color": "#444444", "linewidth": 0.9, "linestyle": ":"}
         axes.axhline(target.validation, label="validation target", **style)

@@ -138,7 +138,7 @@ def _sanity_statistics(data: ReportData) -> Iterator[Statistic]:
         row.losses["validation"]
         for run in applied
         for row in run.evaluations
-        if _after_one(row.step, row.losses)
+        if _is_after_one_step(row.step, row.losses)
     ]
     if losses:
         yield Statistic(
@@ -150,5 +150,5 @@ def _applies_alpha(run: RunData) -> bool:
     return bool((run.row.config.get("alpha") or {}).get("policy") == "apply")
 
 
-def _after_one(step: int, losses: dict[str, float]) -> bool:
+def _is_after_one_step(step: int, losses: dict[str, float]) -> bool:
     return step == 1 and "validation" in losses

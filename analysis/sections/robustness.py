@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..comparison import Comparison, ReportData
-from ..data import RunData
 from ..plots.figure import Figure
 from ..plots.loss_by_rate import draw_losses_by_rate
 from ..regret import (
@@ -132,20 +131,12 @@ class RobustnessSection(ReportSection):
 
 
 def _comparison_scopes(data: ReportData) -> list[_Scope]:
-    explicit = data.on_both_clocks if data.explicit_budgets else ()
-    return [
-        _Scope("robustness", "over the full runs", rate_comparisons(data.experiment.runs, _of_full_run)),
-        *(
-            _Scope(
-                f"robustness-{c.slug}", f"within {c.title}", rate_comparisons(c.runs, _best_loss_within(c))
-            )
-            for c in explicit
-        ),
-    ]
-
-
-def _of_full_run(run: RunData) -> float | None:
-    return run.curve.outcome(math.inf, "steps").best_validation_loss
+    full_runs = rate_comparisons(data.experiment.runs, lambda run: run.best_loss)
+    scopes = [_Scope("robustness", "over the full runs", full_runs)]
+    for comparison in data.on_both_clocks if data.explicit_budgets else ():
+        methods = rate_comparisons(comparison.runs, _best_loss_within(comparison))
+        scopes.append(_Scope(f"robustness-{comparison.slug}", f"within {comparison.title}", methods))
+    return scopes
 
 
 def _best_loss_within(comparison: Comparison) -> Best:

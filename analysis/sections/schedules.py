@@ -33,9 +33,7 @@ class SchedulesSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether a run follows nothing but a schedule."""
-        return scheduled_configuration(data) is not None and any(
-            statistic.value is not None for statistic in self.statistics(data)
-        )
+        return scheduled_configuration(data) is not None and self.has_values(data)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return length, highest, mean and median rate."""
@@ -46,7 +44,7 @@ class SchedulesSection(ReportSection):
         configuration = scheduled_configuration(data)
         if configuration is None or not configuration.runs[0].windows:
             return []
-        factors = None if data.reference is None else _thesis_factors(data.reference)
+        factors = None if data.reference is None else _thesis_scaling(data.reference)
         before = (
             ""
             if factors is None
@@ -79,7 +77,7 @@ class SchedulesSection(ReportSection):
         ]
 
 
-def _thesis_factors(reference: Reference) -> tuple[float, float] | None:
+def _thesis_scaling(reference: Reference) -> tuple[float, float] | None:
     """Return by what the thesis multiplied the length of the schedule and divided its rates."""
     length = reference.value(Key("setup", "schedule_length_scale_factor"))
     rates = reference.value(Key("setup", "learning_rate_scale_factor"))

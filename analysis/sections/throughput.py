@@ -65,7 +65,7 @@ class ThroughputSection(ReportSection):
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return the steps reached, the seconds per step of the schedule, and the epochs over the data."""
-        return [*_steps_facts(data), *_baseline_facts(data), *_passes_facts(data)]
+        return [*_steps_reached_statistics(data), *_baseline_statistics(data), *_epochs_statistics(data)]
 
 
 def _time_comparisons(data: ReportData) -> list[Comparison]:
@@ -183,7 +183,7 @@ def seconds_per_step(run: RunData) -> float | None:
     return ratio(curve.seconds_at(steps), float(steps)) if steps else None
 
 
-def _steps_facts(data: ReportData) -> Iterator[Statistic]:
+def _steps_reached_statistics(data: ReportData) -> Iterator[Statistic]:
     for comparison in _time_comparisons(data):
         for entry in comparison.entries:
             key = _steps_key(data, comparison, entry)
@@ -193,7 +193,7 @@ def _steps_facts(data: ReportData) -> Iterator[Statistic]:
                 )
 
 
-def _baseline_facts(data: ReportData) -> Iterator[Statistic]:
+def _baseline_statistics(data: ReportData) -> Iterator[Statistic]:
     configuration = scheduled_configuration(data)
     if configuration is None or baseline_item(configuration) != NADAMW:
         return
@@ -203,7 +203,7 @@ def _baseline_facts(data: ReportData) -> Iterator[Statistic]:
     yield Statistic(configuration.label, "seconds per step", value, key=key)
 
 
-def _passes_facts(data: ReportData) -> Iterator[Statistic]:
+def _epochs_statistics(data: ReportData) -> Iterator[Statistic]:
     if observes(data.experiment):
         value = mean(epochs(run) for run in data.experiment.runs)
         yield Statistic(

@@ -82,7 +82,7 @@ class TimeToResultSection(ReportSection):
         columns: tuple[str, ...] = COLUMNS
         raw_columns: tuple[str, ...] = RAW_COLUMNS
         if data.on_other_clock is not None:
-            on_other_clock = _by_name(search_comparisons(data.on_other_clock))
+            on_other_clock = _searches_by_name(search_comparisons(data.on_other_clock))
             pairs = [on_other_clock[comparison.workload, search.name] for comparison, search in ranked]
             shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
             rows = [
@@ -164,7 +164,7 @@ def _search_times(comparison: SearchComparison, search: Search) -> tuple[Cell, C
     )
 
 
-def _by_name(
+def _searches_by_name(
     comparisons: Iterable[SearchComparison],
 ) -> dict[tuple[str, str], tuple[SearchComparison, Search]]:
     return {

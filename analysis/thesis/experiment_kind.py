@@ -35,10 +35,10 @@ def without_evaluations_at_stop(data: ExperimentData) -> ExperimentData:
 
     A run that was never evaluated otherwise but after its first step keeps them.
     """
-    return replace(data, runs=tuple(map(_without_stop, data.runs)))
+    return replace(data, runs=tuple(map(_without_stop_evaluations, data.runs)))
 
 
-def _without_stop(run: RunData) -> RunData:
+def _without_stop_evaluations(run: RunData) -> RunData:
     evaluations = tuple(row for row in run.evaluations if not row.at_stop)
     return replace(run, evaluations=evaluations) if any(row.step > 1 for row in evaluations) else run
 
