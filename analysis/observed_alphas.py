@@ -61,6 +61,12 @@ def observed_configurations(data: ReportData) -> list[Configuration]:
     ]
 
 
+def measured_configurations(data: ReportData) -> list[Configuration]:
+    """Return the configurations that only observe α* and have recorded some."""
+    observed = observed_configurations(data)
+    return [configuration for configuration in observed if any(run.alphas for run in configuration.runs)]
+
+
 def estimator_names(configuration: Configuration) -> list[str]:
     """Return the estimators of a configuration, and any others that were recorded."""
     alpha = _alpha_section(configuration)

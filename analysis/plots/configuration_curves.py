@@ -60,7 +60,7 @@ def draw_lines(
 ) -> None:
     """Draw every configuration; with `steps`, values hold until the next point."""
     for configuration, style in styles(data):
-        seeds = [curve for run in configuration.runs if (curve := points(run))]
+        seeds = list(filter(None, map(points, configuration.runs)))
         if seeds:
             _draw_curve(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 
 from ..alphas import Quantity, after_vanishing_rates
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..estimator_pairs import Decomposition, correlation, decompose
-from ..observed_alphas import alpha_dispersion, estimator_names, observed_configurations, over_seeds
+from ..observed_alphas import (
+    alpha_dispersion,
+    estimator_names,
+    measured_configurations,
+    observed_configurations,
+    over_seeds,
+)
 from ..plots.alpha_windows import draw_components
 from ..plots.figure import Figure
 from ..reference import Key
@@ -56,14 +62,8 @@ class AlphaComponentsSection(ReportSection):
     def tables(self, data: ReportData) -> list[Table]:
         """Return the components, and what ties and parts the estimators."""
         configurations = observed_configurations(data)
-        parts = [
-            statistic
-            for configuration in configurations
-            for statistic in _component_statistics(configuration)
-        ]
-        pairs = [
-            statistic for configuration in configurations for statistic in _pair_statistics(configuration)
-        ]
+        parts = list(chain.from_iterable(map(_component_statistics, configurations)))
+        pairs = list(chain.from_iterable(map(_pair_statistics, configurations)))
         reference = data.reference
         return [
             statistics_table("alpha-components", TITLE, parts, reference, [NOTE]),
@@ -72,14 +72,11 @@ class AlphaComponentsSection(ReportSection):
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return numerators and denominators over steps."""
-        configurations = [
-            configuration
-            for configuration in observed_configurations(data)
-            if any(run.alphas for run in configuration.runs)
-        ]
-        if not configurations or all(
-            statistic.value is None for statistic in _component_statistics(configurations[0])
-        ):
+        configurations = measured_configurations(data)
+        if not configurations:
+            return []
+        statistics = _component_statistics(configurations[0])
+        if all(statistic.value is None for statistic in statistics):
             return []
         thesis = "" if data.reference is None else " Thesis, figure 4.6."
         caption = (

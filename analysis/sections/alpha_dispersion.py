@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 
 from ..alphas import FIELD, SCALES, Scale
 from ..comparison import ReportData
@@ -14,6 +15,7 @@ from ..observed_alphas import (
     alpha_dispersion,
     estimator_names,
     highest_rate,
+    measured_configurations,
     observed_configurations,
     over_seeds,
 )
@@ -72,11 +74,7 @@ class AlphaDispersionSection(ReportSection):
 
     def figures(self, data: ReportData) -> list[Figure]:
         """Return relative α* over steps, and absolute α* of each estimator beside the learning rate."""
-        configurations = [
-            configuration
-            for configuration in observed_configurations(data)
-            if any(run.alphas for run in configuration.runs)
-        ]
+        configurations = measured_configurations(data)
         if not configurations:
             return []
         first = configurations[0]
@@ -97,11 +95,7 @@ class AlphaDispersionSection(ReportSection):
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return every statistic of every estimator that is observed."""
-        return [
-            statistic
-            for configuration in observed_configurations(data)
-            for statistic in _configuration_statistics(configuration)
-        ]
+        return list(chain.from_iterable(map(_configuration_statistics, observed_configurations(data))))
 
 
 def _absolute_figure(data: ReportData, configuration: Configuration, name: str) -> Figure:

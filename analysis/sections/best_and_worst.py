@@ -41,11 +41,8 @@ class BestAndWorstSection(ReportSection):
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return losses, their differences, and the most and the fewest steps, by budget and clock."""
-        return [
-            statistic
-            for comparison in _comparisons_with_best_and_worst(data)
-            for statistic in _budget_statistics(data, comparison)
-        ]
+        comparisons = _comparisons_with_best_and_worst(data)
+        return [statistic for budget in comparisons for statistic in _budget_statistics(data, budget)]
 
 
 def best_and_worst(comparison: Comparison) -> tuple[Entry, Entry] | None:
@@ -73,18 +70,16 @@ def _budget_statistics(data: ReportData, comparison: Comparison) -> Iterator[Sta
     )
     yield _loss_statistic(comparison, "best cell", best, Key(grid, "best_validation_loss"))
     yield _loss_statistic(comparison, "worst cell", worst, Key(grid, "worst_validation_loss"))
-    apart = difference(_mean_best_loss(worst), _mean_best_loss(best))
-    yield Statistic(
-        comparison.title, "worst − best", apart, key=Key(grid, "worst_minus_best_validation_loss")
-    )
+    gap = difference(_mean_best_loss(worst), _mean_best_loss(best))
+    yield Statistic(comparison.title, "worst − best", gap, key=Key(grid, "worst_minus_best_validation_loss"))
     for entry in comparison.baselines:
-        name, mean_losses = entry.configuration.label, baseline_item(entry.configuration)
+        name, printed_name = entry.configuration.label, baseline_item(entry.configuration)
         yield _loss_statistic(
-            comparison, name, entry, Key(f"{item}.{mean_losses}", "best_validation_loss"), ""
+            comparison, name, entry, Key(f"{item}.{printed_name}", "best_validation_loss"), ""
         )
         gap = difference(_mean_best_loss(best), _mean_best_loss(entry))
         yield Statistic(
-            comparison.title, f"best cell − {name}", gap, key=Key(grid, f"difference_to_{mean_losses}")
+            comparison.title, f"best cell − {name}", gap, key=Key(grid, f"difference_to_{printed_name}")
         )
     if comparison.kind == "seconds":
         yield from _steps_statistics(comparison, grid)

@@ -75,7 +75,7 @@ class BiasOverPassesSection(ReportSection):
 
 def _configurations_with_spans(data: ReportData) -> list[tuple[Configuration, list[EpochSpan]]]:
     with_spans = [(configuration, epoch_spans(configuration)) for configuration in data.configurations]
-    return [(configuration, of) for configuration, of in with_spans if of]
+    return [(configuration, spans) for configuration, spans in with_spans if spans]
 
 
 def _span_row(configuration: Configuration, span: EpochSpan) -> tuple[Cell, ...]:
@@ -98,8 +98,9 @@ def _draw_bias(with_spans: list[tuple[Configuration, list[EpochSpan]]]) -> Canva
 
 def _draw_panel(axes: Axes, with_spans: list[tuple[Configuration, list[EpochSpan]]], part: Part) -> None:
     axes.set_xscale("log", base=2)
-    for place, (configuration, of) in enumerate(with_spans):
-        finite = [(span.last, bias) for span in of if (bias := span.bias(part)) is not None]
+    for place, (configuration, spans) in enumerate(with_spans):
+        biases = [(span.last, span.bias(part)) for span in spans]
+        finite = [(last, bias) for last, bias in biases if bias is not None]
         axes.errorbar(
             [last * 1.04 ** (place - (len(with_spans) - 1) / 2) for last, _ in finite],
             [bias.mean for _, bias in finite],
@@ -111,7 +112,8 @@ def _draw_panel(axes: Axes, with_spans: list[tuple[Configuration, list[EpochSpan
             label=legend_label(configuration.label),
         )
     axes.axhline(0, color="#444444", linewidth=1)
-    ticks = [2**power for power in range(1 + math.floor(math.log2(max(of[-1].last for _, of in with_spans))))]
+    longest = max(spans[-1].last for _, spans in with_spans)
+    ticks = [2**power for power in range(1 + math.floor(math.log2(longest)))]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_title(f"{part} {'−dᵀg' if part == 'numerator' else 'dᵀGd'}")

@@ -153,11 +153,9 @@ def loss_text(loss: MeanAndSD | None, decimals: int) -> str:
     if loss is None:
         return "–"
     mean = fixed(loss.mean, decimals)
-    return (
-        mean
-        if loss.deviation is None
-        else f"{mean} ± {fixed(loss.deviation, decimals, loss.mean)} ({loss.n})"
-    )
+    if loss.deviation is None:
+        return mean
+    return f"{mean} ± {fixed(loss.deviation, decimals, loss.mean)} ({loss.n})"
 
 
 def _whole_text(summary: MeanAndSD | None) -> str:

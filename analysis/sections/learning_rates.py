@@ -70,7 +70,7 @@ def _rates_row(configuration: Configuration) -> tuple[Cell, ...]:
 
 
 def _count_events(runs: Sequence[RunData], event: str) -> int:
-    return sum(recorded.event == event for run in runs for recorded in run.events)
+    return sum(row.event == event for run in runs for row in run.events)
 
 
 def _draw_learning_rates(data: ReportData) -> Canvas:

@@ -45,12 +45,11 @@ class SchedulesSection(ReportSection):
         if configuration is None or not configuration.runs[0].windows:
             return []
         factors = None if data.reference is None else _thesis_scaling(data.reference)
-        before = (
-            ""
-            if factors is None
-            else " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
-        )
-        caption = f"First seed: the rates as they were applied, the mean of each window.{before}"
+        caption = "First seed: the rates as they were applied, the mean of each window."
+        if factors is not None:
+            caption += (
+                " Dashed: before it was scaled (thesis, figure 4.1: a shorter schedule, a higher rate)."
+            )
         return [Figure("schedule", TITLE, caption, partial(_draw_schedule, configuration, factors))]
 
     def statistics(self, data: ReportData) -> list[Statistic]:
