@@ -284,9 +284,10 @@ def report(
     With --json, and with the formats csv and markdown, files are written only where --out says so.
     """
     from .analysis import report as reporting
-    from .analysis.comparison import compare
+    from .analysis.compare_runs import compare
     from .analysis.data import load
-    from .analysis.published import reference_for
+    from .analysis.reference import reference_for
+    from .analysis.report_warnings import warnings
 
     published = reference_for(experiment, reference)
     under = _root(root)
@@ -296,14 +297,14 @@ def report(
     if as_json:
         _print_json(reporting.report_json(data))
     elif format_ is Format.csv:
-        _say_warnings(reporting.warnings(data))
+        _say_warnings(warnings(data))
         typer.echo(reporting.report_csv(data), nl=False)
     elif format_ is Format.markdown:
         typer.echo(reporting.report_markdown(data), nl=False)
     else:
         from . import terminal
 
-        _say_warnings(reporting.warnings(data))
+        _say_warnings(warnings(data))
         tables = reporting.report_tables(data) if everything else reporting.budget_tables(data)
         terminal.show(*map(terminal.report_table, tables))
     if out is not None or (format_ is Format.table and not as_json):

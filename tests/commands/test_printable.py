@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import load
-from alphagrid.analysis.figures import Figure, new_canvas
+from alphagrid.analysis.plots.canvas import new_canvas
+from alphagrid.analysis.plots.figure import Figure
 from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.tables import Table, as_csv, as_markdown
 from alphagrid.cli import app
