@@ -326,7 +326,7 @@ def logs(
     under = _root(root)
     chosen = _select(under, experiment, [run])
     if len(chosen) != 1:
-        names = ", ".join(one.name for one in chosen[:MOST_NAMED])
+        names = ", ".join(visible(one.name) for one in chosen[:MOST_NAMED])
         raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {names}")
     run_id = chosen[0].id
     files = under.experiment(experiment)
