@@ -72,7 +72,7 @@ profile: debug
 
 
 def test_every_file_the_documentation_points_to_exists() -> None:
-    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
+    for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
