@@ -5,6 +5,7 @@ Nothing heavy is imported here; each command imports what it needs when it runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from enum import StrEnum
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from .errors import UserError
-from .printable import json_text, visible
+from .printable import VisibleFormatter, json_text, visible
 
 if TYPE_CHECKING:
     from .jobs.status import RunStatus
@@ -36,6 +37,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        if logging.lastResort is not None:  # writes what is logged to standard error
+            logging.lastResort.setFormatter(VisibleFormatter())
         try:
             return self._invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has had enough: no failure
@@ -73,12 +76,6 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
-class DataSet(StrEnum):
-    """What `data` knows to prepare."""
-
-    criteo1tb = "criteo1tb"
-
-
 settings: dict[str, Any] = {"cls": Commands, "no_args_is_help": True, "pretty_exceptions_enable": False}
 app = typer.Typer(
     **settings,
@@ -91,7 +88,7 @@ profiles_app = typer.Typer(**settings, help="Cluster profiles: how a job asks fo
 store_app = typer.Typer(
     **settings, help="The index of an experiment's journals (it can be rebuilt any time)."
 )
-data_app = typer.Typer(**settings, help="Click logs: prepare, check, or make them up.")
+data_app = typer.Typer(**settings, help="Criteo click logs: prepare, check, or generate synthetic ones.")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(data_app, name="data")
 app.add_typer(store_app, name="store")
@@ -113,7 +110,6 @@ SelectorsArgument = Annotated[
         help="Runs by name or id, by state, or by a key (alpha.interval=1000).",
     ),
 ]
-DataSetArgument = Annotated[DataSet, typer.Argument(metavar="NAME", help="criteo1tb.")]
 FailedOption = Annotated[bool, typer.Option("--failed", help="All failed runs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All runs of the experiment.")]
 AllowCodeChangeOption = Annotated[
@@ -515,9 +511,8 @@ def profiles_init(
     say(f"wrote {written}; see how it fits: alphagrid profiles check {name}")
 
 
-@data_app.command("prepare", epilog="Example: alphagrid data prepare criteo1tb logs/ prepared/")
+@data_app.command("prepare", epilog="Example: alphagrid data prepare logs/ prepared/")
 def data_prepare(
-    name: DataSetArgument,
     source: Annotated[Path, typer.Argument(metavar="LOGS", help="Folder of the logs, or a file.")],
     out: Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder of the shards.")],
     jobs: Annotated[
@@ -525,7 +520,7 @@ def data_prepare(
     ] = None,
     max_bad_share: Annotated[
         float,
-        typer.Option("--max-bad-share", min=0, max=1, help="Share of unreadable lines that is put up with."),
+        typer.Option("--max-bad-share", min=0, max=1, help="Maximum fraction of malformed lines."),
     ] = 0.001,
     allow_damaged: Annotated[
         bool,
@@ -555,9 +550,8 @@ def data_prepare(
     )
 
 
-@data_app.command("check", epilog="Example: alphagrid data check criteo1tb prepared/")
+@data_app.command("check", epilog="Example: alphagrid data check prepared/")
 def data_check(
-    name: DataSetArgument,
     folder: Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder of the shards.")],
 ) -> None:
     """Compare every shard with its checksum; exit 1 if any differs."""
@@ -575,16 +569,15 @@ def data_check(
     terminal.say(f"all {len(dataset.shards)} shards are as they were written")
 
 
-@data_app.command("synthesize", epilog="Example: alphagrid data synthesize criteo1tb logs/ --rows 1000000")
+@data_app.command("synthesize", epilog="Example: alphagrid data synthesize logs/ --rows 1000000")
 def data_synthesize(
-    name: DataSetArgument,
     out: Annotated[Path, typer.Argument(metavar="LOGS", help="Folder of the logs; it must be empty.")],
     rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Rows of all days together.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed makes other logs.")] = 0,
-    days: Annotated[int, typer.Option("--days", min=1, help="Files, the last of which is held out.")] = 24,
+    days: Annotated[int, typer.Option("--days", min=1, help="Files; the last one is the test day.")] = 24,
     as_json: JsonOption = False,
 ) -> None:
-    """Make up click logs in Criteo's layout, from a truth that is known; every report says that they are."""
+    """Generate synthetic click logs in Criteo's format from a known model; every report says so."""
     from . import terminal
     from .trainer.workloads.criteo.synthesis import synthesize
 
@@ -595,7 +588,7 @@ def data_synthesize(
         _print_json(made)
     losses = made["losses"]["validation"]
     terminal.say(
-        f"made up {rows:,} rows in {out}; validation loss of the truth {losses['planted']:.6f}, "
+        f"generated {rows:,} synthetic rows in {out}; validation loss of the model {losses['planted']:.6f}, "
         f"of the best constant {losses['constant']:.6f}"
     )
 

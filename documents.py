@@ -16,12 +16,10 @@ from typing import Any
 import yaml
 
 from .errors import UserError
-from .problems import KeyPath, Place, dotted, nearest, shown
+from .problems import MOST_LEVELS, TOO_DEEP, KeyPath, Place, dotted, nearest, shown
 
 LARGEST_FILE = 16 * 2**20
 MOST_VALUES = 1_000_000
-MOST_LEVELS = 100
-"""Lists and mappings within each other, aliases followed."""
 LONGEST_NUMBER = 400
 """Characters of a number."""
 
@@ -146,13 +144,10 @@ class _Loader(yaml.SafeLoader):
             raise _Refused(f"holds more than {MOST_VALUES:,} values", "split the file", event.start_mark)
         self._depth += 1
         if self._depth > MOST_LEVELS:
-            raise _Refused(TOO_DEEP, "flatten it", event.start_mark)
+            raise _Refused(f"is {TOO_DEEP}", "flatten it", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
-
-
-TOO_DEEP = f"is nested too deeply (more than {MOST_LEVELS} levels)"
 
 
 class _Refused(yaml.MarkedYAMLError):
@@ -201,7 +196,7 @@ def _check_aliases(root: yaml.Node, source: str) -> None:
             f"{source}: its aliases expand to more than {MOST_VALUES:,} values", "use fewer aliases"
         )
     if levels > MOST_LEVELS:
-        raise UserError(f"{source}: with its aliases it {TOO_DEEP}", "use fewer aliases")
+        raise UserError(f"{source}: with its aliases it is {TOO_DEEP}", "use fewer aliases")
 
 
 def _expanded_size(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from typing import Any
 
@@ -19,6 +20,7 @@ UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2
 """What `json` prints as it is, and a terminal may act on or an encoder refuse; JSON may write it as \\u…."""
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 MOST_IN_A_NAME = 100
+"""Bytes of a text in the name of a file; file systems take 255, with endings and what makes it distinct."""
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 FORMULA = re.compile(r"\s*(?:[=@＝＠]|[+\-＋－].)")
@@ -44,6 +46,14 @@ def visible_lines(text: str) -> str:
 def uncoloured(line: str) -> str:
     """Return a line of a log without its colours, and with other escape sequences to be seen."""
     return visible(COLOUR.sub("", line), keep="\t")
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats messages of a log with what a terminal would act on as escapes: names come from others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message that can be printed, and its traceback if it has one."""
+        return visible_lines(super().format(record))
 
 
 def csv_cell(text: str) -> str:
@@ -75,7 +85,8 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def file_name(text: str) -> str:
     """Return a text as the name of a file, never a path; where it is changed, a hash keeps names distinct."""
-    name = re.sub(r"[^\w.+-]+", "-", visible(text)).lstrip(".-")[:MOST_IN_A_NAME]
+    whole = re.sub(r"[^\w.+-]+", "-", visible(text)).lstrip(".-")
+    name = whole.encode()[:MOST_IN_A_NAME].decode(errors="ignore")
     if name and name == text:
         return name
     return f"{name or 'unnamed'}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"

@@ -19,6 +19,9 @@ KeyPath = tuple[str | int, ...]
 """The way to a value in a document: keys of mappings and positions in lists."""
 
 MOST_PROBLEMS = 20
+MOST_LEVELS = 100
+"""Lists and mappings within each other in a file, aliases followed."""
+TOO_DEEP = f"nested too deeply (more than {MOST_LEVELS} levels)"
 
 
 @dataclass(frozen=True)

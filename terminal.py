@@ -113,34 +113,26 @@ def status_view(
     runs = list(found.runs)
     if not everything and len(runs) > rows:
         runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[: max(rows, 1)]
-    hidden = len(found.runs) - len(runs)
-    more = [Text(f"and {hidden} more (--all shows them)", style="dim")] if hidden else []
+    more = _hidden(len(found.runs) - len(runs))
     table = _Runs(found.experiment, runs, time.time() if now is None else now)
     files = ", ".join(found.damaged)
     damage = [_text(f"lines of {files} are damaged and left out; see alphagrid store check", style="red")]
     notes = [_text(f"note: {note}", style="yellow") for note in found.notes]
     warned = found.warnings if everything else dict(islice(found.warnings.items(), MOST_WARNINGS))
-    warnings = [_text(f"warning: {_runs(names)}: {text}", style="yellow") for text, names in warned.items()]
-    unsaid = len(found.warnings) - len(warned)
-    if unsaid:
-        warnings.append(Text(f"and {unsaid} more warnings (--all shows them)", style="dim"))
+    warnings = [
+        *(_text(f"warning: {_some(names, 1)}: {text}", style="yellow") for text, names in warned.items()),
+        *_hidden(len(found.warnings) - len(warned), "warnings "),
+    ]
     rejected = [_rejections(found.runs)] if any(run.rejected for run in found.runs) else []
     return Group(
         table, *more, *(damage if files else []), *notes, *warnings, *rejected, _counts(found.counts)
     )
 
 
-def _runs(names: Sequence[str]) -> str:
-    """Return the name of a run, or the first of several and their number."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
 def causes_views(found: ExperimentStatus, everything: bool = False) -> list[RenderableType]:
     """Return why runs did not come to their end: each cause once, with the end of a log."""
     told = found.causes if everything else found.causes[:MOST_CAUSES]
-    hidden = len(found.causes) - len(told)
-    more = [Text(f"and {hidden} more causes (--all shows them)", style="dim")] if hidden else []
-    return [*map(_cause, told), *more]
+    return [*map(_cause, told), *_hidden(len(found.causes) - len(told), "causes ")]
 
 
 def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
@@ -169,14 +161,13 @@ def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
     for run in plan["runs"][:MOST_PLANNED]:
         params = ", ".join(f"{key}={value}" for key, value in run["params"].items())
         table.add_row(run["id"], _text(run["name"]), _text(run["baseline"] or ""), _text(params))
-    hidden = len(plan["runs"]) - MOST_PLANNED
-    more = [Text(f"and {hidden} more (--json lists them)", style="dim")] if hidden > 0 else []
+    more = _hidden(len(plan["runs"]) - MOST_PLANNED, option="--json lists")
     hours = "no limit" if plan["gpu_hours"] is None else f"{plan['gpu_hours']:g}"
     total = (
         f"{len(plan['runs'])} runs with profile {profile}; "
         f"sbatch calls: {plan['sbatch_calls']}; GPU-hours at most: {hours}"
     )
-    return Group(table, *more, Text(total))
+    return Group(table, *more, _text(total))
 
 
 def profiles_table(profiles: Iterable[Any]) -> RenderableType:
@@ -184,7 +175,7 @@ def profiles_table(profiles: Iterable[Any]) -> RenderableType:
     table = _table("", ["profile", "cluster", "asks for"])
     for profile in profiles:
         settings = profile.model_dump(exclude_defaults=True, exclude={"name", "cluster"})
-        table.add_row(_text(profile.name), profile.cluster, _text(_settings(settings)))
+        table.add_row(_text(profile.name), _text(profile.cluster), _text(_settings(settings)))
     return table
 
 
@@ -194,7 +185,7 @@ def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
     for setting in described:
         value = "" if setting.value is None else str(setting.value)
         origin = "default" if setting.place is None else str(setting.place)
-        table.add_row(setting.key, _text(value), _text(origin, style="dim"))
+        table.add_row(_text(setting.key), _text(value), _text(origin, style="dim"))
     return table
 
 
@@ -205,7 +196,7 @@ def check_view(checked: Checked) -> RenderableType:
     for finding in checked.findings:
         advice = _text(f"; {finding.advice}" if finding.advice else "", style="dim")
         verdict = Text(finding.verdict, style=VERDICT_STYLES[finding.verdict])
-        table.add_row(finding.check, verdict, _text(finding.said) + advice)
+        table.add_row(_text(finding.check), verdict, _text(finding.said) + advice)
     return table
 
 
@@ -304,17 +295,22 @@ def _rejections(runs: Sequence[RunStatus]) -> Text:
     for run in runs:
         values.update(run.rejected)
         affected.update(run.rejected.keys())
-    parts = [
-        f"{count:,} {reason} (in {affected[reason]} {'run' if affected[reason] == 1 else 'runs'})"
-        for reason, count in values.most_common()
-    ]
-    return Text(f"rejected α*: {'; '.join(parts)}", style="yellow")
+    parts = []
+    for reason, count in values.most_common():
+        runs_affected = f"{affected[reason]} {'run' if affected[reason] == 1 else 'runs'}"
+        parts.append(f"{count:,} {in_one_line(reason)} (in {runs_affected})")
+    return _text(f"rejected α*: {'; '.join(parts)}", style="yellow")
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """Return the first names, and how many there are beside."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _hidden(count: int, what: str = "", option: str = "--all shows") -> list[Text]:
+    """Return a line that tells how many are not shown, and what shows them; none where all are."""
+    return [Text(f"and {count} more {what}({option} them)", style="dim")] if count > 0 else []
 
 
 def _text(text: str, style: str = "") -> Text:

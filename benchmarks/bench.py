@@ -11,11 +11,11 @@ from alphagrid.store.layout import RunFiles
 from alphagrid.trainer.clock import COUNTED, Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.recorder import Recorder
-from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 from alphagrid.trainer.stopping import StopRequest
 from alphagrid.trainer.timers import CudaTimer, HostTimer
+from alphagrid.trainer.warm_up import warm_up
 
 Config = dict[str, Any]
 
@@ -49,7 +49,7 @@ def config_of(workload: Config, alpha: Config | None, device: str = "cpu", log_s
 
 
 class Bench:
-    """A run of the trainer: its own step, recorder and journal, and the rehearsal before."""
+    """A run of the trainer: its own step, recorder and journal, and the warm-up pass before."""
 
     def __init__(self, config: Config, run: RunFiles) -> None:
         self.clock = Clock(CudaTimer() if config["device"] == "cuda" else HostTimer())
@@ -62,7 +62,7 @@ class Bench:
         journal.append("start", 0, 0.0, attempt=1, resume_step=0, fresh=False, submission="benchmark")
         self._recorder = Recorder(self.session, run, journal, 1, StopRequest(), time.perf_counter)
         self.session.evaluations.due = lambda step, train_seconds: False  # type: ignore[method-assign]
-        rehearse(self.session)
+        warm_up(self.session)
 
     @property
     def parameter_bytes(self) -> int:

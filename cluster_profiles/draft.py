@@ -14,10 +14,11 @@ from ..errors import SystemRefused, UserError
 from ..slurm.cluster import Node, Site
 from ..slurm.inspect import Ask, ask, require, survey
 from ..slurm.notation import Devices
+from ..slurm.sbatch import MAX_ARRAY
 from .access import association
 from .choice import Choice, associations, choose
 from .finding import hours, hours_key, listed, memory
-from .limits import MAX_ARRAY, largest_array, time_limits
+from .limits import largest_array, time_limits
 from .preemption import preemption
 
 DAY = 24 * 3600.0

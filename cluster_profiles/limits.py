@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 from ..slurm import notation
 from ..slurm.cluster import Partition, Site
+from ..slurm.sbatch import MAX_ARRAY
 from .access import association, qos_name
 from .finding import Finding, hours, hours_key, ok, unknown, warning, wrong
 from .profile import Profile
-
-MAX_ARRAY = 1001
-"""What alphagrid takes for MaxArraySize where a profile does not set max_array."""
 
 
 def time_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from ..store.messages import in_one_line
@@ -83,6 +84,7 @@ def causes(runs: Iterable[Failed]) -> list[Cause]:
     return sorted(found, key=lambda cause: (FAILURES.index(cause.state), -len(cause.runs)))
 
 
+@lru_cache(maxsize=1024)
 def pattern(reason: str) -> str:
     """Return a reason without the numbers, ids and paths in which runs of one cause differ."""
     for variable, name in VARIABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from .status import RunStatus
 
 ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "cancelled"})
 """States in which nobody reads or writes a run's checkpoints."""
+
+log = logging.getLogger("alphagrid")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Prunable:
 def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool = False) -> list[Prunable]:
     """Return what can go of the runs that have ended: all checkpoints but the last, and torn ones.
 
-    From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too.
+    From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too. Of a
+    folder that cannot be listed a warning tells.
 
     Raises:
         UserError: the experiment is another user's.
@@ -55,14 +59,18 @@ def prune(found: Iterable[Prunable]) -> None:
 
 
 def _of_run(name: str, run: RunFiles, last: bool) -> Prunable:
-    checkpoints = run.checkpoints()
-    paths = (*run.torn_checkpoints(), *(checkpoints if last else checkpoints[:-1]))
+    try:
+        checkpoints, torn = run.checkpoints(), run.torn_checkpoints()
+    except OSError as error:
+        log.warning("%s: left out: cannot read %s: %s", name, run.path, error.strerror or error)
+        return Prunable(name, (), 0)
+    paths = (*torn, *(checkpoints if last else checkpoints[:-1]))
     return Prunable(name, paths, sum(map(_size, paths)))
 
 
 def _size(path: Path) -> int:
-    """Return the bytes that deleting a file frees; none for one that is gone already."""
+    """Return the bytes that deleting a file frees; none for one that is gone already or cannot be seen."""
     try:
         return path.lstat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

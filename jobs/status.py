@@ -149,8 +149,6 @@ class IndexedExperiment:
     """Submissions, by id."""
     damaged: tuple[str, ...]
     """Files with lines that could not be read."""
-    rejections: Mapping[int, Mapping[str, int]]
-    """How many α* each run rejected, by its key and the reason."""
 
     @classmethod
     def read(cls, db: Connection, files: ExperimentFiles) -> IndexedExperiment:
@@ -163,7 +161,6 @@ class IndexedExperiment:
             queries.runs(db, name),
             queries.senders(db, name),
             tuple(queries.damage(db, name)),
-            queries.rejections_of(db, name),
         )
 
     @cached_property
@@ -212,12 +209,15 @@ def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> 
     names = [files.name for files in root.experiments()]
     if experiment not in names:
         raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
-    return _read_status(root, [experiment], schedulers)[0]
+    return _read_status(root, [experiment], schedulers, detailed=True)[0]
 
 
 def overview(root: Root, schedulers: Schedulers = SCHEDULERS) -> list[ExperimentStatus]:
-    """Return the states of the runs of all experiments; each scheduler is asked once for all."""
-    return _read_status(root, [files.name for files in root.experiments()], schedulers)
+    """Return the states of the runs of all experiments, without causes and warnings.
+
+    Each scheduler is asked once for all.
+    """
+    return _read_status(root, [files.name for files in root.experiments()], schedulers, detailed=False)
 
 
 def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
@@ -238,13 +238,17 @@ def _hint(experiment: str, names: Sequence[str]) -> str:
     return f"did you mean '{guess}'?" if guess else known
 
 
-def _read_status(root: Root, experiments: Sequence[str], schedulers: Schedulers) -> list[ExperimentStatus]:
+def _read_status(
+    root: Root, experiments: Sequence[str], schedulers: Schedulers, detailed: bool
+) -> list[ExperimentStatus]:
     with collector_paused(), _open(root) as store:
         store.sync(experiments)
         indexed = [IndexedExperiment.read(store.db, root.experiment(name)) for name in experiments]
         open_runs = [run for experiment in indexed for run in experiment.runs.open]
         answers = scheduler_states(root, open_runs, schedulers, tolerant=True)
-        return [_experiment_status(store.db, experiment, answers, schedulers) for experiment in indexed]
+        return [
+            _experiment_status(store.db, experiment, answers, schedulers, detailed) for experiment in indexed
+        ]
 
 
 def _open(root: Root) -> Store:
@@ -254,14 +258,23 @@ def _open(root: Root) -> Store:
 
 
 def _experiment_status(
-    db: Connection, experiment: IndexedExperiment, answers: SchedulerStates, schedulers: Schedulers
+    db: Connection,
+    experiment: IndexedExperiment,
+    answers: SchedulerStates,
+    schedulers: Schedulers,
+    detailed: bool,
 ) -> ExperimentStatus:
+    from ..store import queries
+
     states = experiment.runs.states(answers)
+    rejections = queries.rejections_of(db, experiment.files.name) if detailed else {}
     runs = []
     for row in experiment.rows:
         sender = experiment.senders.get(row.last_submission or "")
         scheduler = None if sender is None else schedulers.get(sender.cluster)
-        runs.append(_run_status(row, states[row.id], scheduler, experiment.rejections.get(row.key, {})))
+        runs.append(_run_status(row, states[row.id], scheduler, rejections.get(row.key, {})))
+    if not detailed:
+        return ExperimentStatus(experiment.files.name, tuple(runs), experiment.damaged, notes=answers.notes)
     groups = _illustrated(db, experiment, failure_groups.causes(runs))
     return ExperimentStatus(
         experiment.files.name,

@@ -20,6 +20,8 @@ from .command import Absent, clean_environment
 
 OF_A_JOB = ("SLURMD_", "SUBMITIT_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """Beginnings of variables of an enclosing job, which sbatch would pass on to the new one."""
+MAX_ARRAY = 1001
+"""Slurm's default MaxArraySize: indices 0 to 1000."""
 SECONDS = 60.0
 SUBMITTED = re.compile(r"Submitted batch job (\d+)")
 WAITS = re.compile(r"^(?:sbatch: )?(?:error: )?(.*), (?:sleeping and )?retrying", re.MULTILINE)

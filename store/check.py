@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,22 @@ class Problem:
     """The byte in the file, where there is one."""
 
 
-def problems(db: sqlite3.Connection, root: Root) -> list[Problem]:
-    """Return what is wrong with a freshly synced index and the files behind it, by experiment and file.
+def index_problems(db: sqlite3.Connection, root: Root) -> set[Problem]:
+    """Return what is wrong with a freshly synced index and the journals behind it.
 
     The index is compared, row by row, with one that is made from the files here and now (in a temporary
     database); runs whose journals have grown in between are left out.
     """
-    found = {*_noted(db), *_gaps(db), *_unfinished(db), *_differences(db, root)}
-    found |= {Problem(*problem) for problem in damaged_files(root)}
+    return {*_noted(db), *_gaps(db), *_unfinished(db), *_differences(db, root)}
+
+
+def file_problems(root: Root) -> set[Problem]:
+    """Return what is wrong with files that the index does not hold."""
+    return {Problem(*problem) for problem in damaged_files(root)}
+
+
+def by_file(found: Iterable[Problem]) -> list[Problem]:
+    """Return problems by experiment and file."""
     return sorted(
         found, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
     )

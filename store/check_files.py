@@ -1,4 +1,4 @@
-"""What is wrong with the files of runs that the index does not hold: markers, configs, checkpoints."""
+"""What is wrong with files of runs that the index does not hold: markers, configs, claims, checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .files import is_late, open_file, read_object
-from .layout import Root, RunFiles
+from .layout import ExperimentFiles, Root, RunFiles
 from .shapes import read_config
 
 SUMMED_BYTES = 64 << 20
@@ -16,20 +16,33 @@ SUMMED_BYTES = 64 << 20
 CHUNK = 1 << 20
 
 
+Look = Callable[[Path], str | None]
+
+
 def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
     """Yield experiment, file and what is wrong with it; files that vanish meanwhile are left out."""
     for files in root.experiments():
-        for run in files.runs():
+        for run in _runs(files):
             for path, look in _files(run):
                 if (reason := _reason(path, look)) is not None:
                     yield files.name, f"{run.id}/{path.name}", reason
 
 
-def _files(run: RunFiles) -> Iterator[tuple[Path, Callable[[Path], str | None]]]:
-    yield run.cancel_marker, _marker
-    yield run.config, lambda _: _config(run)
-    for path in run.checkpoints():
-        yield path, _checkpoint
+def _runs(files: ExperimentFiles) -> list[RunFiles]:
+    try:
+        return files.runs()
+    except OSError:  # the index has a note of it
+        return []
+
+
+def _files(run: RunFiles) -> list[tuple[Path, Look]]:
+    """Return the files of a run to look at, each with how; of checkpoints the one it would go on from."""
+    try:
+        claims = [(path, _claim) for _, path in run.claims()]
+        checkpoints = [(path, _checkpoint) for path in run.checkpoints()[-1:]]
+    except OSError:  # the index has a note of it
+        return []
+    return [(run.cancel_marker, _marker), (run.config, lambda _: _config(run)), *claims, *checkpoints]
 
 
 def _reason(path: Path, look: Callable[[Path], str | None]) -> str | None:
@@ -53,6 +66,12 @@ def _config(run: RunFiles) -> str | None:
     except ValueError as error:
         return f"is no copy of a config ({error}): the next attempt writes it again"
     return None
+
+
+def _claim(path: Path) -> str | None:
+    from .claims import problem  # pydantic, which commands that check nothing need not import
+
+    return problem(path)
 
 
 def _checkpoint(path: Path) -> str | None:

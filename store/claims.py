@@ -10,28 +10,38 @@ The file says whose it is, and its owner touches it every `HEARTBEAT_SECONDS`. A
 (and process namespace) is known to live by its id and start time. For one of another machine the heartbeat
 decides: after `STALE_SECONDS` without one its claim is over. The clocks of the hosts may differ by a few
 minutes, and their caches may be a minute old. A process that was suspended for longer finds the newer
-attempt of the run, and stops (`journal.overtaken`).
+attempt of the run, and stops (`journal.is_superseded`).
+
+The heartbeat also decides on what cannot be read or is no claim (a folder, a pipe, a damaged file): it keeps
+a run from starting twice, and from starting at all for no longer than a silent host does.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..errors import SystemRefused
 from . import locks
-from .layout import RunFiles
+from .files import is_late, open_file, open_regular
+from .layout import RunFiles, next_number
 
 HEARTBEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0
-NAME = re.compile(r"claim-(\d{4,})")
+AHEAD_SECONDS = 86400.0
+"""By how much another host's clock may be ahead: what was written later than that, no host has written."""
+RELEASE_SECONDS = 5.0
+"""How long a process waits for its claim to be given back, on a file system that may hang."""
+MOST_BYTES = 10_000
+"""Claims are shorter."""
 RELEASED = b"released\n"
 
 
@@ -63,7 +73,6 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path: Path | None = None
         self._over = threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -71,12 +80,13 @@ class Claim:
         """Claim the run, unless another process has; return whether that worked.
 
         Raises:
+            SystemRefused: no number is left for another claim.
             OSError: the folder cannot be written.
         """
         newest = _newest(self._folder)
         if newest is not None and is_alive(newest[1]):
             return False
-        path = self._folder / f"claim-{1 if newest is None else newest[0] + 1:04d}"
+        path = RunFiles(self._folder).claim(next_number(newest))
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         except FileExistsError:
@@ -91,31 +101,32 @@ class Claim:
             raise
         finally:
             os.close(descriptor)
-        self._path = path
-        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart = threading.Thread(target=self._beat, args=(path,), daemon=True)
         self._heart.start()
         return True
 
     def release(self) -> None:
-        """Give the claim back; without effect if there is none."""
-        if self._path is None or self._heart is None:
-            return
-        self._over.set()
-        self._heart.join()
-        with suppress(OSError):  # the claim ends with the process, too
-            _overwrite(self._path, RELEASED)
-        self._path = None
+        """Give the claim back; without effect if there is none.
 
-    def _beat(self) -> None:
-        assert self._path is not None
+        Where the file system hangs for `RELEASE_SECONDS`, the claim ends with the process.
+        """
+        if self._heart is not None:
+            self._over.set()
+            self._heart.join(RELEASE_SECONDS)
+            self._heart = None
+
+    def _beat(self, path: Path) -> None:
+        """Touch the claim until it is to be given back, and give it back."""
         while not self._over.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):
-                os.utime(self._path)
+                os.utime(path, follow_symlinks=False)
+        with suppress(OSError, SystemRefused):
+            _overwrite(path, RELEASED)
 
 
 def _overwrite(path: Path, content: bytes) -> None:
     """Replace the content of a file by a shorter one, in its place: that needs no room on a full disk."""
-    with path.open("r+b", buffering=0) as file:
+    with os.fdopen(open_regular(path, os.O_WRONLY), "wb", buffering=0) as file:
         file.write(content)
         file.truncate(len(content))
 
@@ -132,27 +143,63 @@ def is_held(folder: Path) -> bool:
 
 
 def is_alive(path: Path) -> bool:
-    """Return whether the process that wrote a claim works on."""
+    """Return whether the process that wrote a claim works on, as far as it can be told from here.
+
+    A file that is listed and has not arrived yet counts as a living claim; the heartbeat decides on any other
+    that cannot be read, or is no claim.
+    """
     try:
-        content, written = path.read_bytes(), path.stat().st_mtime
-    except OSError:  # listed, but not there yet
-        return True
+        content = _read(path)
+    except OSError as error:
+        return is_late(path, error) or _is_fresh(path)
     if content == RELEASED:
         return False
+    owner = _owner(content)
+    lives = None if owner is None else owner.lives
+    return _is_fresh(path) if lives is None else lives
+
+
+def problem(path: Path) -> str | None:
+    """Return what is wrong with a claim; an empty one may be about to be written.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    if path.is_symlink():
+        return "is a link, and no claim: remove it"
+    content = _read(path)
+    is_claim = content == RELEASED or _owner(content) is not None
+    if is_claim or (not content and _is_fresh(path)):
+        return None
+    return f"holds no claim: no other host starts the run until the file is {STALE_SECONDS:.0f} s old"
+
+
+def _read(path: Path) -> bytes:
+    with open_file(path) as file:
+        return file.read(MOST_BYTES)
+
+
+def _owner(content: bytes) -> Owner | None:
     try:
-        lives = Owner.model_validate_json(content).lives
+        return Owner.model_validate_json(content)
     except ValidationError:  # not written yet, or damaged
-        lives = None
-    return time.time() - written < STALE_SECONDS if lives is None else lives
+        return None
+
+
+def _is_fresh(path: Path) -> bool:
+    """Return whether a claim has been touched of late, or may have been: the file system does not say."""
+    try:
+        age = time.time() - path.lstat().st_mtime
+    except PermissionError:  # in this folder this user cannot make a claim either
+        return False
+    except OSError:
+        return True
+    return -AHEAD_SECONDS < age < STALE_SECONDS
 
 
 def _newest(folder: Path) -> tuple[int, Path] | None:
-    try:
-        names = [NAME.fullmatch(name) for name in os.listdir(folder)]  # noqa: PTH208 (names alone)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    number = max((int(name[1]) for name in names if name), default=0)
-    return (number, folder / f"claim-{number:04d}") if number else None
+    """Return number and path of the newest claim on the run with a folder, None if there is none."""
+    return next(reversed(RunFiles(folder).claims()), None)
 
 
 def _lives(pid: int, born: str) -> bool:
@@ -172,6 +219,7 @@ def _lives(pid: int, born: str) -> bool:
     return True
 
 
+@cache
 def _realm() -> str:
     """Return what tells this machine, since its last boot, and this process namespace from all others."""
     try:

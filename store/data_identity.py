@@ -40,15 +40,12 @@ def groups(records: Iterable[Record]) -> list[int]:
 
     A record without a fingerprint is in a group of its own.
     """
-    records = list(records)
+    leaders: dict[int, Record] = {}
     first: list[int] = []
     for index, record in enumerate(records):
-        alike = (
-            earlier
-            for earlier in sorted(set(first))
-            if compare(records[earlier], record) in ("same", "rounded")
-        )
+        alike = (at for at, leader in leaders.items() if compare(leader, record) in ("same", "rounded"))
         first.append(next(alike, index))
+        leaders.setdefault(first[-1], record)
     return first
 
 

@@ -61,7 +61,7 @@ class Store:
 
         Raises:
             UserError: the index is damaged, or has become a newer alphagrid's.
-            SystemRefused: the disk of the index is full or fails, or a folder cannot be listed.
+            SystemRefused: the disk of the index is full or fails, or the root cannot be listed.
         """
         with _explained(self.path), self._lock(patience) as held:
             if not held:
@@ -83,11 +83,16 @@ class Store:
                 return self._fill_anew()
 
     def check(self) -> list[Problem]:
-        """Sync, then return everything that is wrong with journals, submissions, or the index itself."""
-        with _explained(self.path), self._lock(FOR_EVER):
-            self._prepare(self.db)
-            ingest.sync(self.db, self.root)
-            return check.problems(self.db, self.root)
+        """Sync, then return everything that is wrong with journals, submissions, or the index itself.
+
+        Checkpoints, which take long to read, are read while other processes may use the index.
+        """
+        with _explained(self.path):
+            with self._lock(FOR_EVER):
+                self._prepare(self.db)
+                ingest.sync(self.db, self.root)
+                found = check.index_problems(self.db, self.root)
+            return check.by_file(found | check.file_problems(self.root))
 
     def export(self, target: Path) -> Path:
         """Write a consistent copy of the index, one file, and return its path.

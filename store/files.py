@@ -89,7 +89,7 @@ def open_regular(path: Path, flags: int) -> int:
     """Open a file whose name others know beforehand, and return its descriptor; a new one follows the umask.
 
     A link under this name could lead to any file of the user's, so links are refused, and so is whatever is
-    no regular file.
+    no regular file. A file with a second name, as in a copy that `cp -al` made, is not written to.
 
     Raises:
         SystemRefused: there is a link, or no regular file.
@@ -102,11 +102,11 @@ def open_regular(path: Path, flags: int) -> int:
             raise _not_regular(path, "is a link") from None
         raise
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+    is_regular, writes = stat.S_ISREG(status.st_mode), flags & os.O_ACCMODE != os.O_RDONLY
+    if is_regular and (status.st_nlink <= 1 or not writes):
         return descriptor
     os.close(descriptor)
-    kind = "has a second name (a hard link)" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise _not_regular(path, kind)
+    raise _not_regular(path, "has a second name (a hard link)" if is_regular else "is not a regular file")
 
 
 def _not_regular(path: Path, problem: str) -> SystemRefused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -19,28 +20,29 @@ def make_private(folder: Path) -> None:
     """Make a folder that its user alone can enter, or check the one that is there.
 
     In a place where others may write they may have made it before us: it could then be read or replaced, or
-    hold links to files of ours. In the home a folder of an older version may only be too open; it is closed.
+    hold links to files of ours. Elsewhere a folder of an older version may only be too open; it is closed.
 
     Raises:
         SystemRefused: it belongs to another user, is a link or no folder, or cannot be made.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        above = folder.parent.stat().st_mode
-        in_public = bool(above & stat.S_IWOTH)
+        above = folder.parent.stat()
+        others = _other_writers(above)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        status = folder.lstat() if in_public else folder.stat()
-        if not in_public and status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        status = folder.lstat()
+        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        if others is None and is_ours and status.st_mode & 0o077:
             folder.chmod(0o700)
-            status = folder.stat()
+            status = folder.lstat()
     except OSError as error:
         raise SystemRefused(f"cannot make the folder {folder}: {error.strerror}", _hint(folder)) from error
-    if in_public and not above & stat.S_ISVTX:
-        mode = f"mode {stat.S_IMODE(above):04o} of {folder.parent}"
+    if others is not None and not above.st_mode & stat.S_ISVTX:
+        mode = f"mode {stat.S_IMODE(above.st_mode):04o} of {folder.parent}"
         raise SystemRefused(
-            f"the folder {folder} can be replaced by every user ({mode})",
-            f"chmod o-w {folder.parent}; or {_elsewhere()}",
+            f"the folder {folder} can be replaced by {others} ({mode})",
+            f"chmod go-w {folder.parent}; or {_elsewhere()}",
         )
     if problem := _problem(status):
         raise SystemRefused(f"the folder {folder} {problem}", _hint(folder))
@@ -52,6 +54,31 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"the user {uid}"
+
+
+def _other_writers(folder: os.stat_result) -> str | None:
+    """Return who else may make and remove names in a folder; None if this user alone, or the owner."""
+    if folder.st_mode & stat.S_IWOTH:
+        return "every user"
+    if folder.st_mode & stat.S_IWGRP and not _is_private_group(folder.st_gid):
+        return f"the group {_group_name(folder.st_gid)}"
+    return None
+
+
+def _is_private_group(gid: int) -> bool:
+    """Return whether a group is this user's alone, as many systems make one for each user."""
+    try:
+        user = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return gid == user.pw_gid and _group_name(gid) == user.pw_name
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _problem(status: os.stat_result) -> str | None:

@@ -7,18 +7,19 @@ again. What is gone from disk goes from the index: a synced index is the one tha
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .files import read_object
+from .files import is_late, read_object
+from .ingest_run import UNREADABLE, forget_run, ingest_run
 from .layout import ExperimentFiles, Root
-from .manifests import assign, sync_submissions
-from .marks import news
-from .runs import forget_run, ingest_run
+from .manifests import assign, problem_text, sync_submissions
 from .scan import ExperimentScan, scan
+from .watermarks import news
 
 BATCH_ROWS = 20_000
 """A transaction is committed when it has written about so many rows."""
@@ -39,8 +40,10 @@ class Synced:
 def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None = None) -> Synced:
     """Ingest what is new, of all experiments or of those named. One process at a time may do so.
 
+    Of an experiment or a run whose folder cannot be listed, what is known stays, beside a note.
+
     Raises:
-        OSError: a folder cannot be listed.
+        OSError: the root cannot be listed.
     """
     on_disk = {files.name: files for files in root.experiments()}
     wanted = on_disk.keys() | _ingested(db)
@@ -75,14 +78,31 @@ def _ingested(db: sqlite3.Connection) -> set[str]:
 
 def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bool) -> tuple[int, int]:
     """Return how many runs had news, and the rows written."""
-    found = scan(files) if present else ExperimentScan({}, {})
+    try:
+        found = scan(files) if present else ExperimentScan({}, {})
+    except OSError as error:
+        with transaction(db):
+            _note_folders(db, files, {os.path.relpath(error.filename, files.path): error})
+        return 0, 0
     with transaction(db):
         changed = sync_submissions(db, files, found)
         _sync_runs(db, files, found, changed)
         _sync_markers(db, files, found)
+        _note_folders(db, files, found.unreadable)
     journals = {run: of_run.journals for run, of_run in found.runs.items()}
-    with_news = news(db, files.name, journals)
+    with_news = [one for one in news(db, files.name, journals) if one[0] not in found.unreadable]
     return len(with_news), _ingest_runs(db, files, with_news)
+
+
+def _note_folders(db: sqlite3.Connection, files: ExperimentFiles, unreadable: Mapping[str, OSError]) -> None:
+    """Note which folders cannot be listed, unless that may pass; unreadable journals are tried again."""
+    db.execute("DELETE FROM problem WHERE experiment = ? AND offset = ?", (files.name, UNREADABLE))
+    rows = [
+        (files.name, f"{name}/", UNREADABLE, problem_text(error))
+        for name, error in unreadable.items()
+        if not is_late(files.path / name, error)
+    ]
+    db.executemany("INSERT OR REPLACE INTO problem VALUES (?, ?, ?, ?)", rows)
 
 
 def _ingest_runs(db: sqlite3.Connection, files: ExperimentFiles, runs: Iterable[tuple[str, int]]) -> int:
@@ -103,7 +123,7 @@ def _sync_runs(db: sqlite3.Connection, files: ExperimentFiles, found: Experiment
     sent = {run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)}
     known = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
     unsent = {run for run, of_run in found.runs.items() if of_run.journals} - sent
-    for run in known.keys() - sent - unsent:
+    for run in known.keys() - sent - unsent - found.unreadable.keys():
         forget_run(db, known[run], files.name, run)
         db.execute("DELETE FROM run WHERE key = ?", (known[run],))
     if changed or unsent:
@@ -114,6 +134,8 @@ def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, found: Experim
     """Note which submissions each run's cancel marker takes back."""
     sql = "SELECT id, cancel_submissions FROM run WHERE experiment = ?"
     for run, known in db.execute(sql, (files.name,)).fetchall():
+        if run in found.unreadable:
+            continue
         cancelled = run in found.runs and found.runs[run].cancelled
         named = _cancelled_submissions(files, run) if cancelled else None
         if named != known:

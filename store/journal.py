@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Self
 from ..errors import SystemRefused
 from . import numbers
 from .files import has_not_arrived, open_file, sync_folder
-from .layout import RunFiles
+from .layout import RunFiles, next_number
 from .reserve import Reserve
 
 Record = dict[str, Any]
@@ -132,9 +132,12 @@ class Journal:
 
 
 def next_attempt(run: RunFiles) -> int:
-    """Return the number that the run's next attempt will have (1 for the first)."""
-    journals = run.journals()
-    return journals[-1][0] + 1 if journals else 1
+    """Return the number that the run's next attempt will have (1 for the first).
+
+    Raises:
+        SystemRefused: no number is left.
+    """
+    return next_number(next(reversed(run.journals()), None))
 
 
 def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple[int, Journal]:
@@ -143,7 +146,7 @@ def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple
     A little space is set aside with it: an attempt that could not even say why it ended is not begun.
 
     Raises:
-        SystemRefused: the disk is full, or cannot be written.
+        SystemRefused: the disk is full, or cannot be written, or no number is left.
     """
     try:
         reserve = Reserve.take(run.reserve)
@@ -157,7 +160,7 @@ def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple
             continue
 
 
-def overtaken(run: RunFiles, attempt: int) -> bool:
+def is_superseded(run: RunFiles, attempt: int) -> bool:
     """Tell whether a newer attempt of the run has begun (one `stat`)."""
     return run.journal(attempt + 1).exists()
 

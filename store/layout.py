@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import SystemRefused, UserError
 
 DATABASE = "alphagrid.db"
 SUBMISSIONS = "submissions"
@@ -24,8 +24,11 @@ JOB_ID = re.compile(r"[0-9]{1,18}(?:_[0-9]{1,18})?")
 """A job of Slurm, a task of an array, or a process of this machine."""
 CODE_HASH = re.compile(r"[0-9a-f]{8,64}")
 _ATTEMPT = r"([0-9]{4}|[1-9][0-9]{4,8})"
+LAST_NUMBER = 999_999_999
+"""Of an attempt or a claim: a greater one is in no name that these patterns match."""
 _STEP = r"([0-9]{10}|[1-9][0-9]{10,17})"
 JOURNAL = re.compile(rf"journal-{_ATTEMPT}\.jsonl")
+CLAIM = re.compile(rf"claim-{_ATTEMPT}")
 CHECKPOINT = re.compile(rf"checkpoint-{_STEP}-{_ATTEMPT}-[0-9a-f]{{8}}\.pt")
 TORN_CHECKPOINT = re.compile(rf"\.checkpoint-{_STEP}-{_ATTEMPT}\.tmp")
 SUPERSEDED = re.compile(rf"\.superseded-{_ATTEMPT}")
@@ -68,8 +71,15 @@ class RunFiles:
 
     def journals(self) -> list[tuple[int, Path]]:
         """Return (attempt, path) of every journal, by ascending attempt."""
-        found = ((JOURNAL.fullmatch(name), self.path / name) for name in _names(self.path))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        return self._numbered(JOURNAL)
+
+    def claim(self, number: int) -> Path:
+        """Return one of the claims on the run (1, 2, …; `store.claims`)."""
+        return self.path / f"claim-{number:04d}"
+
+    def claims(self) -> list[tuple[int, Path]]:
+        """Return (number, path) of every claim, by ascending number."""
+        return self._numbered(CLAIM)
 
     def superseded_marker(self, attempt: int) -> Path:
         """Return the empty file with which an attempt says that it stopped because a newer one had begun."""
@@ -88,6 +98,11 @@ class RunFiles:
         """Return the finished checkpoints by ascending (step, attempt): the newest is the last."""
         found = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
         return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in found if m)]
+
+    def _numbered(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+        """Return (number, path) of the files whose names match a pattern, by ascending number."""
+        found = ((pattern.fullmatch(name), self.path / name) for name in _names(self.path))
+        return sorted((int(match[1]), path) for match, path in found if match)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,21 @@ class Root:
         """Return the experiments that were submitted to and that this user can see, by name."""
         names = sorted(name for name in _names(self.path) if EXPERIMENT_NAME.fullmatch(name))
         return [files for files in map(self.experiment, names) if os.path.isdir(files.submissions)]  # noqa: PTH112
+
+
+def next_number(newest: tuple[int, Path] | None) -> int:
+    """Return the number that follows the newest of a run's journals or claims, 1 where there is none.
+
+    Raises:
+        SystemRefused: there is none that could follow.
+    """
+    number, path = newest or (0, Path())
+    if number >= LAST_NUMBER:
+        raise SystemRefused(
+            f"{path} has the last number that such a file can have: none can follow",
+            f"see who made it (ls -l {path}), then remove it",
+        )
+    return number + 1
 
 
 def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:

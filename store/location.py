@@ -108,8 +108,10 @@ def _is_ours(path: Path) -> bool:
         return True
     except OSError:
         return False
-    is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-    return status.st_uid == os.geteuid() and is_plain
+    is_file = (
+        stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    )  # in a copy by `cp -al` it is another's too
+    return status.st_uid == os.geteuid() and (is_file or stat.S_ISDIR(status.st_mode))
 
 
 def _mount(line: str) -> tuple[Path, str]:

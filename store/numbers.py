@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..problems import MOST_LEVELS, TOO_DEEP
+
 TEXT = frozenset({"kind", "event", "reason", "message", "traceback", "file", "host", "status", "submission"})
 """Keys whose values are never numbers, whatever they look like."""
-
-MOST_LEVELS = 100
-TOO_DEEP = f"nested too deeply (more than {MOST_LEVELS} levels)"
 
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # building one per call costs 40 %
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}

@@ -26,7 +26,7 @@ def uid(folder: Path) -> int:
 def other_owner(files: ExperimentFiles) -> str | None:
     """Return the name of the user whose an experiment is; None if it is this user's, or not there yet."""
     owner = uid(files.path)
-    if owner in (os.geteuid(), _uid_of_new_files(files.path.parent)):
+    if owner == os.geteuid() or owner == _uid_of_new_files(files.path.parent):
         return None
     return user_name(owner)
 

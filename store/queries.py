@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import numbers
 from .lazy import JsonObject
-from .rows import (
+from .rows import (  # fmt: skip
     AlphaRow,
     AttemptRow,
     Estimate,
@@ -28,8 +28,8 @@ from .rows import (
     RunRow,
     SenderRow,
     WindowRow,
-)  # fmt: skip
-from .schema import ALPHA_PARTS, CATEGORIES, COSTS
+)
+from .schema import ALPHA_PARTS, CATEGORIES, COSTS, REJECTING, REJECTING_INDEX
 
 __all__ = [
     "AlphaRow", "AttemptRow", "Estimate", "EstimateSummary", "EvaluationRow", "EventRow", "Job",
@@ -38,6 +38,9 @@ __all__ = [
     "events_of", "experiments", "hosts", "jobs", "journals", "losses", "metric_keys", "rejections_of", "runs",
     "senders", "windows", "windows_of",
 ]  # fmt: skip
+
+MOST_LEFT_OUT = 10**9
+"""Values that a window may leave out; a larger number in a journal is no count."""
 
 Row = TypeVar("Row")
 
@@ -100,7 +103,7 @@ def rejections_of(db: sqlite3.Connection, experiment: str) -> dict[int, dict[str
     A value that was left out of a window counts under its own reason, whatever came of the window.
     """
     found: dict[int, dict[str, int]] = defaultdict(dict)
-    for run, reason, count in db.execute(_REJECTIONS, (experiment, experiment)):
+    for run, reason, count in db.execute(_REJECTIONS, (experiment,)):
         found[run][str(reason)] = found[run].get(str(reason), 0) + int(count)
     return dict(found)
 
@@ -232,13 +235,15 @@ _SCALARS = (
     "learning_rate", "direction_norm", "gradient_norm", "cosine", "train_loss", "probe_loss", "train_slope",
     "lookahead_cosine", "probe_cosine", "reduction_ratio",
 )  # fmt: skip
+_REJECTING = f"FROM event INDEXED BY {REJECTING_INDEX} WHERE {_IN} AND {REJECTING}"
 _REJECTIONS = f"""
-    SELECT run, json_extract(details, '$.reason'), count(*) FROM event
-    WHERE {_IN} AND event = 'rejected' GROUP BY 1, 2
+    WITH rejecting(run, event, details) AS MATERIALIZED (SELECT run, event, details {_REJECTING})
+    SELECT run, json_extract(details, '$.reason'), count(*) FROM rejecting
+    WHERE event = 'rejected' GROUP BY 1, 2
     UNION ALL
-    SELECT run, left_out.key, total(left_out.value) FROM event, json_each(details, '$.left_out') AS left_out
-    WHERE {_IN} AND event IN ('rejected', 'learning_rate') AND instr(details, '"left_out"')
-    AND left_out.type = 'integer' GROUP BY 1, 2
+    SELECT run, left_out.key, total(left_out.value)
+    FROM rejecting, json_each(details, '$.left_out') AS left_out
+    WHERE left_out.type = 'integer' AND left_out.value BETWEEN 1 AND {MOST_LEFT_OUT} GROUP BY 1, 2
     ORDER BY 1, 3 DESC, 2
 """
 _METRIC_KEYS = """

@@ -6,11 +6,14 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from . import numbers
 from .journal import Record
 from .schema import ALPHA_PARTS, CATEGORIES, COSTS
+from .shapes import LARGEST, is_amount
+
+Number = TypeVar("Number", int, float)
 
 Row = tuple[Any, ...]
 Rows = dict[str, list[Row]]
@@ -78,8 +81,8 @@ class Digest:
             KeyError, TypeError, ValueError, AttributeError: its fields are not those of its kind; then
                 nothing of it has been taken in.
         """
-        _integer(record["step"])
-        _integer(record["seq"])
+        _count(record["step"])
+        _count(record["seq"])
         rows, changes = _READERS.get(record["kind"], _nothing)(record)
         changes.update(_standing(record))
         for name, value in changes.items():
@@ -124,12 +127,12 @@ def is_start(record: Record) -> bool:
 
 
 def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    texts = {key: _text(record.get(key)) for key in ("submission", "host", "device", "gpu")}
+    texts = {key: _text_or_none(record.get(key)) for key in ("submission", "host", "device", "gpu")}
     structures = {key: _json(record.get(key)) for key in ("versions", "stop", "job")}
     _check_start(record)
     whole = {key: None if record.get(key) is None else _integer(record[key]) for key in ("pid", "threads")}
     return [], {
-        "resume_step": _integer(record["resume_step"]),
+        "resume_step": _count(record["resume_step"]),
         "fresh": int(bool(record.get("fresh"))),
         "start_time": _real(record["time"]),
         **texts,
@@ -152,7 +155,9 @@ def _check_start(record: Record) -> None:
     job, stop = record.get("job"), record.get("stop") or {}
     if job is not None and not (isinstance(job.get("cluster"), str) and isinstance(job.get("job_id"), str)):
         raise ValueError("job has no cluster and job_id")
-    if not all(isinstance(stop.get(key), int | float | None) for key in ("steps", "train_seconds")):
+    if job is not None and not is_amount(job.get("submitted")):
+        raise ValueError("job was submitted at no time")
+    if not all(is_amount(stop.get(key)) for key in ("steps", "train_seconds")):
         raise ValueError("stop is no number")
 
 
@@ -173,9 +178,27 @@ def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    step, repeat = record["step"], _integer(record.get("repeat", 0))
+    step, repeat = record["step"], _count(record.get("repeat", 0))
+    if record.get("first_step") is not None:
+        _check_summaries(record)
     rows = [("metric", (key, step, repeat, value)) for key, value in _metrics(record)]
     return rows, {}
+
+
+def _check_summaries(record: Record) -> None:
+    """Refuse statistics of a window of steps that readers of the index could not use.
+
+    Raises:
+        KeyError, TypeError, ValueError: what is missing or wrong.
+    """
+    _count(record["first_step"])
+    for parts in record.get("estimates", {}).values():
+        for part in parts:
+            if part.endswith("_mean") and parts[part] is not None:
+                quantity = part.removesuffix("_mean")
+                _count(parts[f"{quantity}_n"])
+                float(parts[f"{quantity}_median"])
+                float(parts[f"{quantity}_negative"])
 
 
 def _metrics(record: Record) -> Iterator[tuple[str, float | None]]:
@@ -183,9 +206,11 @@ def _metrics(record: Record) -> Iterator[tuple[str, float | None]]:
     for key, value in record.items():
         if key == "estimates":
             for name, parts in value.items():
-                yield from ((f"{name}.{part}", _number(v)) for part, v in parts.items() if v is not None)
+                yield from (
+                    (_text(f"{name}.{part}"), _number(v)) for part, v in parts.items() if v is not None
+                )
         elif key not in _NO_METRICS and value is not None:
-            yield key, _number(value)
+            yield _text(key), _number(value)
 
 
 def _evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
@@ -193,7 +218,7 @@ def _evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     rows = [
         (
             record["step"],
-            split,
+            _text(split),
             *_times(record),
             _number(of["loss"]),
             _number(of["examples"]),
@@ -214,14 +239,14 @@ def _checkpoint(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    name = str(_text(record["event"]))
+    name = _text(record["event"])
     _check_details(name, record)
     details = {key: value for key, value in record.items() if key not in _NO_DETAILS}
     time, train_seconds = _times(record)
-    row = (record["seq"], record["step"], train_seconds, time, name, numbers.encode(details))
+    row = (record["seq"], record["step"], train_seconds, time, name, _details(details))
     changes: dict[str, Any] = {}
     if name in LAST_WORDS:
-        changes = {"last_event": name, "last_event_reason": _text(record.get("reason"))}
+        changes = {"last_event": name, "last_event_reason": _text_or_none(record.get("reason"))}
     elif name == "learning_rate":
         changes = {"learning_rate": _number(record["value"])}
     return [("event", row)], changes
@@ -237,8 +262,8 @@ def _check_details(name: str, record: Record) -> None:
         _integer(record["window_start"])
         _integer(record["of"])
     elif name == "training_started":
-        if not isinstance(record.get("train_examples"), int | None):
-            raise ValueError("train_examples is no number")
+        if record.get("train_examples") is not None:
+            _count(record["train_examples"])
     elif name == "data":
         days = record.get("missing_days")
         if not (days is None or (isinstance(days, list) and all(isinstance(day, int) for day in days))):
@@ -250,7 +275,7 @@ def _end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
         raise ValueError(f"the status {record['status']} is none")
     return [], {
         "end_status": _text(record["status"]),
-        "end_reason": _text(record.get("reason")),
+        "end_reason": _text_or_none(record.get("reason")),
         "end_time": _real(record["time"]),
     }
 
@@ -280,12 +305,12 @@ def _standing(record: Record) -> dict[str, Any]:
     """Return how far the run is; an α* record's step is the index of the step that measured it."""
     standing: dict[str, Any] = {"last_time": _real(record["time"])}
     if record["kind"] != "alpha":
-        standing.update(step=record["step"], train_seconds=_real(record["train_seconds"]))
+        standing.update(step=record["step"], train_seconds=_amount(record["train_seconds"]))
     return standing
 
 
 def _times(record: Record) -> tuple[float, float]:
-    return _real(record["time"]), _real(record["train_seconds"])
+    return _real(record["time"]), _amount(record["train_seconds"])
 
 
 def _number(value: Any) -> float | None:
@@ -297,24 +322,50 @@ def _number(value: Any) -> float | None:
 
 
 def _real(value: Any) -> float:
-    """Return a number that has to be one."""
+    """Return a number that has to be one, and small enough to be counted with."""
     number = float(value)
-    if number != number:
-        raise ValueError("NaN where only a number makes sense")
+    if not -LARGEST < number < LARGEST:
+        raise ValueError(f"{number} where only a finite number makes sense")
     return number
+
+
+def _amount(value: Any) -> float:
+    """Return a real number that cannot be negative."""
+    return _not_negative(_real(value))
 
 
 def _integer(value: Any) -> int:
     """Return an integer that SQLite can hold."""
     number = int(value)
-    if not -(2**63) <= number < 2**63:
+    if not -LARGEST <= number < LARGEST:
         raise ValueError(f"{number} is too large")
     return number
 
 
-def _text(value: Any) -> str | None:
+def _count(value: Any) -> int:
+    """Return an integer that cannot be negative."""
+    return _not_negative(_integer(value))
+
+
+def _not_negative(number: Number) -> Number:
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return number
+
+
+def _text(value: Any) -> str:
     """Return text that SQLite can hold (a file's name may contain half a character)."""
-    return None if value is None else str(value).encode(errors="replace").decode()
+    return str(value).encode(errors="replace").decode()
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _details(details: Mapping[str, Any]) -> str:
+    """Return JSON of which SQLite can give every part as text."""
+    text = numbers.encode(details)
+    return _text(json.dumps(json.loads(text), ensure_ascii=False)) if "\\ud" in text else text
 
 
 def _json(value: Any) -> str | None:

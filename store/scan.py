@@ -39,18 +39,26 @@ class ExperimentScan:
 
     submissions: dict[str, Stamp]
     runs: dict[str, RunScan]
+    unreadable: dict[str, OSError] = field(default_factory=dict)
+    """Why runs are missing in `runs` whose folders cannot be listed."""
 
 
 def scan(files: ExperimentFiles) -> ExperimentScan:
     """Look at an experiment's folder: one listing per run, one `stat` per journal.
 
     Raises:
-        OSError: a folder that exists cannot be listed.
+        OSError: the experiment's folder, or that of its submissions, exists and cannot be listed.
     """
     found = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
     submissions = {name: known for name, known in found.items() if known is not None}
-    runs = {e.name: _scan_run(e.path) for e in _entries(files.path) if RUN_ID.fullmatch(e.name)}
-    return ExperimentScan(submissions, runs)
+    scanned = ExperimentScan(submissions, {})
+    for entry in _entries(files.path):
+        if RUN_ID.fullmatch(entry.name):
+            try:
+                scanned.runs[entry.name] = _scan_run(entry.path)
+            except OSError as error:
+                scanned.unreadable[entry.name] = error
+    return scanned
 
 
 def stamp(stat: os.stat_result) -> Stamp:

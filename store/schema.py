@@ -130,6 +130,10 @@ TABLES: Mapping[str, Table] = {
     ),
 }  # fmt: skip
 
+REJECTING_INDEX = "event_rejecting"
+REJECTING = """(event = 'rejected' OR event = 'learning_rate' AND instr(details, '"left_out"'))"""
+"""Which events tell of rejected α*; those of thousands of accepted rates need not be looked at."""
+
 METRIC = ("key", "run", "step", "repeat", "attempt", "value")
 METRIC_SQL = """
     CREATE TABLE metric (
@@ -181,6 +185,7 @@ def create(db: sqlite3.Connection) -> None:
     db.execute(METRIC_SQL)
     db.execute("CREATE UNIQUE INDEX run_by_id ON run (experiment, id)")
     db.execute("CREATE INDEX event_warnings ON event (run) WHERE event = 'warning'")
+    db.execute(f"CREATE INDEX {REJECTING_INDEX} ON event (run) WHERE {REJECTING}")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")
 

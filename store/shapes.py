@@ -24,6 +24,7 @@ AMOUNTS = {
     "log": ("every_steps",),
 }
 LARGEST = 2**63
+"""Numbers in files are below: SQLite's integers are, and sums and squares of such floats are finite."""
 
 
 def config_problem(config: Mapping[str, Any]) -> str | None:
@@ -38,7 +39,7 @@ def config_problem(config: Mapping[str, Any]) -> str | None:
             if not isinstance(keys.get(key), str | None):
                 return f"{section}.{key} is no text"
         for key in AMOUNTS.get(section, ()):
-            if not _is_amount(keys.get(key)):
+            if not is_amount(keys.get(key)):
                 return f"{section}.{key} should be a number of at least 0"
     if not isinstance(config.get("seed"), int | None):
         return "seed is no whole number"
@@ -61,6 +62,7 @@ def read_config(run: RunFiles) -> dict[str, Any]:
     return config
 
 
-def _is_amount(value: Any) -> bool:
+def is_amount(value: Any) -> bool:
+    """Return whether a value is a number of at least 0 that can be counted with, or None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (is_number and 0 <= value < LARGEST)

@@ -15,16 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import SystemRefused, UserError
 from .claims import Owner
-from .files import has_not_arrived, read_file, write_atomically
-from .layout import (
-    CODE_HASH,
-    EXPERIMENT_NAME,
-    JOB_ID,
-    RUN_ID,
-    SUBMISSION,
-    SUBMISSION_ID,
-    ExperimentFiles,
-)
+from .files import is_late, read_file, write_atomically
+from .layout import CODE_HASH, EXPERIMENT_NAME, JOB_ID, RUN_ID, SUBMISSION, SUBMISSION_ID, ExperimentFiles
 from .shapes import config_problem
 
 
@@ -276,7 +268,7 @@ def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
         try:
             return _read_to_act(path)
         except OSError as error:
-            if not has_not_arrived(error) or time.monotonic() >= deadline:
+            if not is_late(path, error) or time.monotonic() >= deadline:
                 raise
         time.sleep(POLL_SECONDS)
 
@@ -288,7 +280,7 @@ def _read_when_there(path: Path) -> Submission | None:
         try:
             return _read_to_act(path)
         except OSError as error:
-            if not has_not_arrived(error):
+            if not is_late(path, error):
                 raise SystemRefused(f"cannot read {path}: {error.strerror}", HINT) from error
             if path not in path.parent.iterdir():
                 return None

@@ -23,9 +23,10 @@ class Site:
         self.folder = folder
 
     def answers(self, command: str, *lines: str, exit_code: int = 0) -> None:
-        (self.folder / "answer").write_text("".join(f"{line}\n" for line in lines))
+        text = self.folder / f"answer of {command}"
+        text.write_text("".join(f"{line}\n" for line in lines))
         script = self.folder / command
-        answer = f"cat {self.folder}/answer; exit {exit_code}"
+        answer = f"cat '{text}'; exit {exit_code}"
         script.write_text(f'#!/bin/sh\necho "$0 $@" >> {self.folder}/asked; {answer}\n')
         script.chmod(0o755)
 
@@ -279,7 +280,5 @@ def test_a_job_is_known_by_comment_or_name_or_time(
 def test_a_requeued_job_is_known_by_the_end_of_its_previous_record(site: Site) -> None:
     again = SENT + 5 * DAY
     site.answers("sacct", f"7|PREEMPTED|0:0|{SENT}|{again}|ada|renamed|billing")
-    (site.folder / "answer").rename(site.folder / "records")
-    (site.folder / "sacct").write_text(f"#!/bin/sh\ncat {site.folder}/records\n")
     site.answers("squeue", f"7|N/A|PENDING|ada|{again + 2}|None|renamed|billing")
     assert slurm_states.in_queue([handed("a", "7")]) == {("s1", "a"): SchedulerState("pending")}

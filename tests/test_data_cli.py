@@ -1,4 +1,4 @@
-"""The `data` commands, and what a report says of data that were made up."""
+"""The `data` commands, and what a report says of synthetic data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.slow
-def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path) -> None:
+def test_synthetic_logs_are_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path) -> None:
     logs, out = tmp_path / "logs", tmp_path / "out"
-    made = run("data", "synthesize", "criteo1tb", logs, "--rows", "300", "--days", "3", "--json")
+    made = run("data", "synthesize", logs, "--rows", "300", "--days", "3", "--json")
     assert json.loads(made.stdout)["days"] == 3
-    assert "validation loss of the truth" in made.stderr
-    prepared = run("data", "prepare", "criteo1tb", logs, out, "--jobs", "1", "--json")
+    assert "validation loss of the model" in made.stderr
+    prepared = run("data", "prepare", logs, out, "--jobs", "1", "--json")
     summary = json.loads(prepared.stdout)
     assert summary["rows"] == {"0": 100, "1": 100, "2": 100}
     assert summary["synthetic"]["rows"] == 300
@@ -32,17 +32,17 @@ def test_logs_are_made_up_prepared_and_checked_quietly_in_a_pipe(tmp_path: Path)
         "held out for validation and test: day 2 (of all of Criteo's, day 23)",
         f"prepared 300 rows of 3 days in {out} (48.4 kB)",
     ]
-    assert "all 3 shards are as they were written" in run("data", "check", "criteo1tb", out).stderr
+    assert "all 3 shards are as they were written" in run("data", "check", out).stderr
     shard = next(out.glob("day_01*.npy"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
-    assert f"{shard}: not what was written" in run("data", "check", "criteo1tb", out, code=1).stdout
+    assert f"{shard}: not what was written" in run("data", "check", out, code=1).stdout
 
 
 @pytest.mark.slow
 def test_what_may_be_a_mistake_in_logs_is_a_warning(tmp_path: Path) -> None:
     text = (Path(__file__).parent / "data" / "made_up_clicks" / "day_0").read_bytes()
     (tmp_path / "day_3").write_bytes(text[:-1])
-    found = run("data", "prepare", "criteo1tb", tmp_path, tmp_path / "out", "--jobs", "1")
+    found = run("data", "prepare", tmp_path, tmp_path / "out", "--jobs", "1")
     told = found.stderr.replace("\n", " ")
     assert (
         "warning: other numbers of rows than Criteo has published: day 3: 200 instead of 181,115,208" in told
@@ -51,11 +51,11 @@ def test_what_may_be_a_mistake_in_logs_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_without_a_traceback(tmp_path: Path) -> None:
-    found = run("data", "prepare", "criteo1tb", tmp_path, tmp_path / "out", code=2)
+    found = run("data", "prepare", tmp_path, tmp_path / "out", code=2)
     assert "holds no click logs" in found.stderr
     assert "Traceback" not in found.stderr
-    found = run("data", "check", "criteo1tb", tmp_path, code=2)
-    assert "alphagrid data prepare criteo1tb" in found.stderr
+    found = run("data", "check", tmp_path, code=2)
+    assert "alphagrid data prepare" in found.stderr
 
 
 SPEC = """
@@ -70,11 +70,11 @@ base:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workload", ["criteo1tb", "digits_mlp", "click_log"])
-def test_every_report_says_that_data_were_made_up(tmp_path: Path, workload: str) -> None:
+def test_every_report_says_that_data_are_synthetic(tmp_path: Path, workload: str) -> None:
     options = ""
     if workload == "criteo1tb":
-        logs = Path(__file__).parent / "data" / "made_up_clicks"
-        options = f", data_dir: '{logs}', table_rows: 20, embedding_dim: 2, bottom: [4], top: [4]"
+        prepared = Path(__file__).parent / "data" / "prepared_clicks"
+        options = f", data_dir: '{prepared}', table_rows: 20, embedding_dim: 2, bottom: [4], top: [4]"
     elif workload == "click_log":
         options = ", evaluation_examples: 64"
     spec = tmp_path / "spec.yaml"

@@ -152,12 +152,21 @@ def test_attempts_are_numbered_and_an_overtaken_one_can_tell(tmp_path: Path) -> 
     run = RunFiles(tmp_path / "0000000000")
     assert journal.next_attempt(run) == 1
     first, _ = journal.open_next(run)
-    assert not journal.overtaken(run, first)
+    assert not journal.is_superseded(run, first)
     second, writer = journal.open_next(run)
     assert (first, second) == (1, 2)
     assert writer.path == run.journal(2)
-    assert journal.overtaken(run, first)
-    assert not journal.overtaken(run, second)
+    assert journal.is_superseded(run, first)
+    assert not journal.is_superseded(run, second)
+
+
+def test_a_run_whose_attempts_have_no_number_left_says_so_and_which_file_has_the_last(tmp_path: Path) -> None:
+    run = RunFiles(tmp_path / "0000000000")
+    run.path.mkdir()
+    for number in (999_999_999, 1_000_000_000):
+        run.journal(number).touch()
+    with pytest.raises(SystemRefused, match=r"journal-999999999\.jsonl"):
+        journal.open_next(run)
 
 
 def test_where_no_folder_can_be_made_the_system_refused(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ environment may lie where other users cannot read.
 
 from __future__ import annotations
 
+import grp
+import json
 import os
 import pickle
+import pwd
 import shutil
 import signal
 import stat
@@ -17,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from alphagrid.cli import app
@@ -32,12 +35,18 @@ from alphagrid.store import folders, location, locks
 from alphagrid.store.database import open_store
 from alphagrid.store.files import open_regular
 from alphagrid.store.layout import Root, RunFiles
+from alphagrid.store.location import database_path
 from alphagrid.store.locks import FileLock
 from alphagrid.store.reserve import Reserve
 from typer.testing import CliRunner
 
+if TYPE_CHECKING:
+    from tests.conftest import Lab
+
 ALICE, BOB, STRANGER, GROUP, OTHERS = 4001, 4002, 4003, 4100, 4200
 SECRET = "a thesis\n"
+SECONDS = 300
+"""After which a process of another user is killed: a deadline for crowded machines, not an expectation."""
 
 Result = TypeVar("Result")
 
@@ -87,6 +96,8 @@ class Machine:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(SECONDS)
             try:
                 os.close(reading)
                 with open(writing, "wb") as pipe:  # noqa: PTH123
@@ -96,7 +107,8 @@ class Machine:
         os.close(writing)
         with open(reading, "rb") as pipe:  # noqa: PTH123
             content = pipe.read()
-        os.waitpid(pid, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert status != -signal.SIGALRM, f"the process of user {uid} hung for {SECONDS} s"
         outcome, error, trace = pickle.loads(content)
         if error is not None:
             raise error
@@ -138,9 +150,17 @@ class Machine:
             return pickle.dumps((None, None, traceback.format_exc()))
 
 
+def place_for_all() -> Path:
+    """Return a folder for temporary files into which every user can go."""
+    for place in (Path(tempfile.gettempdir()), Path("/var/tmp")):
+        if all(folder.stat().st_mode & stat.S_IXOTH for folder in (place, *place.resolve().parents)):
+            return place
+    pytest.fail("other users can enter neither the folder for temporary files nor /var/tmp")
+
+
 @pytest.fixture
 def machine(everything_imported: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    folder = Path(tempfile.mkdtemp(prefix="alphagrid-users-"))
+    folder = Path(tempfile.mkdtemp(prefix="alphagrid-users-", dir=place_for_all()))
     folder.chmod(0o755)
     found = Machine(folder)
     for uid in (ALICE, BOB, STRANGER):
@@ -219,9 +239,39 @@ def test_a_lock_file_is_a_regular_file_with_one_name_or_refused(tmp_path: Path, 
     secret = linked(lock.path, kind)
     with pytest.raises(SystemRefused, match="regular file"):
         lock.acquire()
-    with pytest.raises(SystemRefused, match="regular file"):
-        locks.is_held(lock.path)
+    if kind == "hard":  # looking writes nothing
+        assert not locks.is_held(lock.path)
+    else:
+        with pytest.raises(SystemRefused, match="regular file"):
+            locks.is_held(lock.path)
     assert secret.read_text() == SECRET
+
+
+def test_a_copy_of_a_root_that_shares_its_files_can_be_looked_at(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cp -al` makes one; it does not share the index."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "cache"))
+    monkeypatch.setattr("alphagrid.jobs.schedulers.local.ensure_supervisor", lambda root: None)
+    (run_id,) = lab.submit(20, [0.1]).sent
+    assert FileLock(lab.files.run(run_id).lock).acquire()
+    assert lab.states() == {run_id: "running"}
+    call(lab.root.path, "status")
+    copy = lab.folder / "copy"
+    shutil.copytree(lab.root.path, copy, copy_function=os.link)
+    assert lab.files.run(run_id).lock.stat().st_nlink == 2
+    before = everything(lab.root.path)
+    for words in (["status"], ["status", "exp", "--json"], ["store", "rebuild"]):
+        shown = call(copy, *words)
+        assert "running" in shown or words[0] == "store"
+    assert everything(lab.root.path) == before
+    assert database_path(Root(copy), os.environ).is_relative_to(lab.folder / "cache")
+
+
+def call(root: Path, *words: str) -> str:
+    said = CliRunner().invoke(app, [*words, "--root", str(root)])
+    assert said.exit_code == 0, said.output
+    return said.stdout
 
 
 @pytest.mark.parametrize("kind", ["symbolic", "hard"])
@@ -430,6 +480,44 @@ def test_a_place_that_all_may_write_without_a_sticky_bit_is_refused(machine: Mac
         machine.run(ALICE, use)
 
 
+@needs_root
+@pytest.mark.parametrize("place", ["cache", "."])
+def test_a_folder_that_the_group_may_replace_is_refused(machine: Machine, place: str) -> None:
+    """Also in the home: a group may be many people's, and then its members could put another in its place."""
+    above = machine.home(ALICE) / place
+    above.mkdir(exist_ok=True)
+    shutil.chown(above, ALICE, GROUP)
+    above.chmod(0o770)
+    with pytest.raises(SystemRefused, match=f"can be replaced by the group {GROUP}"):
+        machine.run(ALICE, lambda: folders.make_private(above / "alphagrid"))
+    above.chmod(0o1770)
+    machine.run(ALICE, lambda: folders.make_private(above / "alphagrid"))
+    assert stat.S_IMODE((above / "alphagrid").stat().st_mode) == 0o700
+
+
+def test_a_folder_below_one_of_the_users_private_group_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def user(name: str) -> Any:
+        return lambda uid: pwd.struct_passwd((name, "x", uid, tmp_path.stat().st_gid, "", "/", "/bin/sh"))
+
+    (group,) = {grp.getgrgid(tmp_path.stat().st_gid).gr_name}
+    tmp_path.chmod(0o770)
+    monkeypatch.setattr(pwd, "getpwuid", user(group))
+    folders.make_private(tmp_path / "mine")
+    monkeypatch.setattr(pwd, "getpwuid", user("ada"))
+    with pytest.raises(SystemRefused, match="can be replaced by the group"):
+        folders.make_private(tmp_path / "others")
+
+
+def test_a_link_in_place_of_a_folder_of_ones_own_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "alphagrid").symlink_to("elsewhere")
+    with pytest.raises(SystemRefused, match="is a link"):
+        folders.make_private(tmp_path / "alphagrid")
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
+
+
 # One root, several users
 
 
@@ -606,6 +694,49 @@ def test_a_folder_that_a_user_keeps_to_himself_ends_no_colleagues_status(machine
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("what", "seen_before"),
+    [
+        ("run", False), ("run", True), ("run that can be listed", True), ("submissions", True),
+        ("experiment", False),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_listed_keeps_nothing_from_all_else(
+    machine: Machine, what: str, seen_before: bool
+) -> None:
+    machine.submit(ALICE, "hers")
+    machine.submit(ALICE, "others")
+    files = machine.root.experiment("hers")
+    closed, *_ = files.runs()
+    for path in machine.root.path.glob("alphagrid.db*"):
+        path.unlink()
+    if seen_before:
+        machine.command(ALICE, "status")
+    folder = {"submissions": files.submissions, "experiment": files.path}.get(what, closed.path)
+    folder.chmod(0o110 if what in ("submissions", "experiment") else 0o440 if "can be" in what else 0)
+    for words in (["status"], ["status", "others"], ["report", "others", "--json"], ["status", "hers"]):
+        code, out, err = machine.command(ALICE, *words)
+        assert code == 0 or (words[-1] == "hers" and not seen_before), (words, err)
+        assert words != ["status"] or "2 completed" in out
+    if what.startswith("run"):
+        code, out, err = machine.command(ALICE, "status", "hers", "--json")
+        states = {run["id"]: run["state"] for run in json.loads(out)["runs"]}
+        (damaged,) = {name.split("/")[0] for name in json.loads(out)["damaged"]}
+        assert damaged == closed.id
+        assert "completed" in [states[run] for run in states if run != closed.id]
+        assert not seen_before or "can be" in what or states[closed.id] == "completed"
+        code, out, err = machine.command(ALICE, "report", "hers", "--json")
+        assert code == 0, err
+    named = {"submissions": "hers/submissions/", "experiment": "hers/./"}.get(what, f"hers/{closed.id}/")
+    code, out, err = machine.command(ALICE, "store", "check")
+    assert (code, named in out) == (1, True), out + err
+    code, out, err = machine.command(ALICE, "prune", "hers", "--all", "--dry-run")
+    assert code == (0 if seen_before or "run" in what else 2), err
+    folder.chmod(0o770)
+    assert machine.command(ALICE, "store", "check")[0] == 0
+
+
+@needs_root
 def test_the_owner_does_not_use_an_index_that_others_put_into_the_root(machine: Machine) -> None:
     machine.submit(ALICE, "hers")
     secret = machine.home(ALICE) / "secret"
@@ -670,6 +801,20 @@ def test_an_experiment_of_ones_own_is_recognised_where_a_file_system_changes_own
         ownership.check(files, "cancel")
     monkeypatch.setattr(ownership, "filesystem_type", lambda path: "nfs4")
     ownership.check(files, "cancel")
+
+
+def test_in_a_root_of_ones_own_nothing_is_written_to_find_out_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alphagrid.store import ownership
+
+    files = Root(tmp_path).experiment("exp")
+    files.path.mkdir()
+    monkeypatch.setattr(ownership, "filesystem_type", lambda path: "nfs4")
+    made: list[Any] = []
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **options: made.append(options))
+    assert ownership.other_owner(files) is None
+    assert made == []
 
 
 @needs_root

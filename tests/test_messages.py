@@ -15,14 +15,21 @@ from alphagrid.cli import app
 from alphagrid.jobs.failure_groups import causes
 from alphagrid.jobs.logs import tail
 from alphagrid.jobs.runs import attempts as attempts_module
-from alphagrid.jobs.runs.attempts import MAX_FRUITLESS, Attempt, failures, fruitless, latest, read
+from alphagrid.jobs.runs.attempts import (
+    MAX_WITHOUT_PROGRESS,
+    Attempt,
+    failures,
+    latest,
+    read,
+    without_progress,
+)
 from alphagrid.jobs.status import ExperimentStatus, RunStatus
 from alphagrid.jobs.status import status as look
 from alphagrid.store.journal import Journal
 from alphagrid.store.layout import Root, RunFiles
 from alphagrid.store.messages import MOST_CHARACTERS, in_one_line, shortened
 from alphagrid.terminal import causes_views, status_view
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console, Group
 from typer.testing import CliRunner
@@ -67,16 +74,22 @@ def _fresh_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @given(st.text(max_size=5000), st.integers(50, 3000), st.integers(2, 30))
+@example("\x1e\r0", 50, 2)
+@example("first\nsecond\nthird\nlast\n", 50, 2)
+@example("x" * 4999 + "\n", 50, 2)
 def test_a_shortened_message_is_short_and_keeps_both_ends(text: str, most: int, lines: int) -> None:
     told = shortened(text, most, lines)
     assert len(told) <= most
     assert len(told.splitlines()) <= lines + 1
     told.encode()
-    if len(text) <= most and len(text.splitlines()) <= lines:
-        assert told == text.encode(errors="replace").decode()
+    rows = text.splitlines()
+    if len(rows) > lines:
+        assert told.startswith(rows[0][:14])
+        assert told.splitlines()[-1].endswith(rows[-1][-10:])
+    elif len(text) > most:
+        assert (told[:14], told[-10:]) == (text[:14], text[-10:])
     else:
-        assert told[:15] == text[:15]
-        assert told.rstrip()[-10:] == text.rstrip()[-10:] or "\n" in text[-10:]
+        assert told == text
 
 
 @given(st.text(max_size=500), st.integers(10, 200))
@@ -221,16 +234,16 @@ def test_a_crash_after_a_newer_attempt_had_begun_is_none_of_the_runs(tmp_path: P
     write_attempt(run, 2, 200, crash())
     found = read(run)
     assert [attempt.superseded for attempt in found] == [True, False]
-    lost = fruitless(found, "s1", preempts=True)
+    lost = without_progress(found, "s1", preempts=True)
     assert [attempt.number for attempt in lost] == [2]
-    assert len(lost) < MAX_FRUITLESS
+    assert len(lost) < MAX_WITHOUT_PROGRESS
 
 
 def test_crashes_one_after_the_other_count(tmp_path: Path) -> None:
     run = RunFiles(tmp_path / "00000000aa")
     write_attempt(run, 1, 100, crash())
     write_attempt(run, 2, 200, crash())
-    assert [attempt.number for attempt in fruitless(read(run), "s1", preempts=True)] == [1, 2]
+    assert [attempt.number for attempt in without_progress(read(run), "s1", preempts=True)] == [1, 2]
 
 
 def test_a_failure_written_after_a_newer_attempt_had_begun_does_not_count() -> None:
@@ -255,7 +268,7 @@ def test_an_attempt_that_stops_for_a_newer_one_says_so_without_a_record(
     (run,) = lab.files.runs()
     assert run.journal(1).stat().st_size == 0
     assert [attempt.superseded for attempt in read(run)] == [True, False]
-    lost = fruitless(read(run), "any", made_checkpoint=lambda attempt: False, preempts=True)
+    lost = without_progress(read(run), "any", made_checkpoint=lambda attempt: False, preempts=True)
     assert [attempt.number for attempt in lost] == [2]
 
 
@@ -265,12 +278,13 @@ def test_a_report_counts_no_crash_of_a_superseded_attempt(lab: Lab) -> None:
     began = lab.records(run.id)[0]["time"]
     write_attempt(run, 2, int(began) + 100, crash(at=int(began) + 500))
     write_attempt(run, 3, int(began) + 200, crash())
-    reported = CliRunner().invoke(app, ["report", "exp", "--format", "csv", "--root", str(lab.root.path)])
+    reported = CliRunner().invoke(
+        app, ["report", "exp", "--format", "markdown", "--root", str(lab.root.path)]
+    )
     assert reported.exit_code == 0, reported.exception
-    CliRunner().invoke(app, ["report", "exp", "--out", str(lab.folder / "out"), "--root", str(lab.root.path)])
-    (table,) = (lab.folder / "out").rglob("attempts.csv")
-    header, row = table.read_text().splitlines()[:2]
-    assert dict(zip(header.split(","), row.split(","), strict=False))["crashed"] == "1"
+    rows = [[cell.strip() for cell in line.split("|")] for line in reported.stdout.splitlines()]
+    (columns,) = [number for number, row in enumerate(rows) if "crashed" in row]
+    assert dict(zip(rows[columns], rows[columns + 2], strict=True))["crashed"] == "1"
     assert (
         json.loads(CliRunner().invoke(app, ["status", "exp", "--json", "--root", str(lab.root.path)]).stdout)[
             "runs"

@@ -19,8 +19,17 @@ from alphagrid.store.submissions import RunEntry, Submission, Title
 from typer.testing import CliRunner, Result
 
 RUN = "00000000aa"
-OUTSIDE = ["../../outside", "/tmp/outside", "..", ".", "", "a/b", "a\x00b", "0123456789\n", "٠١٢٣٤٥٦٧٨٩"]
+ABSOLUTE = "/FOLDER/outside"
+"""Stands for a path below the test's own folder."""
+OUTSIDE = ["../../outside", ABSOLUTE, "..", ".", "", "a/b", "a\x00b", "0123456789\n", "٠١٢٣٤٥٦٧٨٩"]
 Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the user slots and caches below the test's folder, so that no other process holds them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def call(root: Root, *arguments: str) -> Result:
@@ -53,8 +62,12 @@ def write_changed(root: Root, change: Change) -> Path:
     content = submission("bad", "00000000bb").model_dump(mode="json")
     change(content)
     path = root.experiment("exp").submissions / "bad.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content).replace(ABSOLUTE, absolute(root)))
     return path
+
+
+def absolute(root: Root) -> str:
+    return str(root.path.parent / "outside")
 
 
 def job(job_id: str) -> dict[str, Any]:
@@ -63,14 +76,14 @@ def job(job_id: str) -> dict[str, Any]:
 
 CHANGES: dict[str, Change] = {
     "run": lambda c: c["runs"][0].update(id="../../outside"),
-    "absolute run": lambda c: c["runs"][0].update(id="/tmp/outside"),
+    "absolute run": lambda c: c["runs"][0].update(id=ABSOLUTE),
     "named": lambda c: c["named"].update({"../x": {"name": "x", "params": {}}}),
     "canary": lambda c: c.update(canary="../../outside"),
     "submission": lambda c: c.update(id="../../outside"),
     "experiment": lambda c: c.update(experiment="../exp"),
     "code": lambda c: c.update(code_hash="../../../outside"),
     "import folder": lambda c: c.update(code_path="../../../outside"),
-    "absolute import folder": lambda c: c.update(code_path="/tmp/outside"),
+    "absolute import folder": lambda c: c.update(code_path=ABSOLUTE),
     "job of": lambda c: c.update(jobs={"../x": job("7")}),
     "job": lambda c: c.update(jobs={"00000000bb": job("../../outside")}),
     "option for scancel": lambda c: c.update(jobs={"00000000bb": job("--user=somebody")}),
@@ -102,6 +115,7 @@ def test_a_submission_with_a_hostile_id_is_damaged_and_the_rest_goes_on(
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_is_no_id_never_becomes_a_path(name: str, root: Root) -> None:
     files = root.experiment("exp")
+    name = name.replace(ABSOLUTE, absolute(root))
     with pytest.raises(UserError, match="is not the id of a run"):
         files.run(name)
     if name != "٠١٢٣٤٥٦٧٨٩":

@@ -16,6 +16,7 @@ from alphagrid.jobs.pruning import prunable
 from alphagrid.jobs.runs import attempts, cancel_marker
 from alphagrid.jobs.schedulers import local_supervisor
 from alphagrid.jobs.schedulers.local_queue import LocalQueue
+from alphagrid.jobs.schedulers.local_slots import GPUS_VARIABLE
 from alphagrid.jobs.status import status
 from alphagrid.jobs.worker import attempt_run
 from alphagrid.store import layout, scan, submissions
@@ -154,6 +155,7 @@ def test_a_supervisor_outlives_a_folder_that_cannot_be_listed(
     root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent(exp)
+    monkeypatch.setenv(GPUS_VARIABLE, "")  # a supervisor sets it for its workers
     monkeypatch.setattr(local_supervisor.Supervisor, "_start_what_fits", lambda self: None)
     at_work = local_supervisor.Supervisor(root)
     with monkeypatch.context() as broken:
@@ -196,6 +198,20 @@ def test_a_submission_that_never_arrives_refuses_and_one_that_was_removed_does_n
     (exp.submissions / "s2.json").unlink()
     monkeypatch.setattr(submissions, "submission_files", lambda _: files)
     assert [one.id for one in submissions.read_all(exp)] == ["s1"]
+
+
+def test_a_submission_to_which_a_link_leads_in_vain_is_not_waited_for(
+    exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(exp)
+    (exp.submissions / "s2.json").symlink_to("nowhere")
+    looks: list[float] = []
+    monkeypatch.setattr("time.sleep", looks.append)
+    with pytest.raises(SystemRefused, match=r"cannot read .*s2\.json"):
+        submissions.read_all(exp)
+    with pytest.raises(FileNotFoundError):
+        submissions.wait_for(exp.submissions / "s2.json")
+    assert looks == []
 
 
 @pytest.mark.parametrize("code", LATE)

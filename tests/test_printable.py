@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import logging
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,12 @@ from alphagrid.analysis.figures import Figure, new_canvas
 from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.tables import Table, as_csv, as_markdown
 from alphagrid.cli import app
+from alphagrid.cluster_profiles.check import Checked
+from alphagrid.cluster_profiles.finding import Finding, Verdict
+from alphagrid.cluster_profiles.loader import Setting
 from alphagrid.errors import UserError
 from alphagrid.jobs.failure_groups import Cause
+from alphagrid.jobs.status import ExperimentStatus
 from alphagrid.printable import (
     UNSEEN,
     csv_cell,
@@ -31,13 +38,25 @@ from alphagrid.printable import (
 )
 from alphagrid.store.database import open_store
 from alphagrid.store.layout import Root
-from alphagrid.terminal import causes_views, report_table, say, show, show_error
+from alphagrid.store.messages import in_one_line
+from alphagrid.terminal import (
+    causes_views,
+    check_view,
+    plan_view,
+    profile_table,
+    report_table,
+    say,
+    show,
+    show_error,
+    status_view,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from tests.test_report import EXPERIMENT, Run, write_runs
+from tests.test_terminal import run as a_run
 
 TERMINAL = "\x1b]0;title\x07\x1b[31mred\x1b[0m\x9b2J"
 BIDI = "abc\u202egpj.exe"
@@ -47,7 +66,8 @@ MATH = r"$\frac{$ \$x^2$ a_b $\input{/etc/passwd}$"
 LINES = "one\ntwo\r\nthree\u2028four\tfive"
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", " =1", "\t=1", "\r=1", "-x", "＝1"]
 SURROGATE = "a\udcffb"
-HOSTILE = [TERMINAL, BIDI, MARKUP, MARKDOWN, MATH, LINES, *FORMULAS, SURROGATE, "../../outside", "/a/b", "_x"]
+NAMES = [TERMINAL, BIDI, MARKUP, MARKDOWN, LINES]
+HOSTILE = [*NAMES, MATH, *FORMULAS, SURROGATE, "../../outside", "/a/b", "_x"]
 
 anything = st.one_of(st.text(), st.text(alphabet=st.sampled_from("`|*_~[]()<>!&\\$#=+-@ \n\t\x1ba1.")))
 every_character = st.text(alphabet=st.characters(exclude_categories=()))
@@ -178,16 +198,21 @@ def test_json_is_exact_and_holds_nothing_that_a_terminal_acts_on(value: Any) -> 
 @example("..")
 @example("")
 @example("x" * 1000)
+@example("漢" * 100)
+@example("x" + "👩" * 50)
 def test_a_name_of_a_file_is_never_a_path(text: str) -> None:
     name = file_name(text)
     assert re.fullmatch(r"[^/\s]{1,150}", name)
     assert not name.startswith(".")
-    assert len(f"{name}.svg".encode()) < 1000
+    assert len(f".{name}.svg.{'0' * 32}.tmp".encode()) <= 255  # as `write_atomically` writes it first
 
 
 def test_names_of_files_stay_distinct() -> None:
     assert file_name("budget-seconds-50pct") == "budget-seconds-50pct"
     assert len({file_name(text) for text in ("a/b", "a-b", "a b", "a\nb", "/a/b", "é/b")}) == 6
+    long = "漢" * 100
+    assert len({file_name(text) for text in (long, long + "a", "漢" * 33, "漢" * 34, "漢" * 35)}) == 5
+    assert file_name("漢" * 33) == "漢" * 33
 
 
 # What commands print
@@ -207,6 +232,41 @@ def test_a_terminal_shows_names_and_takes_nothing_from_them(
     assert not UNSEEN.search(shown.replace("\n", "").replace("\t", ""))
     flat = "".join(shown.split())
     assert flat.count("".join(visible(text).split())) >= 6
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_status_takes_nothing_from_reasons_and_a_plan_nothing_from_keys(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = replace(a_run("r", "completed"), rejected={text: 3})
+    show(status_view(ExperimentStatus("e", (run,), (text,), notes=(text,), warnings={text: (text, text)})))
+    plan = {"experiment": text, "runs": [], "sbatch_calls": 0, "gpu_hours": None}
+    show(plan_view(plan, text), profile_table(text, [Setting(text, text, None)]))
+    show(check_view(Checked(text, text, text, (Finding(text, Verdict.ok, text, text),))))
+    shown = capsys.readouterr().out
+    assert not UNSEEN.search(shown.replace("\n", ""))
+    flat = "".join(shown.split())
+    assert flat.count("".join(visible(text).split())) >= 12
+    assert "".join(f"3 {visible(in_one_line(text))} (in 1 run)".split()) in flat
+
+
+def test_what_is_logged_takes_nothing_from_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's: a command has none
+    root = tmp_path / TERMINAL
+    spec = tmp_path / "spec.yaml"
+    base = {"workload": {"name": "least_squares"}, "optimizer": {"name": "sgd"}, "stop": {"steps": 5}}
+    spec.write_text(json.dumps({"experiment": "e", "base": {**base, "device": "cpu"}, "profile": "debug"}))
+    for words in (["submit", str(spec)], ["status"]):
+        assert CliRunner().invoke(app, [*words, "--root", str(root)]).exit_code == 0
+    (run,) = Root(root).experiment("e").runs()
+    shutil.rmtree(run.path)
+    run.path.symlink_to(run.path.name)
+    said = CliRunner().invoke(app, ["prune", "e", "--all", "--root", str(root)])
+    assert said.exit_code == 0
+    assert f"cannot read {visible(str(run.path))}" in said.stderr
+    assert not UNSEEN.search(said.output.replace("\n", ""))
 
 
 class _Found:
@@ -304,3 +364,79 @@ def test_commands_print_no_character_that_a_terminal_acts_on(
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", done.output)
     if "--json" in arguments:
         json.loads(done.stdout)
+
+
+def printed(root: Root, *arguments: str) -> str:
+    """Return what a command prints, in one line, once it holds nothing that a terminal acts on."""
+    done = CliRunner().invoke(app, [*arguments, "--root", str(root.path)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", done.output)
+    return re.sub(r"\\[nrt]|\s", "", done.output)
+
+
+def without_spaces(text: str) -> str:
+    """Return what a command may print of a text, without its white space, be it written as `\\n`."""
+    return re.sub(r"\\[nrt]|\s", "", visible(text))
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
+    """Runs of hostile names and values that have not ended, on this machine, where no supervisor starts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("alphagrid.jobs.schedulers.local.ensure_supervisor", lambda root: None)
+    root = Root(tmp_path / "root")
+    write_runs(root, [Run(name, 0.1, {KEYS[0]: name}, end=None, host=TERMINAL) for name in NAMES])
+    return root
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ("--last",), ()])
+def test_prune_names_its_runs_harmlessly(options: tuple[str, ...], tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    write_runs(root, [Run(name, 0.1) for name in NAMES])
+    for name in NAMES:
+        for step in (3, 4):
+            files = root.experiment(EXPERIMENT).run(Run(name, 0.1).id)
+            (files.path / f"checkpoint-000000000{step}-0001-0123abcd.pt").touch()
+    said = printed(root, "prune", EXPERIMENT, "--all", *options)
+    for name in NAMES:
+        count = 2 if "--last" in options else 1
+        assert without_spaces(f"{name}-seed0: {count} files") in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logs_names_its_run_harmlessly(name: str, unfinished: Root) -> None:
+    assert without_spaces(f"{name}-seed0 has no log") in printed(
+        unfinished, "logs", EXPERIMENT, Run(name, 0.1).id
+    )
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "prune", "logs"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_selector_that_means_nothing_is_told_harmlessly(verb: str, text: str, unfinished: Root) -> None:
+    assert without_spaces(f"no{text}") in printed(unfinished, verb, EXPERIMENT, f"no{text}")
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("cancel", "cancelled 5 runs of exp"), ("retry", "sent 5 runs of exp")]
+)
+def test_hostile_runs_are_cancelled_and_sent_again_harmlessly(verb: str, said: str, unfinished: Root) -> None:
+    assert without_spaces(said) in printed(unfinished, verb, EXPERIMENT, "--all")
+
+
+def test_a_dry_run_shows_hostile_values_harmlessly(tmp_path: Path) -> None:
+    (tmp_path / "labelled.py").write_text(
+        "from alphagrid.trainer.workloads.least_squares import LeastSquares\n"
+        "class Options(LeastSquares.Options):\n"
+        "    label: str = ''\n"
+        "class Task(LeastSquares):\n"
+        "    Options = Options\n"
+    )
+    texts = [text for text in HOSTILE if text != SURROGATE]
+    base = {"workload": {"name": "labelled:Task"}, "optimizer": {"name": "sgd"}, "stop": {"steps": 1}}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps({"experiment": "exp", "base": base, "grid": {"workload.label": texts}}))
+    said = printed(Root(tmp_path / "root"), "submit", str(spec), "--dry-run")
+    for text in texts:
+        assert without_spaces(text) in said
+    told = printed(Root(tmp_path / "root"), "submit", str(spec), "--dry-run", "--json")
+    assert len(json.loads(told)["runs"]) == len(texts)

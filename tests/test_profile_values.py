@@ -104,7 +104,10 @@ def test_variables_that_export_keeps_from_a_job_are_known(export: str | None, mi
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("$HOME/data", "'$HOME' is not expanded here; write ${NAME} for a variable; use setup for the rest"),
+        (
+            "$HOME/data",
+            "'$HOME' is not expanded here; write ${NAME} for a variable; use setup for the rest: ",
+        ),
         ("$(hostname)", "'$(' is not expanded"),
         ("`hostname`", "'`' is not expanded"),
         ("~/data", "'~' is not expanded"),

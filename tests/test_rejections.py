@@ -93,12 +93,29 @@ def test_strange_details_are_no_failure(lab: Lab) -> None:
         {"left_out": [7]},
         {"left_out": {"x": "many", "y": 2}},
         {"left_out": 5},
+        {"reason": "\ud800", "left_out": {"\ud800": 3, "z": 10**400, "y": -7}},
     ):
         journal.append("event", 20, 1.0, event="rejected", **details)
     journal.close()
     with open_store(lab.root) as store:
         store.sync()
         found = queries.rejections_of(store.db, "exp").get(key, {})
-    assert found.get("y") == 2
+    assert (found.get("y"), found.get("?"), found.get("z")) == (2, 4, None)
     call(lab, "status", "exp")
     call(lab, "report", "exp", "--format", "markdown")
+
+
+def test_accepted_rates_are_not_looked_at(lab: Lab) -> None:
+    """Of 10,000 runs there are hundreds of thousands."""
+    lab.submit(20, [0.01], cluster="debug", alpha={"policy": "median", "interval": 5, "count": 2})
+    steps: list[int] = []
+    with open_store(lab.root) as store:
+        store.sync()
+        key = queries.runs(store.db, "exp")[0].key
+        store.db.executemany(
+            "INSERT INTO event VALUES (?, 9, ?, 1, 1.0, 1.0, 'learning_rate', '{}')",
+            [(key, number) for number in range(100_000)],
+        )
+        store.db.set_progress_handler(lambda: steps.append(1), 1000)
+        assert queries.rejections_of(store.db, "exp") == {}
+    assert len(steps) < 10

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from alphagrid.jobs.runs.attempts import Attempt, fruitless
+from alphagrid.jobs.runs.attempts import Attempt, without_progress
 from alphagrid.jobs.worker import requeue
 from alphagrid.jobs.worker.requeue import Cause, cause
 
@@ -68,18 +68,21 @@ def attempt(number: int, *, timed_out: bool, end: str | None = None) -> Attempt:
 def test_time_limits_without_a_new_checkpoint_count_and_preemptions_do_not() -> None:
     limits = [attempt(1, timed_out=True), attempt(2, timed_out=True)]
     preemptions = [attempt(1, timed_out=False), attempt(2, timed_out=False)]
-    assert fruitless(limits, "s1", made_checkpoint=lambda one: False, preempts=True) == limits
-    assert fruitless(limits, "s1", made_checkpoint=lambda one: True, preempts=True) == []
-    assert fruitless(limits, "s2", made_checkpoint=lambda one: False, preempts=True) == []
-    assert fruitless(preemptions, "s1", made_checkpoint=lambda one: False, preempts=True) == []
+    assert without_progress(limits, "s1", made_checkpoint=lambda one: False, preempts=True) == limits
+    assert without_progress(limits, "s1", made_checkpoint=lambda one: True, preempts=True) == []
+    assert without_progress(limits, "s2", made_checkpoint=lambda one: False, preempts=True) == []
+    assert without_progress(preemptions, "s1", made_checkpoint=lambda one: False, preempts=True) == []
 
 
 def test_deaths_before_the_first_record_count_unless_slurm_restarted_their_job() -> None:
     silent = [Attempt(1, Path()), Attempt(2, Path())]
-    assert fruitless(silent, "s1", "7", made_checkpoint=lambda one: False, preempts=True) == silent
-    assert fruitless(silent, "s1", "7", restarts=2, made_checkpoint=lambda one: False, preempts=True) == []
+    assert without_progress(silent, "s1", "7", made_checkpoint=lambda one: False, preempts=True) == silent
     assert (
-        fruitless(silent, "s1", "7", restarts=1, made_checkpoint=lambda one: False, preempts=True)
+        without_progress(silent, "s1", "7", restarts=2, made_checkpoint=lambda one: False, preempts=True)
+        == []
+    )
+    assert (
+        without_progress(silent, "s1", "7", restarts=1, made_checkpoint=lambda one: False, preempts=True)
         == silent[:1]
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,17 +16,10 @@ from alphagrid.jobs.specification.reserved_names import meaning
 from alphagrid.store import submissions
 from typer.testing import CliRunner, Result
 
+from tests.test_selection import Run
+
 if TYPE_CHECKING:
     from tests.conftest import Lab
-
-
-@dataclass(frozen=True)
-class Run:
-    id: str
-    name: str
-    state: str
-    params: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 CRASHING = {"name": "least_squares", "features": 10**12}
@@ -115,6 +107,39 @@ def test_a_root_that_has_such_a_baseline_stays_usable(lab: Lab, monkeypatch: pyt
     assert call(lab, "prune", "exp", runs["failed"]["id"], "--dry-run").exit_code == 0
     reported = call(lab, "report", "exp", "--budget-steps", "30", "--json")
     assert "failed" in {run["name"] for run in json.loads(reported.stdout)["budgets"][0]["runs"]}
+
+
+@pytest.mark.parametrize("name", ["failed", "unknown", "all", "0123abcdef"])
+def test_an_experiment_may_be_called_like_a_state_and_is_none(lab: Lab, name: str) -> None:
+    """Commands take an experiment where they expect one, and a state or an id after it."""
+    runs = {"plain": {"optimizer.lr": 0.25}, "crash": {"workload": CRASHING}}
+    for experiment in (name, "exp"):
+        path = spec(lab, experiment=experiment, baselines=runs)
+        assert call(lab, "submit", path, "--profile", "debug").exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in lab.files.path.rglob("*")}
+
+    def told(*arguments: str) -> str:
+        done = call(lab, *arguments)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.stderr.split())
+
+    counts = {
+        one["experiment"]: one["counts"]
+        for one in json.loads(call(lab, "status", "--json").stdout)["experiments"]
+    }
+    assert counts[name] == counts["exp"] == {"completed": 2, "failed": 1}
+    shown = json.loads(call(lab, "status", name, "--json").stdout)["runs"]
+    assert {run["name"]: run["state"] for run in shown} == {
+        "base": "completed", "plain": "completed", "crash": "failed",
+    }  # fmt: skip
+    assert "3 had ended before" in told("cancel", name, "--all")
+    assert f"sent 1 run of {name}" in told("retry", name, "failed", "--fresh")
+    assert f"sent 1 run of {name}" in told("retry", name, "--failed", "--fresh")
+    assert f"of {name}" in told("prune", name, "completed", "--dry-run")
+    assert call(lab, "report", name, "--json").exit_code == 0
+    refused = call(lab, "cancel", name)
+    assert (refused.exit_code, "which runs?" in refused.stderr) == (2, True)
+    assert {path: path.stat().st_mtime_ns for path in lab.files.path.rglob("*")} == before
 
 
 def test_a_cell_whose_name_would_look_like_an_id_carries_its_id(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alphagrid.jobs.runs.attempts import Attempt, failures, fruitless, ignored_until, starts_anew
+from alphagrid.jobs.runs.attempts import Attempt, failures, ignored_until, starts_anew, without_progress
 from alphagrid.jobs.runs.disk_record import DiskRecord
 from alphagrid.jobs.runs.states import ACTIVE, STATES, RunState, SchedulerState, State, resolve
 from alphagrid.jobs.submission_plan import decide, decide_retry, stop_raised
@@ -188,24 +188,33 @@ def test_only_a_raised_stop_that_is_not_reached_continues_a_completed_run() -> N
 
 def test_two_deaths_without_a_checkpoint_are_fruitless_and_progress_resets_the_count() -> None:
     deaths = [attempt(1), attempt(2, event="crash", reason="Boom")]
-    assert fruitless(deaths, "s1", made_checkpoint=lambda one: False, preempts=True) == deaths
-    assert fruitless(deaths, "s1", made_checkpoint=lambda one: one.number == 1, preempts=True) == deaths[1:]
-    assert fruitless(deaths, "s1", made_checkpoint=lambda one: True, preempts=True) == []
+    assert without_progress(deaths, "s1", made_checkpoint=lambda one: False, preempts=True) == deaths
+    assert (
+        without_progress(deaths, "s1", made_checkpoint=lambda one: one.number == 1, preempts=True)
+        == deaths[1:]
+    )
+    assert without_progress(deaths, "s1", made_checkpoint=lambda one: True, preempts=True) == []
 
 
 def test_a_new_submission_begins_counting_anew() -> None:
-    assert fruitless([attempt(1), attempt(2)], "s2", made_checkpoint=lambda one: False, preempts=True) == []
+    assert (
+        without_progress([attempt(1), attempt(2)], "s2", made_checkpoint=lambda one: False, preempts=True)
+        == []
+    )
 
 
 def test_preemption_and_node_failure_are_not_the_runs_fault() -> None:
     job = {"cluster": "slurm", "job_id": "7_1"}
     silent = [attempt(number, job=job) for number in (1, 2, 3)]
-    assert fruitless(silent, "s1", next_job="7_1", made_checkpoint=lambda one: False, preempts=True) == []
+    assert (
+        without_progress(silent, "s1", next_job="7_1", made_checkpoint=lambda one: False, preempts=True) == []
+    )
     warned = [attempt(number, job=job, asked_to_stop=True) for number in (1, 2, 3)]
-    assert fruitless(warned, "s1", made_checkpoint=lambda one: False, preempts=True) == []
+    assert without_progress(warned, "s1", made_checkpoint=lambda one: False, preempts=True) == []
     crashed = [attempt(number, job=job, event="crash") for number in (1, 2)]
     assert (
-        fruitless(crashed, "s1", next_job="7_1", made_checkpoint=lambda one: False, preempts=True) == crashed
+        without_progress(crashed, "s1", next_job="7_1", made_checkpoint=lambda one: False, preempts=True)
+        == crashed
     )
 
 

@@ -8,12 +8,13 @@ import sqlite3
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from alphagrid.errors import SystemRefused, UserError
-from alphagrid.store import location, queries, schema, submissions
+from alphagrid.store import check_files, journal, location, locks, queries, schema, submissions
 from alphagrid.store.database import Store, open_store
+from alphagrid.store.files import open_file
 from alphagrid.store.journal import Journal
 from alphagrid.store.layout import ExperimentFiles, Root
 from alphagrid.store.locks import attempted
@@ -431,6 +432,101 @@ def test_a_journal_that_cannot_be_read_is_reported_and_tried_again(root: Root, e
         assert only_run(store).step == 10
 
 
+WINDOW = {
+    "steps": 10, "alpha_steps": 2, "loss": 0.5, "seconds": SECONDS,
+    "learning_rate": {"min": 0.1, "mean": 0.1, "max": 0.1},
+}  # fmt: skip
+SUMMED_UP = {"alpha_rel_mean": 1.0, "alpha_rel_median": 1.0, "alpha_rel_negative": 0.0}
+NO_RECORDS: dict[str, tuple[str, int, float, dict[str, Any]]] = {
+    "time spent for ever": ("window", 10, math.inf, WINDOW),
+    "time whose square is infinite": ("window", 10, 1e308, WINDOW),
+    "time beyond all integers": ("window", 10, 10**30, WINDOW),
+    "negative time": ("window", 10, -1.0, WINDOW),
+    "negative step": ("window", -10, 1.0, WINDOW),
+    "step beyond SQLite's integers": ("window", 2**63, 1.0, WINDOW),
+    "infinite seconds": ("window", 10, 1.0, {**WINDOW, "seconds": {"data": math.inf}}),
+    "infinite checkpoint": ("checkpoint", 10, 1.0, {"bytes": 1, "seconds": math.inf, "file": "c"}),
+    "too many examples": ("event", 10, 1.0, {"event": "training_started", "train_examples": 10**400}),
+    "window of α* that begins nowhere": ("alpha", 10, 1.0, {"first_step": math.inf}),
+    "window of α* without a count": ("alpha", 10, 1.0, {"first_step": 1, "estimates": {"e": SUMMED_UP}}),
+    "window of infinitely many α*": (
+        "alpha", 10, 1.0, {"first_step": 1, "estimates": {"e": {**SUMMED_UP, "alpha_rel_n": math.inf}}},
+    ),
+    "negative repeat": ("alpha", 10, 1.0, {"repeat": -1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_RECORDS)
+def test_a_number_that_nothing_can_be_counted_with_is_a_damaged_line(
+    root: Root, exp: ExperimentFiles, case: str
+) -> None:
+    submit(exp, A, stop={"steps": 1000})
+    kind, step, train_seconds, fields = NO_RECORDS[case]
+    writer = Writer(exp, A).window(5)
+    writer.journal.append(kind, step, train_seconds, **fields)
+    writer.window(20)
+    with synced(root) as store:
+        (problem,) = store.check()
+        assert problem.reason.startswith("bad line: not what a record of the kind")
+        assert [w.step for w in queries.windows(store.db, only_run(store).key)] == [5, 20]
+        assert queries.alphas(store.db, only_run(store).key) == []
+
+
+@pytest.mark.parametrize("moment", [math.inf, -math.inf, math.nan, 1e300])
+def test_a_record_of_no_time_is_a_damaged_line(root: Root, exp: ExperimentFiles, moment: float) -> None:
+    submit(exp, A)
+    writer = Writer(exp, A)
+    writer.journal._clock = lambda: moment
+    writer.window(10)
+    writer.journal._clock = lambda: 7.0
+    writer.window(20)
+    with synced(root) as store:
+        assert [w.step for w in queries.windows(store.db, only_run(store).key)] == [20]
+        assert only_run(store).last_seen == 7.0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"resume_step": -1},
+        {"stop": {"steps": 10**400}},
+        {"job": {"cluster": "slurm", "job_id": "1", "submitted": "x"}},
+    ],
+    ids=str,
+)
+def test_a_start_that_says_nothing_usable_is_a_damaged_line(
+    root: Root, exp: ExperimentFiles, bad: dict[str, Any]
+) -> None:
+    submit(exp, A)
+    good = journal.read(Writer(exp, A).journal.path).records[0]
+    writer = Journal.create(exp.run(A).journal(2), clock=lambda: 9.0)
+    del good["time"], good["seq"]
+    writer.append(**{**good, **bad})
+    writer.append("event", 1, 1.0, event="warning", message="m")
+    with synced(root) as store:
+        assert [attempt.resume_step for attempt in queries.attempts(store.db, only_run(store).key)] == [
+            0,
+            None,
+        ]
+
+
+def test_half_a_character_is_a_question_mark_wherever_a_journal_may_hold_it(
+    root: Root, exp: ExperimentFiles
+) -> None:
+    submit(exp, A)
+    writer, half = Writer(exp, A), "\ud800"
+    splits = {"validation": {"loss": 0.5, "examples": 3}, half: {"loss": 0.25, "examples": 3}}
+    writer.journal.append("evaluation", 10, 1.0, splits=splits, seconds=0.1, at_stop=False)
+    writer.journal.append("alpha", 10, 1.0, estimates={half: {"alpha_rel": 1.0}}, **{half: 2.0})
+    writer.journal.append("event", 10, 1.0, event="warning", message=half)
+    with synced(root) as store:
+        key = only_run(store).key
+        assert queries.evaluations(store.db, key)[0].losses == {"validation": 0.5, "?": 0.25}
+        assert queries.alphas(store.db, key)[0].estimates == {"?": Estimate(alpha_rel=1.0)}
+        assert list(queries.warnings(store.db, "exp")) == ["?"]
+        assert store.check() == []
+
+
 def test_a_broken_submission_is_reported_and_the_others_are_read(root: Root, exp: ExperimentFiles) -> None:
     submit(exp, A)
     (exp.submissions / "s0.json").write_text("{")
@@ -450,6 +546,27 @@ def test_check_of_a_sound_store_finds_nothing(root: Root, exp: ExperimentFiles) 
     Writer(exp, A).window(10).end(10, "completed")
     with open_store(root) as store:
         assert store.check() == []
+
+
+def test_check_reads_the_checkpoint_a_run_would_go_on_from_while_others_use_the_index(
+    root: Root, exp: ExperimentFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(exp, A)
+    Writer(exp, A).window(10)
+    for step in (10, 20, 30):
+        (exp.run(A).path / f"checkpoint-{step:010d}-0001-00000000.pt").write_text("torn")
+    read: list[str] = []
+    with open_store(root) as store:
+
+        def read_unlocked(path: Path) -> BinaryIO:
+            assert not locks.is_held(Path(f"{store.path}.lock"))
+            read.append(path.name)
+            return open_file(path)
+
+        monkeypatch.setattr(check_files, "open_file", read_unlocked)
+        newest = f"{A}/checkpoint-0000000030-0001-00000000.pt"
+        assert [problem.file for problem in store.check()] == [newest]
+    assert [f"{A}/{name}" for name in read] == [newest]
 
 
 def test_check_names_the_bad_line(root: Root, exp: ExperimentFiles) -> None:

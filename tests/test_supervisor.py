@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from alphagrid.jobs.schedulers import local_slots
+from alphagrid.jobs.schedulers import local_slots, local_supervisor
 from alphagrid.jobs.schedulers.local import ensure_supervisor
 from alphagrid.store.locks import FileLock, holder, is_held
 
@@ -107,6 +108,45 @@ def test_slots_are_shared_and_belong_to_a_gpu_each(lab: Lab) -> None:
     first.lock.release()
     assert local_slots.free(2) == 1
     second.lock.release()
+
+
+HOUR = 3600.0
+
+
+class Hours:
+    """A clock of which every sleep takes an hour: files grow older, and a cleaner removes the old ones."""
+
+    def __init__(self, folder: Path, oldest: float) -> None:
+        self.folder, self.oldest, self.now = folder, oldest, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _: float) -> None:
+        self.now += HOUR
+        for path in self.folder.iterdir():
+            age = time.time() - path.stat().st_mtime + HOUR
+            if age > self.oldest:
+                path.unlink()
+            else:
+                os.utime(path, (time.time() - age,) * 2)
+
+
+def test_a_supervisor_keeps_slots_from_a_cleaner_of_old_files(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as it is at work: a slot whose file is gone could be taken twice."""
+    monkeypatch.setenv(local_slots.GPUS_VARIABLE, "")  # a supervisor sets it for its workers
+    slot = local_slots.take(1, lambda: False)
+    assert slot is not None
+    hours = Hours(slot.lock.path.parent, oldest=2.5 * HOUR)
+    monkeypatch.setattr(local_supervisor, "time", hours)
+    monkeypatch.setattr(local_supervisor.Supervisor, "has_work", lambda self: hours.now < 10 * HOUR)
+    lab.root.path.mkdir()
+    local_supervisor.Supervisor(lab.root).work()
+    assert hours.now == 10 * HOUR
+    assert local_slots.free(1) == 0
+    slot.lock.release()
 
 
 def test_as_many_runs_as_asked_else_one_per_gpu_else_one_per_threads_worth_of_cores() -> None:

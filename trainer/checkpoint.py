@@ -17,7 +17,7 @@ import torch
 
 from ..errors import UserError
 from ..store.files import sync_folder
-from ..store.journal import overtaken
+from ..store.journal import is_superseded
 from ..store.layout import RunFiles
 from .checkpoint_file import (
     FORMAT,
@@ -88,7 +88,7 @@ def write(
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(run.path)
-    if overtaken(run, attempt):
+    if is_superseded(run, attempt):
         path.unlink(missing_ok=True)
         return None
     for old in _outdated(available(run), CheckpointFile.from_path(path), keep):
@@ -172,7 +172,7 @@ def _outdated(files: list[CheckpointFile], newest: CheckpointFile, keep: int) ->
 
     It takes the place of whatever earlier attempts had reached at its step or beyond: had that been sound
     and the run's, this attempt would have gone on from there. Those of later attempts are left alone: this
-    one may have been overtaken without knowing it.
+    one may be superseded without knowing it.
     """
     own = [file for file in files if file.attempt <= newest.attempt]
     replaced = [file for file in own if file.step >= newest.step and file != newest]

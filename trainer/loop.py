@@ -17,13 +17,13 @@ from .config import TrainingConfig
 from .data_check import check_data
 from .outcome import Outcome
 from .recorder import Recorder
-from .rehearsal import rehearse
 from .resume import Resume
 from .session import Session, device_of
 from .step import take_step
 from .stopping import StopRequest
 from .timers import CudaTimer, HostTimer
 from .useful_rate import require_useful_rate
+from .warm_up import warm_up
 
 log = logging.getLogger("alphagrid")
 
@@ -66,7 +66,7 @@ def train(
     recorder.evaluate_if_pending()
 
     if recorder.goes_on and not _finished(session):
-        rehearse(session)
+        warm_up(session)
     recorder.event("training_started", startup_seconds=now() - started, **_data(session))
 
     going = True
@@ -74,9 +74,9 @@ def train(
         while going:
             with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
                 if going := recorder.goes_on and not _finished(session):
-                    taken = take_step(session)
-                    recorder.after_step(taken)
-                    require_useful_rate(session, taken)
+                    result = take_step(session)
+                    recorder.after_step(result)
+                    require_useful_rate(session, result)
         return recorder.finish()
     finally:
         recorder.close()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..store.journal import Journal, overtaken
+from ..store.journal import Journal, is_superseded
 from ..store.layout import RunFiles
 from .alpha.measurement import Measurement
 from .buffers import buffers_preserved
@@ -15,7 +15,7 @@ from .evaluation import EvaluationAborted, evaluate
 from .outcome import Outcome, Status
 from .parameter_changes import parameters_preserved
 from .session import Session
-from .step import Taken
+from .step import StepResult
 from .stopping import StopRequest
 from .useful_rate import missing_rate
 
@@ -43,28 +43,28 @@ class Recorder:
         self._checkpoints = CheckpointWriter(run, attempt, session.config.checkpoint, now)
         self._measurements: list[Measurement] = []
         self._diverged = False
-        self._overtaken = False
+        self._superseded = False
 
     @property
     def goes_on(self) -> bool:
         """Whether nothing ends the attempt before its time: no stop request, divergence, newer attempt."""
-        return not (self._stop_request or self._diverged or self._overtaken)
+        return not (self._stop_request or self._diverged or self._superseded)
 
     def event(self, name: str, **details: Any) -> None:
         """Write an event."""
         self._append("event", event=name, **details)
 
-    def after_step(self, taken: Taken) -> None:
+    def after_step(self, result: StepResult) -> None:
         """Log, evaluate and write a checkpoint where each is due."""
         session = self._session
-        self._measurements += taken.measurements
-        for event in taken.events:
-            if not self._is_overtaken():
+        self._measurements += result.measurements
+        for event in result.events:
+            if not self._is_superseded():
                 self.event(event.name, **event.details)
         if session.step % session.config.log.every_steps == 0:
             self._log_window()
         session.evaluation_pending = session.evaluations.due(session.step, session.clock.train_seconds)
-        if self._overtaken:
+        if self._superseded:
             return
         self.evaluate_if_pending()
         for written in self._checkpoints.finished():
@@ -94,7 +94,7 @@ class Recorder:
             return
         session.evaluation_pending = False
         session.last_evaluated = session.step
-        if self._is_overtaken():
+        if self._is_superseded():
             return
         self._append("evaluation", splits=losses, seconds=self._now() - start, at_stop=at_stop)
 
@@ -103,7 +103,7 @@ class Recorder:
         session = self._session
         if self.goes_on:
             self._evaluate_at_stop()
-        if self._is_overtaken():
+        if self._is_superseded():
             return self._outcome("interrupted", OVERTAKEN)
         if self._stop_request:
             self.event("stop_requested", reason=self._stop_request.reason)
@@ -115,7 +115,7 @@ class Recorder:
         if not self._stop_request and (warning := missing_rate(session)) is not None:
             self.event("warning", message=warning)
         self._checkpoint(last=True)
-        if self._is_overtaken():
+        if self._is_superseded():
             return self._outcome("interrupted", OVERTAKEN)
         if self._stop_request:
             return self._outcome("interrupted", self._stop_request.reason)
@@ -125,10 +125,10 @@ class Recorder:
         """Leave nobody behind who writes: after an error a checkpoint may still be under way."""
         self._checkpoints.close()
 
-    def _is_overtaken(self) -> bool:
+    def _is_superseded(self) -> bool:
         """Look whether a newer attempt has begun; this one then stops without another word."""
-        self._overtaken = self._overtaken or overtaken(self._run, self._attempt)
-        return self._overtaken
+        self._superseded = self._superseded or is_superseded(self._run, self._attempt)
+        return self._superseded
 
     def _evaluate_at_stop(self) -> None:
         session = self._session
@@ -142,7 +142,7 @@ class Recorder:
 
     def _log_window(self) -> None:
         """Write the window and the α* measured in it; a loss that is not finite ends the run."""
-        if self._is_overtaken():
+        if self._is_superseded():
             return
         self._log_measurements()
         self._log_summary()
@@ -190,7 +190,7 @@ class Recorder:
         death no record of that may be missing.
         """
         session = self._session
-        if self._is_overtaken():
+        if self._is_superseded():
             return
         session.clock.settle()
         self._log_measurements()

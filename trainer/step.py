@@ -16,7 +16,7 @@ from .streams import Batch
 
 
 @dataclass
-class Taken:
+class StepResult:
     """What a step has to tell; `loss` is still on the device."""
 
     loss: Tensor
@@ -26,7 +26,7 @@ class Taken:
     events: list[PolicyEvent] = field(default_factory=list)
 
 
-def take_step(session: Session) -> Taken:
+def take_step(session: Session) -> StepResult:
     """Take the step with the 0-based index `session.step`, and count it."""
     index, clock = session.step, session.clock
     kind = session.kind(index)
@@ -35,22 +35,22 @@ def take_step(session: Session) -> Taken:
         kept = list(batches) if session.keeps_batches(index) else []
         start = session.generators.state() if _is_replayed(session, index) else []
         with clock.charge("forward_backward"):
-            taken = Taken(session.forward_backward(kept or batches))
+            result = StepResult(session.forward_backward(kept or batches))
         if session.probe is not None:
-            _look_back(session, session.probe, kept, taken)
+            _complete_previous_measurement(session, session.probe, kept, result)
         progress = Progress(index, clock.train_seconds)
-        taken.learning_rate = session.policy.learning_rate(progress, session.scheduled_rate(index))
-        session.stepper.learning_rate = taken.learning_rate
+        result.learning_rate = session.policy.learning_rate(progress, session.scheduled_rate(index))
+        session.stepper.learning_rate = result.learning_rate
         if session.probe is not None and session.measures(index):
-            _measured_update(session, session.probe, kept, start, taken)
+            _measured_update(session, session.probe, kept, start, result)
         else:
             session.stepper.step()
         session.step += 1
-        session.window.add(taken.loss, taken.learning_rate, kind == "alpha")
+        session.window.add(result.loss, result.learning_rate, kind == "alpha")
     session.compare_batches()
     while session.warnings:
-        taken.events.append(PolicyEvent("warning", {"message": session.warnings.pop(0)}))
-    return taken
+        result.events.append(PolicyEvent("warning", {"message": session.warnings.pop(0)}))
+    return result
 
 
 def _batches(session: Session, index: int) -> Iterator[Batch]:
@@ -65,34 +65,36 @@ def _is_replayed(session: Session, index: int) -> bool:
     return session.probe is not None and session.probe.replays_training and session.measures(index)
 
 
-def _look_back(session: Session, probe: Probe, batches: list[Batch], taken: Taken) -> None:
+def _complete_previous_measurement(
+    session: Session, probe: Probe, batches: list[Batch], result: StepResult
+) -> None:
     """Complete the measurement of the step before; a rate that follows from it acts in this very update."""
     measurement = probe.complete(batches)
     if measurement is None:
         return
-    taken.measurements.append(measurement)
+    result.measurements.append(measurement)
     if measurement.acting == "lookahead":
-        _tell_policy(session, measurement, taken)
+        _update_policy(session, measurement, result)
 
 
 def _measured_update(
-    session: Session, probe: Probe, batches: list[Batch], start: GeneratorState, taken: Taken
+    session: Session, probe: Probe, batches: list[Batch], start: GeneratorState, result: StepResult
 ) -> None:
     """Measure α* at θ₀ along the step, take it as the policy says, and tell the policy."""
     stepper, policy = session.stepper, session.policy
     direction = stepper.direction(probe.keeps_origin, probe.keeps_gradient, probe.take_spare())
-    found = probe.measure(session.step, direction, batches, taken.loss, start)
+    found = probe.measure(session.step, direction, batches, result.loss, start)
     known = found[0].acting != "lookahead"
     factor = policy.factor(found[0]) if known else 1.0
     probe.diagnose(found[0], direction, factor, batches)
     stepper.take(direction, factor)
     if known:
-        _tell_policy(session, found[0], taken)
-    taken.measurements += found[1:] if probe.awaited is not None else found
+        _update_policy(session, found[0], result)
+    result.measurements += found[1:] if probe.awaited is not None else found
 
 
-def _tell_policy(session: Session, measurement: Measurement, taken: Taken) -> None:
+def _update_policy(session: Session, measurement: Measurement, result: StepResult) -> None:
     """Let the policy take note; reading the value, where it acts at once, belongs to the price of α*."""
     acts = session.config.alpha is not None and session.config.alpha.acts_on != "nothing"
     with session.clock.charge("alpha" if acts else "diagnostics"):
-        taken.events += session.policy.take_note(measurement)
+        result.events += session.policy.update(measurement)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from ..errors import UserError
 from .alpha.options import NEGLIGIBLE_RATE
 from .session import Session
-from .step import Taken
+from .step import StepResult
 
 NO_USE = 1e-3
 """A rate below this share of `optimizer.lr`, at which a schedule starts or has ended, trains nothing."""
 
 
-def require_useful_rate(session: Session, taken: Taken) -> None:
+def require_useful_rate(session: Session, result: StepResult) -> None:
     """Check, after a step whose α* was rejected, that the rate in use is a useful one.
 
     Raises:
         UserError: it is what the policy began with, that is next to nothing, and its patience is at an end.
     """
-    reasons = [event.details.get("reason") for event in taken.events if event.name == "rejected"]
-    policy, alpha, rate = session.policy, session.config.alpha, taken.learning_rate
+    reasons = [event.details.get("reason") for event in result.events if event.name == "rejected"]
+    policy, alpha, rate = session.policy, session.config.alpha, result.learning_rate
     if not reasons or alpha is None or not 0 < policy.patience <= policy.misses:
         return
     given = session.config.optimizer.lr
@@ -30,7 +30,7 @@ def require_useful_rate(session: Session, taken: Taken) -> None:
         return
     raise UserError(
         f"alpha.policy {alpha.policy} has found no learning rate: {policy.misses} values or windows of α* "
-        f"were rejected (last reason: {reasons[-1]}), and steps are taken at a rate of {rate:.3g}",
+        f"were rejected (last reason: {reasons[-1]}), and steps are result at a rate of {rate:.3g}",
         hint,
     )
 
@@ -42,5 +42,5 @@ def missing_rate(session: Session) -> str | None:
         return None
     return (
         f"alpha.policy {alpha.policy} has set no learning rate in {session.step} steps: all of them were "
-        f"taken at {rate:.3g}, which trains next to nothing"
+        f"result at {rate:.3g}, which trains next to nothing"
     )

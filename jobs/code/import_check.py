@@ -17,6 +17,7 @@ from ...cluster_profiles.loader import Profile
 from ...errors import UserError
 from ...slurm.sbatch import outside_a_job
 from ...store.layout import ExperimentFiles
+from ..import_path import importable
 from . import submitted_code
 from .project_files import is_installed
 from .submitted_code import Code
@@ -57,7 +58,7 @@ def try_imports(report: str, folder: str, code_folder: str, *modules: str) -> No
     """Import what a job imports; write to the file `report` which of the user's modules are no snapshot's."""
     from .. import worker  # noqa: F401  # what submitit unpickles
 
-    with submitted_code.importable(Path(folder) if folder else None):
+    with importable(Path(folder) if folder else None):
         for module in modules:
             __import__(module)
     if code_folder:

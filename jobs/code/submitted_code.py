@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -191,23 +190,6 @@ def import_folder(files: ExperimentFiles, submission: Submission) -> Path | None
         return None if submission.code_path is None else Path(submission.code_path)
     folder = snapshot.folder_of(files, submission.code_hash)
     return Path(os.path.normpath(folder.absolute() / submission.code_path))
-
-
-@contextmanager
-def importable(folder: Path | None) -> Iterator[None]:
-    """Let modules be imported from `folder` before all others, leaving nothing in it."""
-    if folder is None:
-        yield
-        return
-    writes_nothing = sys.dont_write_bytecode
-    sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = writes_nothing
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
 
 
 def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str]) -> None:

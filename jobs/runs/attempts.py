@@ -17,7 +17,7 @@ TAIL_BYTES = 1 << 16
 
 NO_GPU = "no gpu"
 """The `cause` of an interruption because the node showed no GPU; the event names the `node`."""
-MAX_FRUITLESS = 2
+MAX_WITHOUT_PROGRESS = 2
 """Attempts in a row that may crash without a new checkpoint before the run counts as failed."""
 
 
@@ -121,7 +121,7 @@ def reached(attempts: Sequence[Attempt]) -> Attempt | None:
     return next((attempt for attempt in reversed(attempts) if attempt.began or attempt.step), None)
 
 
-def fruitless(
+def without_progress(
     attempts: Sequence[Attempt],
     submission: str,
     next_job: str | None = None,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SystemRefused, UserError
 from ...slurm import command, scontrol, squeue
 from ...slurm.pending_reasons import is_held
+from ...slurm.sbatch import MAX_ARRAY
 from ..runs.submitted_job import COMMENT_PREFIX, RunKey, SubmittedJob, array_of
 from . import slurm_states
 from .base import OpenRun, Scheduler, SchedulerStates, SubmitRequest, SubmitResult
@@ -27,9 +28,6 @@ if TYPE_CHECKING:  # `status` comes by here, and does without the models of prof
     from ...cluster_profiles.loader import Profile
     from ...store.layout import ExperimentFiles, Root
     from ...store.submissions import JobRef, Submission
-
-MAX_ARRAY = 1001
-"""Slurm's default MaxArraySize: indices 0 to 1000."""
 
 log = logging.getLogger("alphagrid")
 

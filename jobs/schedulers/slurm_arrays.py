@@ -17,7 +17,7 @@ from ...cluster_profiles import env_values
 from ...cluster_profiles.loader import Profile
 from ...errors import SystemRefused, UserError
 from ...slurm import scontrol, squeue
-from ...slurm.sbatch import Silent, TooMany, sbatch
+from ...slurm.sbatch import MAX_ARRAY, Silent, TooMany, sbatch
 from ...store import submissions
 from ...store.claims import Owner
 from ...store.layout import ExperimentFiles
@@ -25,7 +25,6 @@ from ...store.submissions import JobRef, Submission
 from ..runs.submitted_job import array_of, comment_of
 from . import slurm_duplicates, slurm_setup_failure
 from .base import SubmitRequest, SubmitResult
-from .slurm import MAX_ARRAY
 from .slurm_duplicates import Rival
 from .slurm_states import is_of_submission
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +15,7 @@ from ...errors import UserError
 from ...problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
 from ...trainer.config import TrainingConfig
 from ..collector import collector_paused
+from ..import_path import importable
 from .config_sections import known_keys
 from .file import Spec
 from .grid import MOST_RUNS, Cell, cells
@@ -99,16 +98,6 @@ def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
         document=spec.document,
         variables=_variables(found),
     )
-
-
-@contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """Let modules be imported from `folder` before all others."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _validated(found: Sequence[Cell], document: Document) -> list[TrainingConfig]:

@@ -104,9 +104,9 @@ def why_not_elsewhere(profile: Mapping[str, Any], tried: Sequence[str]) -> str |
     return None
 
 
-def failure_reason(nodes: Sequence[str], why: str, experiment: str, run: str) -> str:
-    """Return the reason of a run that failed because these nodes showed no GPU, and what to do."""
-    names = list(dict.fromkeys(nodes))
+def failure_reason(tried: Sequence[str], why: str, experiment: str, run: str) -> str:
+    """Return the reason of a run that failed because the nodes `tried` showed no GPU, and what to do."""
+    names = list(dict.fromkeys(tried))
     command = f"alphagrid retry {experiment} {run} --exclude-node {','.join(names)}"
     return f"no GPU on {', '.join(names)}: {why} (tell your site's administrators; then `{command}`)"
 

@@ -161,7 +161,7 @@ class RunningAttempt:
             UserError: why it is given up.
         """
         without_progress = self._without_progress(self.earlier, self.task.job["job_id"], requeue.restarts())
-        if len(without_progress) >= attempts.MAX_FRUITLESS:
+        if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
             raise UserError(_given_up(without_progress))
 
     def _check_code(self) -> None:
@@ -245,7 +245,7 @@ class RunningAttempt:
             excerpt = shortened(text, MOST_OF_A_TRACEBACK, MOST_OF_A_TRACEBACK)
             self._append("event", event="crash", reason=reason, traceback=excerpt)
         without_progress = self._without_progress(attempts.read(self.task.run))
-        if len(without_progress) >= attempts.MAX_FRUITLESS:
+        if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
             return "failed", _given_up(without_progress)
         comes_back = self.task.scheduler.restarts_crashed_runs(self.task.submission.profile)
         return ("crash" if comes_back else "failed"), reason
@@ -260,7 +260,7 @@ class RunningAttempt:
         if ending != "interrupted" or cause not in requeue.COMES_BACK:
             return ending
         without_progress = self._without_progress(attempts.read(self.task.run))
-        if len(without_progress) >= attempts.MAX_FRUITLESS:
+        if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
             return self._record_end("failed", _given_up(without_progress))
         return "requeue"
 
@@ -301,7 +301,7 @@ class RunningAttempt:
 
     def _is_superseded(self) -> bool:
         """Return whether a newer attempt has begun; this one is marked then, because it did not die."""
-        superseded = journal.overtaken(self.task.run, self.number)
+        superseded = journal.is_superseded(self.task.run, self.number)
         if superseded:
             with suppress(OSError):
                 self.task.run.superseded_marker(self.number).touch()
@@ -316,8 +316,8 @@ class RunningAttempt:
     def _without_progress(
         self, history: Sequence[Attempt], next_job: str | None = None, restarts: int = 0
     ) -> list[Attempt]:
-        """Return the newest attempts in a row that made no progress (`attempts.fruitless`)."""
-        return attempts.fruitless(
+        """Return the newest attempts in a row that made no progress (`attempts.without_progress`)."""
+        return attempts.without_progress(
             history, self.task.submission.id, next_job, restarts, preempts=self.task.scheduler.preempts
         )
 

@@ -13,12 +13,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ...errors import SystemRefused, UserError
-from ...printable import visible_lines
+from ...printable import VisibleFormatter
 from ...store import claims, journal, locks, submissions
 from ...store.layout import SUBMISSION_ID, ExperimentFiles, Root, RunFiles
 from ...store.submissions import Submission
 from ...trainer.stopping import StopRequest
 from ..code import submitted_code
+from ..import_path import importable
 from ..runs import attempts, cancel_marker
 from ..runs.attempts import Attempt
 from ..schedulers import SCHEDULERS, local_slots
@@ -72,7 +73,7 @@ def attempt_run(
             return "elsewhere"
         if cancel_marker.is_cancelled(task.run, submission):
             return "cancelled"
-        held.enter_context(submitted_code.importable(submitted_code.import_folder(files, manifest)))
+        held.enter_context(importable(submitted_code.import_folder(files, manifest)))
         earlier = attempts.read(task.run)
         number, writer = journal.open_next(task.run)
         with closing(writer):
@@ -198,17 +199,10 @@ def _is_settled(task: Task) -> bool:
     return newer.created > task.submission.created
 
 
-class _Visible(logging.Formatter):
-    """Writes what a terminal would act on as escapes: names and reasons come from others."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible_lines(super().format(record))
-
-
 def _log_to_stderr() -> None:
     """Send alphagrid's messages to the run's log; submitit's own logger has its own handler."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

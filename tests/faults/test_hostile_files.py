@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +20,14 @@ from alphagrid.jobs.schedulers.local_queue import LocalQueue
 from alphagrid.jobs.specification.experiment import expand
 from alphagrid.jobs.specification.file import read_spec
 from alphagrid.jobs.submission import submit
+from alphagrid.store import submissions
+from alphagrid.store.files import read_object
 from alphagrid.store.layout import Root, RunFiles
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-EXAMPLES = int(os.environ.get("ALPHAGRID_TEST_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("ALPHAGRID_TEST_EXAMPLES", "3"))
 PATIENCE = 240
 """Seconds after which a command that waits for a pipe has hung, on a busy machine."""
 TASK = """
@@ -61,19 +63,22 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
-    """A root with two experiments, whose runs have completed, crashed, and been cancelled."""
+    """Two experiments, one of them submitted twice; runs have completed, crashed, been cancelled."""
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         patch.syspath_prepend(name)
         (folder / "hostile_task.py").write_text(TASK)
-        for experiment in ("exp", "other"):
-            (folder / "spec.yaml").write_text(json.dumps({**SPEC, "experiment": experiment}))
+        more = {**SPEC["baselines"], "more": {"optimizer.lr": 0.02}}
+        for content in (SPEC, {**SPEC, "baselines": more}, {**SPEC, "experiment": "other"}):
+            (folder / "spec.yaml").write_text(json.dumps(content))
             submit(expand(read_spec(folder / "spec.yaml")), load_profile("debug"), Root(folder / "root"))
         call(folder / "root", "cancel", "exp", "--all")
         for run in Root(folder / "root").experiment("exp").runs():
             sent = [path.stem for path in (folder / "root/exp/submissions").glob("*.json")]
             run.cancel_marker.write_text(json.dumps({"time": 1.0, "submissions": sent}))
         call(folder / "root", "status")
+        patch.setattr(submissions, "PATIENCE_SECONDS", 0.2)
+        patch.setattr("tests.faults.test_hostile_files.BEFORE", states(Root(folder / "root"), "exp"))
         yield folder / "root"
 
 
@@ -102,31 +107,57 @@ def in_time() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def assert_usable(root: Root, full: bool = True) -> None:
-    """Run the commands: none ends in a traceback, and the other experiment is as it was."""
+KINDS = ("submission", "marker", "config", "journal", "checkpoint", "manifest of the code")
+READERS = {
+    "prune": ("submission", "journal", "checkpoint"),
+    "logs": ("submission", "journal"),
+    "cancel": ("submission", "marker", "journal"),
+    "supervisor": ("submission", "marker", "journal"),
+    "report": ("submission", "config", "journal"),
+}
+"""Which files matter to a command; `status`, `store check` and `retry` are run whatever is damaged."""
+
+
+def assert_usable(root: Root, kind: str, full: bool = True, damaged: Collection[str] = ()) -> None:
+    """Run the commands that read such files: none ends in a traceback, and all else is as it was."""
+    reads = {command for command, kinds in READERS.items() if kind in kinds}
     with in_time():
         shown = told(root, "status", "--json")
         counts = {one["experiment"]: one["counts"] for one in json.loads(shown.stdout)["experiments"]}
         assert counts["other"] == {"completed": 2, "failed": 1}
         told(root, "status", "exp")
-        found = told(root, "status", "exp", "--json")
-        other = told(root, "status", "other", "--json")
-        assert {run["state"] for run in json.loads(other.stdout)["runs"]} == {"completed", "failed"}
+        found = states(root, "exp")
+        assert BEFORE
+        unharmed = {run: state for run, state in BEFORE.items() if run not in damaged}
+        assert {run: found.get(run) for run in unharmed} == unharmed
+        assert set(states(root, "other").values()) == {"completed", "failed"}
         told(root, "store", "check", "--json")
-        told(root, "prune", "exp", "--all", "--dry-run")
-        runs = [run["id"] for run in json.loads(found.stdout or '{"runs": []}')["runs"]]
-        for run in runs if full else runs[:1]:
-            told(root, "logs", "exp", run)
-            told(root, "cancel", "exp", run)
-        backlog = LocalQueue(root, ())
-        backlog.refresh()
-        assert backlog.next() is None
-        if full:
-            told(root, "status")
+        if "prune" in reads:
+            told(root, "prune", "exp", "--all", "--dry-run")
+        for run in list(found) if full else list(found)[:1]:
+            for command in sorted(reads & {"logs", "cancel"}):
+                told(root, command, "exp", run)
+        if "supervisor" in reads:
+            backlog = LocalQueue(root, ())
+            backlog.refresh()
+            assert backlog.next() is None
+        if full and "report" in reads:
             told(root, "report", "exp", "--json", "--budget-steps", "15")
             assert told(root, "report", "other", "--json", "--budget-steps", "15").exit_code == 0
+        if full:
+            told(root, "status")
             told(root, "retry", "exp", "--all")
             assert told(root, "retry", "other", "--failed").exit_code == 0
+
+
+BEFORE: dict[str, str] = {}
+"""The states of the runs of the experiment that is damaged, as they were before."""
+
+
+def states(root: Root, experiment: str) -> dict[str, str]:
+    """Return the states by run id; none where the experiment can be told nothing of."""
+    found = told(root, "status", experiment, "--json")
+    return {run["id"]: run["state"] for run in json.loads(found.stdout or '{"runs": []}')["runs"]}
 
 
 def told(root: Root, *arguments: str) -> Result:
@@ -186,18 +217,30 @@ SHAPES: dict[str, Callable[[Path], None]] = {
 }
 NO_FILES = ("folder", "dangling link", "link to itself", "pipe", "endless device")
 FAST = ("pipe", "deep and closed")
-KINDS = ("submission", "marker", "config", "journal", "checkpoint", "manifest of the code")
 
 
 def file_of(root: Root, kind: str) -> Path:
     files = root.experiment("exp")
     run = next(run for run in files.runs() if run.checkpoints())
     if kind == "manifest of the code":
-        return next(files.code.glob("*.json"))
+        (manifest,) = files.code.glob("*.json")
+        return manifest
     if kind == "submission":
-        return next(files.submissions.glob("*.json"))
+        return max(files.submissions.glob("*.json"), key=lambda path: len(sent(path)))
     paths = {"marker": run.cancel_marker, "config": run.config, "journal": run.journal(1)}
     return paths[kind] if kind in paths else run.checkpoints()[-1]
+
+
+def sent(submission: Path) -> list[str]:
+    """Return the runs that a submission sends."""
+    return [run["id"] for run in json.loads(submission.read_text())["runs"]]
+
+
+def runs_of(path: Path) -> list[str]:
+    """Return the runs that a file, which is to be damaged, tells of: their state may be another one then."""
+    if path.parent.name == "submissions":
+        return sent(path)
+    return [] if path.parent.name == "code" else [path.parent.name]
 
 
 WHOLE = ("folder", "dangling link", "deep")
@@ -215,16 +258,22 @@ WHOLE = ("folder", "dangling link", "deep")
 def test_what_is_no_such_file_ends_no_command_and_is_named(
     template: Path, kind: str, shape: str, full: bool
 ) -> None:
-    """The end of a journal that is no record may still arrive; snapshots of code are not checked."""
+    """The end of a journal that is no record may still arrive; sending a run rewrites the code's manifest."""
     with copied(template) as root:
         path = file_of(root, kind)
+        damaged = runs_of(path)
         SHAPES[shape](path)
         if kind != "manifest of the code" and (kind != "journal" or shape in NO_FILES):
             with in_time():
                 checked = told(root, "store", "check")
             assert f"exp/{path.relative_to(root.experiment('exp').path)}" in checked.stdout
             assert checked.exit_code == 1
-        assert_usable(root, full)
+        if kind == "manifest of the code":
+            with in_time():
+                sent_again = told(root, "retry", "exp", "more", "--fresh")
+            assert sent_again.exit_code == (3 if shape == "folder" else 0)
+            assert shape == "folder" or read_object(path)["files"]
+        assert_usable(root, kind, full, damaged)
 
 
 # What may stand in a file
@@ -326,6 +375,7 @@ def test_a_hostile_value_ends_no_command(template: Path, case: str) -> None:
     kind, path, value = CASES[case]
     with copied(template) as root:
         file = file_of(root, kind)
+        damaged = runs_of(file)
         if kind == "journal":
             lines = file.read_bytes().splitlines(keepends=True)
             record = json.loads(lines[path[0]])
@@ -336,7 +386,7 @@ def test_a_hostile_value_ends_no_command(template: Path, case: str) -> None:
         else:
             content = put(json.loads(file.read_text()), path, value)
             file.write_text(encoded(content), errors="surrogatepass")
-        assert_usable(root, full=False)
+        assert_usable(root, kind, full=False, damaged=damaged)
         told(root, "retry", "exp", "--all")
 
 
@@ -362,30 +412,31 @@ def change_journal(data: st.DataObject, run: RunFiles) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["submission", "marker", "config", "journal"])
-@settings(
-    max_examples=int(os.environ.get("ALPHAGRID_TEST_EXAMPLES", "2")), suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_hostile_values_end_no_command(template: Path, kind: str, data: st.DataObject) -> None:
     with copied(template) as root:
+        path = file_of(root, kind)
         if kind == "journal":
-            runs = root.experiment("exp").runs()
-            change_journal(data, data.draw(st.sampled_from(runs), label="run"))
-        else:
-            path = file_of(root, kind)
+            run = data.draw(st.sampled_from(root.experiment("exp").runs()), label="run")
+            path = run.journal(1)
+            change_journal(data, run)
+        damaged = runs_of(path)
+        if kind != "journal":
             path.write_text(changed(data, json.loads(path.read_text())), errors="surrogatepass")
-        assert_usable(root)
+        assert_usable(root, kind, damaged=damaged)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["submission", "marker", "config", "journal", "checkpoint"])
-@settings(max_examples=2, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(data=st.data())
 def test_flipped_bytes_end_no_command(template: Path, kind: str, data: st.DataObject) -> None:
     with copied(template) as root:
         path = file_of(root, kind)
+        damaged = runs_of(path)
         content = bytearray(path.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
         path.write_bytes(content)
-        assert_usable(root)
+        assert_usable(root, kind, damaged=damaged)

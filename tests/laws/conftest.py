@@ -46,7 +46,7 @@ SMALL: Config = {
     "batch_size": 99, "hidden": [6], "dropout": 0.25, "batch_norm": True, "features": 3, "examples": 400,
     "channels": [2], "layers": 1, "width": 4, "heads": 2, "context": 5, "evaluation_windows": 40,
     "dense": 3, "columns": 2, "vocabulary": 9, "embedding_dim": 2, "evaluation_examples": 60,
-    "data_dir": str(Path(__file__).parents[1] / "data" / "made_up_clicks"), "shuffle_rows": 70,
+    "data_dir": str(Path(__file__).parents[1] / "data" / "prepared_clicks"), "shuffle_rows": 70,
     "table_rows": 30, "bottom": [4], "top": [5],
     "momentum": 0.9, "centered": True, "warmup_steps": 5, "initial_accumulator_value": 0.1,
     "start_step": 2, "interval": 7, "count": 2, "scale": 0.5, "fill_steps": 3,

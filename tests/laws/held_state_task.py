@@ -99,7 +99,7 @@ class Shared(nn.Module):
 
 
 class OwnNoise(nn.Module):
-    """Adds noise from a generator of its own."""
+    """Adds noise from a generator of its own in training; with the source `always`, in evaluations too."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -114,11 +114,13 @@ class OwnNoise(nn.Module):
         self.made: torch.Generator | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + 0.5 * self._drawn(len(inputs)) if self.training else inputs
+        if not self.training and self.source != "always":
+            return inputs
+        return inputs + 0.5 * self._drawn(len(inputs))
 
     def _drawn(self, rows: int) -> Tensor:
         if self.source == "python":
-            return torch.tensor([[self.python.gauss(0, 1)] for _ in range(rows)])
+            return torch.tensor([[self.python.gauss(0, 1), self.python.random()] for _ in range(rows)])
         numpy: Any = {"numpy": self.numpy[0], "twister": self.twister, "legacy": self.legacy}.get(self.source)
         if numpy is not None:
             return torch.from_numpy(numpy.normal(size=(rows, 2))).float()
@@ -137,7 +139,6 @@ BUFFERS = {
     "counting": Counting,
     "shared": Shared,
 }
-GENERATORS = ("own", "listed", "named", "python", "numpy", "twister", "legacy", "made")
 
 
 class HeldStateOptions(WorkloadOptions):

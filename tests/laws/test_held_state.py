@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.laws.conftest import Bench, Config
 
 BUFFERS = ("buffer", "late", "late_persistent", "registered_late", "growing", "counting", "shared")
-GENERATORS = ("own", "listed", "named", "python", "numpy", "twister", "legacy", "made")
+GENERATORS = ("own", "listed", "named", "python", "numpy", "twister", "legacy", "made", "always")
 
 
 def config_of(bench: Bench, held: str, **sections: Any) -> Config:

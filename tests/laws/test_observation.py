@@ -29,6 +29,7 @@ def what_observing_changes(bench: Bench, plain: Config, alpha: dict[str, Any]) -
     parts = (
         "state.model",
         "state.optimizer",
+        "state.modules",
         "state.randomness",
         "rows.evaluation",
         "rows.window",
@@ -54,14 +55,18 @@ def test_observing_a_model_that_draws_from_every_generator_changes_no_bit(
     assert what_observing_changes(bench, plain, {"interval": 2, "estimator": estimator}) == []
 
 
-@pytest.mark.parametrize("source", ["attribute", "list", "mapping", "python", "numpy", "lazy"])
+@pytest.mark.parametrize("source", ["own", "listed", "named", "python", "numpy", "twister", "legacy", "made"])
 @pytest.mark.parametrize("route", ["jvp", "finite_difference"])
+@pytest.mark.parametrize(("chunks", "accumulate"), [(1, 1), (3, 1), (1, 2), (2, 2)])
 def test_observing_a_model_with_generators_of_its_own_changes_no_bit(
-    bench: Bench, source: str, route: str
+    bench: Bench, source: str, route: str, chunks: int, accumulate: int
 ) -> None:
-    own = {"name": "own_generators_task:OwnGenerators", "batch_size": 20, "source": source}
+    own = {
+        "name": "held_state_task:HeldState", "batch_size": 20, "held": source, "accumulate": accumulate,
+    }  # fmt: skip
     plain = bench.config("nadamw", None, "digits_mlp", workload=own, stop=SHORT)
     alpha = {"interval": 2, "also": ["biased", "hybrid", "lookahead"], "route": route, "diagnostics": True}
+    alpha["chunks"] = chunks
     assert what_observing_changes(bench, plain, alpha) == []
 
 

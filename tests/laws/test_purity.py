@@ -58,7 +58,7 @@ def test_a_model_that_draws_from_every_generator_is_left_alone(bench: Bench) -> 
 
 
 def test_a_model_that_draws_from_its_own_generator_in_evaluations_too_is_left_alone(bench: Bench) -> None:
-    workload = {"name": "own_generators_task:OwnGenerators", "batch_size": 20, "source": "always"}
+    workload = {"name": "held_state_task:HeldState", "batch_size": 20, "held": "always"}
     one, other = (
         bench.disturbed(bench.config("nadamw", "apply", "digits_mlp", workload=workload, **how(bench)))
         for how in (often, never)

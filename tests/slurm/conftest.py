@@ -58,6 +58,11 @@ class Slurm:
         words = shlex.split(self.cluster("env"))
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have sbatch, submitit and alphagrid itself find this cluster until the test ends."""
+        for name, value in self.variables.items():
+            monkeypatch.setenv(name, value)
+
     def run(self, *command: str) -> str:
         """What a command (sbatch, squeue, ...) printed; raises CalledProcessError if it failed."""
         return output(list(command), self.variables)
@@ -127,6 +132,22 @@ class Slurm:
     def pid(self, daemon: str) -> int:
         """Process id of mariadbd, munged, slurmdbd, slurmctld or slurmd-node1, as last started."""
         return int((self.state / f"{daemon}.pid").read_text())
+
+
+LATER: dict[str, Any] = {"resources": {"sbatch": {"begin": "now+1hour"}}}
+"""Sections of an experiment whose jobs wait in the queue, and do not start."""
+FORGETS_A_JOB = """
+case "$*" in *"show job JOB") echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
+exec {real} "$@"
+"""
+"""An scontrol (for `instead_of`) that does not know the job JOB."""
+KILLED_BY_SBATCH = 'kill -9 $PPID; sleep 0.5; exec {real} "$@"'
+"""An sbatch that kills its submitter, and then submits."""
+
+
+def queued(slurm: Slurm) -> list[str]:
+    """Return the ids of all jobs and array tasks in the queue."""
+    return slurm.run("squeue", "--noheader", "--array", "--format=%i").split()
 
 
 Runs = list[dict[str, Any]]
@@ -307,8 +328,7 @@ def closed(slurm: Slurm) -> Iterator[None]:
 def mortal(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """Another cluster, which commands find instead of the usual one: its controller may be killed."""
     slurm = slurm_with("--gpus", "2")
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
+    slurm.use(monkeypatch)
     yield slurm
     slurm.up()
     slurm.clear()
@@ -342,9 +362,7 @@ def pausing(experiment: Callable[..., Experiment], moments: Path) -> Callable[..
 
 @pytest.fixture(autouse=True)
 def _use_slurm(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In these tests sbatch, submitit and alphagrid itself find the cluster."""
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
+    slurm.use(monkeypatch)
 
 
 @pytest.fixture

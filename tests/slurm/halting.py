@@ -16,6 +16,8 @@ from alphagrid.cli import app
 from alphagrid.jobs.schedulers import slurm, slurm_arrays, slurm_duplicates
 from alphagrid.slurm import scontrol
 
+SECONDS_TO_APPEAR = 10.0
+"""Twice as long as the mounts are late."""
 OWNERS: dict[str, tuple[Any, str]] = {
     "read": (slurm.SlurmScheduler, "submit"),
     "written": (slurm_arrays.Arrays, "submit_held"),
@@ -35,6 +37,7 @@ def main(point: str, folder: Path, arguments: list[str]) -> None:
         return go_on(*given, **named)
 
     setattr(owner, name, halt)
+    slurm_duplicates.SECONDS_TO_APPEAR = SECONDS_TO_APPEAR
     app(arguments)
 
 

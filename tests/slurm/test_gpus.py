@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,12 +40,12 @@ OF_THE_CPU = TASKS.replace("gpus.missing = lambda: None", "torch.version.cuda = 
 
 
 @pytest.fixture
-def several_nodes(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Slurm:
+def several_nodes(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """A cluster of four nodes with a GPU each, which commands find instead of the usual one."""
     slurm = slurm_with(*CLUSTER)
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    return slurm
+    slurm.use(monkeypatch)
+    yield slurm
+    slurm.clear()
 
 
 def only(lab: Experiment) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.slurm.conftest import FORGETS_A_JOB, LATER, queued
 from tests.slurm.waiting import SECONDS, until
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slurm
 
-LATER: dict[str, Any] = {"resources": {"sbatch": {"begin": "now+1hour"}}}
 Make = Callable[..., "Experiment"]
 Instead = Callable[[str, str], None]
 TWO_LOOKS = 12.0
@@ -35,10 +35,6 @@ exec {real} "$@"
 LATE_TO_HEAR = """
 mkdir {folder}/first 2>/dev/null || mkdir {folder}/second 2>/dev/null || exec {real} "$@"
 {real} "$@" | sed 's/|CANCELLED[^|]*|/|PENDING|/'
-"""
-FORGETS_A_JOB = """
-case "$*" in *"show job JOB") echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac
-exec {real} "$@"
 """
 CRASHING = """
 import time
@@ -57,10 +53,6 @@ class Crashing(LeastSquares):
 def only(lab: Experiment) -> tuple[str, str]:
     (run,) = lab.runs()
     return run["state"], run["reason"] or ""
-
-
-def queued(slurm: Slurm) -> list[str]:
-    return slurm.run("squeue", "--noheader", "--array", "--format=%i").split()
 
 
 def test_a_run_under_a_word_that_nobody_knows_is_not_sent_again(
@@ -118,8 +110,7 @@ def test_a_run_that_another_cluster_has_is_not_sent_to_this_one(
     request.addfinalizer(other.clear)
     lab = experiment(10, **LATER)
     lab.submit()
-    for name, value in other.variables.items():
-        monkeypatch.setenv(name, value)
+    other.use(monkeypatch)
     state, reason = only(lab)
     assert state == "unknown"
     assert reason == "it was sent to the cluster 'alphagrid', and this machine speaks to the cluster 'other'"

@@ -1,6 +1,7 @@
 """Values of a profile that would change a job's environment, on a real Slurm."""
 
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,15 @@ MINE = {"workload": {"name": "tasks:Told", "batch_size": 16}}
 Make = Callable[..., Experiment]
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the submitter a home of the test's own, which is not the one in the list of users."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
 def told(experiment: Experiment) -> list[str]:
     log = experiment.call("logs", experiment.name, experiment.runs()[0]["name"]).stdout
     return [line.removeprefix("told: ") for line in log.splitlines() if line.startswith("told:")]
@@ -40,17 +50,19 @@ def test_runs_complete_when_sbatch_exports_nothing(
     made = experiment(50, TASKS, base=MINE, resources=resources)
     made.submit()
     assert made.wait_for("completed", "failed")[0]["state"] == "completed", made.runs()
-    home = Path("~").expanduser()
-    assert told(made) == [f"x {home} None {home}"]
+    on_the_node = pwd.getpwuid(os.geteuid()).pw_dir  # Slurm takes it from the list of users
+    assert told(made) == [f"x {on_the_node} None {on_the_node}"]
 
 
-def test_a_variable_of_the_node_is_expanded_there(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_of_the_node_is_expanded_there(
+    experiment: Make, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FROM_SHELL", "$(a) 'b'")
     env = {"FROM_ENV": "${SLURM_JOB_PARTITION}/${FROM_SHELL}"}
     made = experiment(50, TASKS, base=MINE, resources={"env": env})
     assert "set-up was not tried" in made.submit()  # here there is no job, and that is no reason to refuse
     assert made.wait_for("completed", "failed")[0]["state"] == "completed", made.runs()
-    assert told(made) == [f"a100/$(a) 'b' $(a) 'b' {os.environ['HOME']}"]
+    assert told(made) == [f"a100/$(a) 'b' $(a) 'b' {home}"]
 
 
 def test_a_run_whose_variable_is_missing_on_the_node_fails_with_its_name(

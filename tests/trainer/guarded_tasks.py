@@ -44,6 +44,32 @@ class ListedParameter(Net):
         return F.linear(self.second(hidden).relu(), self.listed[0])
 
 
+SHARE = 8
+"""Rows of a pass that the models below treat in another way than those after them."""
+
+
+class ListedAmong(ListedParameter):
+    """Reads the listed parameter for some rows of a pass."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        hidden = self.second(hidden).relu()
+        parts = hidden[:SHARE], hidden[SHARE:]
+        return torch.cat([F.linear(part, weight) for part, weight in zip(parts, self.weights(), strict=True)])
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class ListedForTheFirst(ListedAmong):
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.listed[0], self.second.weight
+
+
+class ListedForTheOthers(ListedAmong):
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.second.weight, self.listed[0]
+
+
 class ClosedOver(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -212,6 +238,54 @@ class LowPrecision(Net):
         return changed.float()
 
 
+class ListedAndHalved(ListedParameter):
+    """Also computes something of no consequence in bfloat16, which has a coarse tolerance."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        nothing = (inputs[:, :1].bfloat16() * 0).float()
+        return super().forward(inputs) + nothing.to(inputs)
+
+
+class DetachedLowPrecision(Net):
+    def hidden(self, hidden: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.second(hidden)
+            hidden = hidden + hidden.tanh().detach()
+        return hidden.float()
+
+
+class Halved(LowPrecision):
+    """Needs its bfloat16."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        halved: Tensor = super().hidden(hidden).to(torch.bfloat16)
+        assert halved.dtype == torch.bfloat16
+        return halved.float()
+
+
+class Compiled(Net):
+    """Has a part that torch compiles as a whole, which is not possible under a mode of dispatch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = torch.compile(torch.tanh, backend="eager", fullgraph=True)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.whole(self.second(hidden))
+        return changed
+
+
+class CompiledListed(Compiled):
+    """Reads a parameter through a list besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = [self.second.weight]
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(super().hidden(hidden), self.listed[0])
+
+
 class Jumping(Net):
     """Sends each example through one of two ways, by a threshold."""
 
@@ -234,15 +308,103 @@ class Gaps(Net):
         return self.layer(found[:, 0] + hidden.abs() + F.max_pool1d(hidden, 3, 1, 1)).clamp(-1, 1)
 
 
+class Padding(Net):
+    """Reads tokens, most of them padding, whose rows have no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 8, padding_idx=0)
+        self.bag = nn.EmbeddingBag(9, 8, padding_idx=0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (2 * inputs).long().clamp(0, 8)
+        return super().forward(self.table(tokens).mean(1) + self.bag(tokens))
+
+
+class ByKernel(Net):
+    """Masks its units otherwise where attention may take a fused kernel, as its dropout does on a GPU."""
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        changed: Tensor = self.second(hidden).relu()
+        mask = torch.arange(WIDTH) % 3 != (0 if torch.backends.cuda.flash_sdp_enabled() else 1)
+        return changed * mask
+
+
+class OnTheEdge(Net):
+    """Leaves the domain of its logarithm where its parameters are moved aside as far as usual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 0.003))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * self.scale.log()
+
+
+class AtTheVeryEdge(OnTheEdge):
+    """Leaves it by a difference's step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 1e-6))
+
+
+class ListedOnTheEdge(OnTheEdge, ListedParameter):
+    """Does so, and reads a parameter through a list."""
+
+
+class Turns(Detached):
+    """Has a wrong gradient at its first parameters, and aside of them a hidden dependence instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        if self.weight.abs() < 1e-3:
+            with torch.no_grad():
+                mean = hidden.mean(0)
+            hidden = hidden - mean
+        return hidden + 30 * self.weight * super().hidden(hidden)
+
+
+class Infinite(Net):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * torch.inf
+
+
 class ShiftsInputs(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         inputs += 1.0
         return super().forward(inputs.mul_(0.7))
 
 
+class ShiftedInputs(Net):
+    """Computes what ShiftsInputs does, and leaves its inputs as they are."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward((inputs + 1.0) * 0.7)
+
+
 class ShiftsInputsInEvaluations(Net):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs if self.training else inputs.add_(1.0))
+
+
+class Table(Net):
+    """Has all but its whole size in one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2**18, 64)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (1000 * inputs.abs()).long()
+        return super().forward(self.table(tokens).mean(2))
+
+
+class ListedTable(Table, ListedParameter):
+    """Reads a parameter through a list: the guard looks twice."""
 
 
 class GuardedOptions(WorkloadOptions):
@@ -268,12 +430,26 @@ class Guarded(InMemoryWorkload):
         return model.to(getattr(torch, self.options.dtype))
 
 
+class DrawingLoss(Guarded):
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(F.dropout(outputs, 0.2), targets, reduction="none")
+
+
 class ShiftsTargets(Guarded):
     @staticmethod
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         targets += 1
         targets %= 3
         return F.cross_entropy(outputs, targets, reduction="none")
+
+
+class ShiftedTargets(Guarded):
+    """Computes what ShiftsTargets does, and leaves its targets as they are."""
+
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, (targets + 1) % 3, reduction="none")
 
 
 class SameTensors(Guarded):

@@ -220,6 +220,45 @@ def test_evaluating_often_changes_no_step_and_no_other_evaluation(kind: str, tra
     ]
 
 
+class Seconds:
+    """A clock that stands still but for what costs time on purpose."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Slow(nn.Module):
+    """Takes a second a pass in training mode, and no time in an evaluation."""
+
+    def __init__(self, seconds: Seconds) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seconds.now += self.training
+        return inputs
+
+
+def test_statistics_are_computed_outside_the_training_clock(
+    train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step pays for its one pass; an evaluation makes one for each batch before it."""
+    seconds = Seconds()
+    monkeypatch.setattr(
+        LeastSquares, "model", lambda workload: nn.Sequential(Slow(seconds), *network("batch").children())
+    )
+    trained = train_run({**RUN, "log": {"every_steps": 1}}, now=seconds)
+    assert [record["train_seconds"] for record in trained.of_kind("window")] == list(range(1, 14))
+    evaluations = trained.of_kind("evaluation")
+    assert [record["step"] for record in evaluations] == [1, 5, 9, 13]
+    assert [record["train_seconds"] for record in evaluations] == [1, 5, 9, 13]
+    charged = sum(record["seconds"]["evaluation"] for record in trained.of_kind("window"))
+    assert charged == 1 + 5 + 9  # the last one comes after the last window
+
+
 def test_a_resumed_run_evaluates_to_the_same_bits(kind: str, train_run: TrainRun) -> None:
     whole = train_run(RUN, "whole")
     train_run({**RUN, "stop": {"steps": 7}}, "cut")

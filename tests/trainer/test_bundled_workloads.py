@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Options = dict[str, Any]
 
-CLICKS = Path(__file__).parents[1] / "data" / "made_up_clicks"
+CLICKS = Path(__file__).parents[1] / "data" / "prepared_clicks"
 
 SMALL: dict[str, Options] = {
     "digits_mlp": {"hidden": [12], "batch_size": 32},

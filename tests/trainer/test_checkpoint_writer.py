@@ -14,7 +14,7 @@ from alphagrid.trainer import checkpoint_writer, loop
 from alphagrid.trainer.checkpoint_writer import CheckpointWriter
 from alphagrid.trainer.config import CheckpointOptions
 from alphagrid.trainer.session import Session
-from alphagrid.trainer.step import Taken, take_step
+from alphagrid.trainer.step import StepResult, take_step
 
 if TYPE_CHECKING:
     from tests.trainer.conftest import TrainRun
@@ -71,7 +71,7 @@ def test_after_an_error_nothing_writes_behind_training_any_more(
         time.sleep(0.5)
         save(state, file)
 
-    def failing(session: Session) -> Taken:
+    def failing(session: Session) -> StepResult:
         if writing.is_set():
             raise RuntimeError("boom")
         return take_step(session)

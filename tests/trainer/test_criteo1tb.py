@@ -1,10 +1,8 @@
-"""Workload criteo1tb: splits, the order of rows, reading shards or text, and what a wrong folder is told."""
+"""Workload criteo1tb: splits, the order of rows, reading shards, and what a wrong folder is told."""
 
 from __future__ import annotations
 
 import gzip
-import logging
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from alphagrid.errors import UserError
-from alphagrid.trainer.workloads.criteo import direct
 from alphagrid.trainer.workloads.criteo.order import BlockOrder, permuted
 from alphagrid.trainer.workloads.criteo.prepare import prepare
 from alphagrid.trainer.workloads.criteo.splits import PIECE, split
@@ -27,7 +24,8 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from tests.trainer.conftest import TrainRun
 
-MADE_UP = Path(__file__).parents[1] / "data" / "made_up_clicks"
+DATA = Path(__file__).parents[1] / "data"
+MADE_UP, PREPARED = DATA / "made_up_clicks", DATA / "prepared_clicks"
 SMALL = {
     "batch_size": 32,
     "table_rows": 50,
@@ -130,29 +128,13 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len({tuple(order.tolist()) for order in orders}) == 4
 
 
-def test_prepared_and_plain_text_give_the_same_batches(shards: Path) -> None:
-    read, plain = workload(shards), workload(MADE_UP)
-    for name in ("train", "probe"):
-        for index in (0, 5, 6, 40):
-            one, other = (made.stream(name, 1).batch(index) for made in (read, plain))
-            assert one.keys() == other.keys() == {"inputs", "targets"}
-            assert all(torch.equal(one[key], other[key]) for key in one)
+def test_preparing_gives_the_rows_that_the_other_tests_read(shards: Path) -> None:
     for name in ("train", "validation", "test"):
-        assert torch.equal(inputs_of(read, name), inputs_of(plain, name))
-    assert {k: v for k, v in read.provenance().items() if k in plain.provenance() and k != "mode"} == {
-        k: v for k, v in plain.provenance().items() if k != "mode"
-    }
-
-
-def test_text_is_read_the_same_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = inputs_of(workload(MADE_UP), "test")
-    monkeypatch.setattr(direct, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(direct, "MOST_CHUNKS", 3)
-    assert torch.equal(inputs_of(workload(MADE_UP), "test"), expected)
+        assert torch.equal(inputs_of(workload(shards), name), inputs_of(workload(PREPARED), name))
 
 
 def test_the_last_day_is_never_trained_on() -> None:
-    made = workload(MADE_UP)
+    made = workload(PREPARED)
     trained = {
         tuple(row) for index in range(12) for row in made.stream("train", 0).batch(index)["inputs"].tolist()
     }
@@ -164,12 +146,12 @@ def test_the_last_day_is_never_trained_on() -> None:
 
 
 def test_the_model_has_the_options_sizes_and_variants() -> None:
-    model = workload(MADE_UP, layer_norm=True, embedding_init=1.0).model()
+    model = workload(PREPARED, layer_norm=True, embedding_init=1.0).model()
     assert isinstance(model, DLRM)
     assert model.table.shape == (50, 4)
     assert float(model.table.detach().max()) > 0.9
     assert isinstance(model.bottom[2], torch.nn.LayerNorm)
-    assert model(next(iter(workload(MADE_UP).split("test")))["inputs"]).shape == (106,)
+    assert model(next(iter(workload(PREPARED).split("test")))["inputs"]).shape == (106,)
 
 
 def test_by_default_it_is_algoperfs() -> None:
@@ -181,48 +163,7 @@ def test_by_default_it_is_algoperfs() -> None:
 
 
 def test_fewer_examples_can_be_evaluated() -> None:
-    assert len(inputs_of(workload(MADE_UP, evaluation_examples=50), "validation")) == 50
-
-
-def test_bad_lines_of_plain_text_weigh_nothing_and_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    logs = spoilt(tmp_path)
-    made = workload(logs, max_bad_share=0.02)
-    with caplog.at_level(logging.WARNING, "alphagrid"):
-        batches = list(made.split("train"))
-    weights = torch.cat([batch["weights"] for batch in batches])
-    assert (weights == 0).nonzero().flatten().tolist() == [0, 1]
-    assert f"{logs / 'day_0'}:1: 1 columns instead of 40" in caplog.text
-    sound = next(iter(workload(MADE_UP).split("train")))
-    assert torch.equal(batches[0]["inputs"][2:], sound["inputs"][2:])
-    assert "weights" not in next(iter(made.split("test")))
-
-
-def test_text_that_is_read_as_it_is_gets_the_warnings_of_preparing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "day_0").write_bytes((MADE_UP / "day_0").read_bytes()[:-3])
-    with caplog.at_level(logging.WARNING, "alphagrid"):
-        assert workload(tmp_path).train_examples == 191
-    assert f"{tmp_path / 'day_0'}: the last line has no line end; the file may be cut off" in caplog.text
-    assert "day 0: 200 instead of 195,841,983" in caplog.text
-    caplog.clear()
-    assert workload(MADE_UP).train_examples == 200  # these are synthetic
-    assert "instead of" not in caplog.text
-
-
-def test_too_many_bad_lines_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="2 of 200 lines read are no rows"):
-        list(workload(spoilt(tmp_path)).split("train"))
-
-
-def spoilt(folder: Path) -> Path:
-    logs = folder / "logs"
-    shutil.copytree(MADE_UP, logs)
-    lines = (logs / "day_0").read_bytes().splitlines(keepends=True)
-    (logs / "day_0").write_bytes(b"".join([b"a\n", b"b\n", *lines[2:]]))
-    return logs
+    assert len(inputs_of(workload(PREPARED, evaluation_examples=50), "validation")) == 50
 
 
 def test_a_wrong_folder_is_told_what_to_do(tmp_path: Path) -> None:
@@ -231,26 +172,28 @@ def test_a_wrong_folder_is_told_what_to_do(tmp_path: Path) -> None:
             UserError, match=r"workload.data_dir: .*nowhere does not exist|holds no click logs"
         ) as error:
             workload(folder).stream("train", 0)
-        assert "alphagrid data prepare criteo1tb" in str(error.value.hint)
+        assert "alphagrid data prepare" in str(error.value.hint)
 
 
 def test_a_batch_larger_than_what_there_is_to_train_on_is_refused() -> None:
     with pytest.raises(UserError, match=r"batch_size: 201, but .* has 200 rows to train on"):
-        workload(MADE_UP, batch_size=201).stream("train", 0)
+        workload(PREPARED, batch_size=201).stream("train", 0)
 
 
 def test_a_folder_that_is_not_prepared_to_its_end_is_told_so(shards: Path) -> None:
     (shards / "dataset.json").unlink()
     with pytest.raises(UserError, match="not prepared") as error:
         workload(shards).stream("train", 0)
-    assert "alphagrid data prepare criteo1tb" in str(error.value.hint)
+    assert "alphagrid data prepare" in str(error.value.hint)
 
 
-def test_compressed_logs_have_to_be_prepared_first(tmp_path: Path) -> None:
-    (tmp_path / "day_0.gz").write_bytes(gzip.compress((MADE_UP / "day_0").read_bytes()))
-    with pytest.raises(UserError, match="is compressed") as error:
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz"])
+def test_logs_have_to_be_prepared_first(tmp_path: Path, name: str) -> None:
+    text = (MADE_UP / "day_0").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    with pytest.raises(UserError, match="holds click logs that are not prepared") as error:
         workload(tmp_path).stream("train", 0)
-    assert f"alphagrid data prepare criteo1tb {tmp_path}" in str(error.value.hint)
+    assert f"alphagrid data prepare {tmp_path} PREPARED" in str(error.value.hint)
 
 
 def test_a_run_tells_its_journal_what_it_trained_on(train_run: TrainRun, shards: Path) -> None:

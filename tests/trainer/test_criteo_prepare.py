@@ -35,7 +35,7 @@ ALL = parse(b"".join(LINES[0] + LINES[1])).rows
 
 def rows_of(dataset: Dataset) -> Rows:
     rows = ShardRows(dataset)
-    return rows.take(np.arange(len(rows)))[0]
+    return rows.take(np.arange(len(rows)))
 
 
 def made(folder: Path, files: dict[str, bytes]) -> Path:
@@ -344,7 +344,7 @@ def test_a_shard_that_is_missing_or_short_is_an_error_with_a_way_out(tmp_path: P
     os.truncate(shard, 1000)
     with pytest.raises(UserError, match="has 1000 bytes instead of") as error:
         Dataset.read(tmp_path / "out")
-    assert "alphagrid data prepare criteo1tb" in str(error.value.hint)
+    assert "alphagrid data prepare" in str(error.value.hint)
     shard.unlink()
     with pytest.raises(UserError, match="is missing"):
         Dataset.read(tmp_path / "out")

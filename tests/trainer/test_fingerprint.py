@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,10 @@ import torch
 from alphagrid.store.data_identity import compare, differing_splits, groups
 from alphagrid.trainer.workloads import char_transformer
 from alphagrid.trainer.workloads.char_transformer import CharTransformer
-from alphagrid.trainer.workloads.criteo1tb import Criteo1TB
 from alphagrid.trainer.workloads.digits import Digits
 from alphagrid.trainer.workloads.fingerprint import fingerprint
 from alphagrid.trainer.workloads.least_squares import LeastSquares
-from alphagrid.trainer.workloads.options import CharTransformerOptions, Criteo1TBOptions, DigitsOptions
+from alphagrid.trainer.workloads.options import CharTransformerOptions, DigitsOptions
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -100,6 +99,13 @@ def test_last_digits_of_another_processor_are_no_other_data() -> None:
     assert groups([before, now, fingerprint({"train": changed(set_last)})]) == [0, 0, 2]
 
 
+def test_sixty_thousand_runs_are_grouped_while_one_waits() -> None:
+    data = [{"fingerprint": "a"}, {"fingerprint": "b"}] * 30_000
+    start = time.monotonic()
+    assert groups(data) == [0, 1] * 30_000
+    assert time.monotonic() - start < 5
+
+
 def test_runs_that_evaluate_other_splits_are_compared_by_those_they_share() -> None:
     one = fingerprint({"train": tensors(), "test": tensors()})
     other = fingerprint({"train": tensors(), "validation": changed(set_last)})
@@ -162,13 +168,30 @@ def test_reading_the_data_for_their_fingerprint_leaves_no_trace(
     assert torch.equal(*states)
 
 
-def test_plain_text_has_a_fingerprint_of_its_content(tmp_path: Path) -> None:
-    def of(folder: Path) -> Any:
-        options = Criteo1TBOptions(name="criteo1tb", data_dir=str(folder))
-        return Criteo1TB(options).data_fingerprint(["train"])["fingerprint"]
+def test_hashing_the_data_lies_outside_the_training_clock(
+    train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    find = LeastSquares.data_fingerprint
 
-    shutil.copytree(CLICKS, tmp_path / "logs")
-    assert of(tmp_path / "logs") == of(CLICKS)
-    text = (tmp_path / "logs" / "day_0").read_bytes()
-    (tmp_path / "logs" / "day_0").write_bytes(text[:500] + bytes([text[500] ^ 1]) + text[501:])
-    assert of(tmp_path / "logs") != of(CLICKS)
+    def slowly(workload: LeastSquares, splits: Iterable[str]) -> dict[str, Any]:
+        nonlocal now
+        now += 1000
+        return find(workload, splits)
+
+    monkeypatch.setattr(LeastSquares, "data_fingerprint", slowly)
+    config: dict[str, Any] = {
+        "workload": {"name": "least_squares"},
+        "optimizer": {"name": "sgd"},
+        "stop": {"steps": 3},
+        "log": {"every_steps": 1},
+        "device": "cpu",
+    }
+    train_run(config, now=lambda: now)
+    trained = train_run({**config, "stop": {"steps": 6}}, now=lambda: now)
+    assert now == 2000
+    assert [event["verification"] for event in trained.events("data")] == ["recorded", "same"]
+    windows = trained.of_kind("window")
+    assert len(windows) == 6
+    assert {record["train_seconds"] for record in trained.records} == {0.0}
+    assert not any(seconds for record in windows for seconds in record["seconds"].values())

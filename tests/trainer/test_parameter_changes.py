@@ -14,11 +14,11 @@ from alphagrid.trainer.checkpoint import available, read
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.parameter_changes import changed, marks, written
-from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 from alphagrid.trainer.stopping import StopRequest
 from alphagrid.trainer.streams import Batch
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.workloads.least_squares import LeastSquares
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -194,7 +194,7 @@ def test_the_warm_up_pass_leaves_no_trace(name: str) -> None:
     session = Session(TrainingConfig.model_validate(RUN), Clock())
     before = {key: value.clone() for key, value in session.model.state_dict().items()}
     start = session.generators.state()
-    rehearse(session)
+    warm_up(session)
     assert are_equal(before, session.model.state_dict())
     assert not session.generators.drawn_since(start)
 
@@ -226,7 +226,7 @@ def test_a_resumed_run_does_not_lose_its_parameters_to_such_a_flag(use: Callable
     resumed = Session(TrainingConfig.model_validate(RUN), Clock())
     resumed.load_state_dict(state)
     with pytest.raises(UserError, match="first forward pass changes its parameter shift"):
-        rehearse(resumed)
+        warm_up(resumed)
 
 
 def test_a_model_that_is_not_built_twice_alike_is_told(

@@ -29,7 +29,7 @@ def median(**options: Any) -> Median:
 
 
 def after(policy: Median, first: int, values: list[float]) -> list[PolicyEvent]:
-    return [event for i, value in enumerate(values) for event in policy.take_note(measured(first + i, value))]
+    return [event for i, value in enumerate(values) for event in policy.update(measured(first + i, value))]
 
 
 def test_windows_are_the_thesis_rule() -> None:
@@ -82,7 +82,7 @@ def test_undefined_values_are_left_out_and_half_of_the_window_must_remain() -> N
     policy = median(count=4, interval=10)
     assert after(policy, 5, [nan, 2.0, 4.0, nan])[0].details["value"] == 3.0
     assert after(policy, 15, [nan, 2.0, nan, nan])[0].name == "rejected"
-    zero_curvature = [policy.take_note(measured(25 + i, 1.0, curvature=0.0)) for i in range(4)]
+    zero_curvature = [policy.update(measured(25 + i, 1.0, curvature=0.0)) for i in range(4)]
     assert zero_curvature[-1][0].details["used"] == 0
 
 
@@ -103,7 +103,7 @@ def test_apply_scales_the_step_and_keeps_the_plain_one_when_the_value_is_rejecte
     assert policy.factor(measured(1, 1.0)) == pytest.approx(4.0)
     for index, value in enumerate([-1.0, float("inf"), float("nan")]):
         assert policy.factor(measured(index, value)) == 1.0
-        assert policy.take_note(measured(index, value))[0].details["rejected"] == index + 1
+        assert policy.update(measured(index, value))[0].details["rejected"] == index + 1
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_rate_is_the_ratio_of_bias_corrected_averages_whatever_rates_were_us
 ) -> None:
     policy = ema(beta=beta, max_growth=1e9)
     for n, c, rate in values:
-        policy.take_note(Known(n, c, rate))
+        policy.update(Known(n, c, rate))
     weights = [(1 - beta) * beta ** (len(values) - 1 - i) for i in range(len(values))]
     correction = 1 - beta ** len(values)
     slope = sum(w * n for w, (n, _, _) in zip(weights, values, strict=True)) / correction
@@ -72,26 +72,26 @@ def test_the_rate_is_the_ratio_of_bias_corrected_averages_whatever_rates_were_us
 def test_until_the_averages_are_filled_the_given_rate_acts() -> None:
     policy = ema(fill_steps=3)
     for _ in range(2):
-        policy.take_note(Known(1.0, 2.0))
+        policy.update(Known(1.0, 2.0))
         assert rate_of(policy) == 0.123
-    policy.take_note(Known(1.0, 2.0))
+    policy.update(Known(1.0, 2.0))
     assert rate_of(policy) == 0.5
 
 
 def test_scale_multiplies_the_ratio() -> None:
     policy = ema(scale=1.5)
-    policy.take_note(Known(1.0, 2.0))
+    policy.update(Known(1.0, 2.0))
     assert rate_of(policy) == 0.75
 
 
 def test_growth_is_bounded_and_decline_is_not() -> None:
     policy = ema(beta=0.0, max_growth=1.25)
-    policy.take_note(Known(1.0, 1.0))
-    policy.take_note(Known(8.0, 1.0))
+    policy.update(Known(1.0, 1.0))
+    policy.update(Known(8.0, 1.0))
     assert rate_of(policy) == 1.25
-    policy.take_note(Known(8.0, 1.0))
+    policy.update(Known(8.0, 1.0))
     assert rate_of(policy) == 1.25**2
-    policy.take_note(Known(0.01, 1.0))
+    policy.update(Known(0.01, 1.0))
     assert rate_of(policy) == pytest.approx(0.01)
 
 
@@ -103,14 +103,14 @@ def test_a_ratio_that_is_not_positive_or_not_finite_keeps_the_rate_and_is_counte
     n: float, c: float, reason: str
 ) -> None:
     policy = ema(beta=0.5)
-    policy.take_note(Known(1.0, 1.0))
-    (event,) = policy.take_note(Known(n, c))
+    policy.update(Known(1.0, 1.0))
+    (event,) = policy.update(Known(n, c))
     assert (event.name, event.details["rejected"]) == ("rejected", 1)
     assert reason in event.details["reason"]
     assert rate_of(policy) == 1.0
     assert rate_of(ema()) == 0.123
     for _ in range(500):  # nothing of it is left for ever
-        policy.take_note(Known(9.0, 1.0))
+        policy.update(Known(9.0, 1.0))
     assert rate_of(policy) == pytest.approx(9.0, rel=0.01)
 
 
@@ -118,7 +118,7 @@ def test_warmup_rises_and_cooldown_falls_linearly_over_the_given_total() -> None
     fractions = {"warmup_fraction": 0.1, "cooldown_fraction": 0.4}
     by_steps, by_time = ema(total_steps=100, **fractions), ema(total_seconds=50.0, **fractions)
     for policy in (by_steps, by_time):
-        policy.take_note(Known(1.0, 1.0))
+        policy.update(Known(1.0, 1.0))
     for share, factor in [(0, 0), (0.05, 0.5), (0.1, 1), (0.3, 1), (0.6, 1), (0.8, 0.5), (1, 0), (1.5, 0)]:
         assert rate_of(by_steps, index=round(100 * share)) == pytest.approx(factor, abs=1e-12)
         assert rate_of(by_time, seconds=50 * share) == pytest.approx(factor, abs=1e-12)
@@ -127,11 +127,11 @@ def test_warmup_rises_and_cooldown_falls_linearly_over_the_given_total() -> None
 def test_averages_survive_a_checkpoint() -> None:
     whole, first = ema(beta=0.9), ema(beta=0.9)
     for policy in (whole, first):
-        policy.take_note(Known(1.0, 2.0))
-        policy.take_note(Known(-9.0, 1.0))
+        policy.update(Known(1.0, 2.0))
+        policy.update(Known(-9.0, 1.0))
     resumed = ema(beta=0.9)
     resumed.load_state_dict(first.state_dict())
-    told: list[list[PolicyEvent]] = [p.take_note(Known(30.0, 2.0)) for p in (whole, resumed)]
+    told: list[list[PolicyEvent]] = [p.update(Known(30.0, 2.0)) for p in (whole, resumed)]
     assert told[0] == told[1]
     assert rate_of(whole) == rate_of(resumed) != rate_of(first)
 
@@ -181,11 +181,11 @@ def gen(**options: Any) -> Gen:
 def test_gen_moves_a_tenth_of_the_way_and_never_further_than_twofold() -> None:
     policy = gen()
     assert rate_of(policy, scheduled=0.1) == 0.1
-    policy.take_note(Known(0.15, 1.0, rate=0.1))
+    policy.update(Known(0.15, 1.0, rate=0.1))
     assert rate_of(policy) == pytest.approx(0.9 * 0.1 + 0.1 * 0.15)
-    policy.take_note(Known(9.0, 1.0, rate=0.1))
+    policy.update(Known(9.0, 1.0, rate=0.1))
     assert rate_of(policy) == pytest.approx(0.9 * 0.1 + 0.1 * 0.2)
-    policy.take_note(Known(0.001, 1.0, rate=0.1))
+    policy.update(Known(0.001, 1.0, rate=0.1))
     assert rate_of(policy) == pytest.approx(0.9 * 0.1 + 0.1 * 0.05)
 
 
@@ -193,7 +193,7 @@ def test_gen_rejects_what_has_no_minimum_ahead() -> None:
     policy = gen()
     rate_of(policy, scheduled=0.1)
     for n, c in ((-1.0, 1.0), (1.0, -1.0), (1.0, 0.0)):
-        assert [event.name for event in policy.take_note(Known(n, c))] == ["rejected"]
+        assert [event.name for event in policy.update(Known(n, c))] == ["rejected"]
     assert rate_of(policy) == 0.1
     assert policy.state_dict()["rejected"] == 3
 
@@ -212,7 +212,7 @@ def test_gen_fits_its_parabola_on_a_batch_of_its_own(train_run: TrainRun) -> Non
 def test_a_negative_curvature_is_called_that() -> None:
     gen, ema_ = Gen(GenOptions(policy="gen")), ema()
     for policy in (gen, ema_):
-        (event,) = policy.take_note(Known(1.0, -1.0))
+        (event,) = policy.update(Known(1.0, -1.0))
         assert event.details["reason"] == "the curvature is negative"
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
-from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
 from alphagrid.trainer.streams import (
@@ -21,6 +20,7 @@ from alphagrid.trainer.streams import (
     share,
     to_device,
 )
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.workloads.least_squares import LeastSquares
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,7 +148,7 @@ def test_a_run_may_have_named_tuples_as_inputs(monkeypatch: pytest.MonkeyPatch, 
         "device": "cpu",
     }
     session = Session(TrainingConfig.model_validate(config), Clock())
-    rehearse(session)
+    warm_up(session)
     for _ in range(3):
         take_step(session)
     assert session.step == 3

@@ -185,17 +185,17 @@ def test_a_stopped_run_resumes_to_the_same_bits(train_run: TrainRun, optimizer: 
     ]
 
 
-def test_a_run_that_is_to_stop_before_it_trains_spends_no_time_on_a_rehearsal(
+def test_a_run_that_is_to_stop_before_it_trains_spends_no_time_on_a_warm_up(
     train_run: TrainRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearsed: list[Session] = []
-    monkeypatch.setattr(loop, "rehearse", rehearsed.append)
+    warmed_up: list[Session] = []
+    monkeypatch.setattr(loop, "warm_up", warmed_up.append)
     asked = StopRequest()
     asked.request("preempted")
     assert train_run(BASE, stop_request=asked).outcome.status == "interrupted"
-    assert rehearsed == []
+    assert warmed_up == []
     train_run(BASE)
-    assert len(rehearsed) == 1
+    assert len(warmed_up) == 1
 
 
 def test_a_raised_stop_continues_to_the_same_bits(train_run: TrainRun) -> None:

@@ -144,10 +144,10 @@ def test_what_is_left_out_of_a_window_is_counted_by_the_reason_across_a_checkpoi
     for index, value in enumerate(VALUES):
         if index == cut:
             second.load_state_dict(first.state_dict())
-        events = (first if index < cut else second).take_note(Known(index, *value))
+        events = (first if index < cut else second).update(Known(index, *value))
     (event,) = events
     assert event.details["left_out"] == LEFT_OUT
     assert event.name == "rejected"
     for index in range(10, 10 + len(VALUES)):
-        events = second.take_note(Known(index, -1.0, 2.0))
+        events = second.update(Known(index, -1.0, 2.0))
     assert "left_out" not in events[0].details

@@ -9,20 +9,23 @@ computed the gradient:
   Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
 
 What is off is looked at again along another direction, from parameters a little aside: there no unit sits
-exactly on the kink of its activation. Only what is off both times is reported. A loss that draws random
-numbers is not checked: its values differ from pass to pass.
+exactly on the kink of its activation. The second look's faults are those that are reported.
+
+At first the gradient is the one that training has just computed. If that is off it is computed anew: its
+attention may have taken other kernels than a route's, whose dropout has other masks, and its loss other
+random numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,7 +33,8 @@ from torch.utils._pytree import tree_leaves
 from ...errors import UserError
 from ..buffers import buffers_preserved
 from ..gradient import accumulate, forward_backward
-from ..losses import mean, weigh
+from ..losses import CallableLoss, Loss, mean
+from ..randomness import Generators, GeneratorState
 from ..streams import Batch, derive, in_chunks, share
 from .options import OPERATOR_ROUTES, AlphaOptions
 from .quadratic import Quadratic
@@ -38,9 +42,19 @@ from .routes import Line, by_jvp
 from .routing import Router
 from .vectors import inner
 
-ASIDE = 0.05
-"""How far the second look moves the parameters, relative to their size."""
+ASIDE = (0.05, 0.003)
+"""How far the second look moves the parameters, relative to their size: the first that has a finite loss."""
 
+NOT_FINITE = (
+    "the route of α* is not checked: the loss or its gradient is not finite on the first batch, or on the "
+    "part of it that α* looks at"
+)
+CHUNK = 2**20
+NOT_FINITE_BESIDE = (
+    "the curvature of α* is not checked: the outputs are not finite where the parameters are moved a little"
+)
+FINE = 1e-5
+"""Types with a smaller rounding unit are float32 and float64."""
 TF32 = 2.0**-10
 Found = TypeVar("Found")
 Tangents = list[tuple[Tensor, Tensor]]
@@ -63,20 +77,21 @@ class Tolerance:
         step = math.sqrt(rounding)
         if rounding < 1e-12:  # float64
             return cls(slope=1e-4, derivative=2e-3, repetition=1e-6, step=step)
-        if rounding < 1e-5:  # float32
+        if rounding < FINE:  # float32
             return cls(slope=1e-2, derivative=2e-2, repetition=1e-4, step=step)
         return cls(slope=0.2, derivative=0.5, repetition=0.02, step=step)  # bfloat16, float16, TF32
 
 
-def check(
-    options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool = False
-) -> None:
+def check(options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool) -> None:
     """Check the route on a batch, as `Guard.problem` does; warn in the journal of a run that observes.
+
+    Attention takes the MATH kernel on both sides: with another one, its dropout would have other masks.
 
     Raises:
         UserError: the route is off, and the policy acts on α*.
     """
-    problem = Guard(options, router, seed).problem(batch, loss, fused)
+    with sdpa_kernel(SDPBackend.MATH):
+        problem = Guard(options, router, seed).problem(batch, loss, fused)
     if problem is None:
         return
     if options.acts_on == "nothing":
@@ -99,6 +114,8 @@ class Findings:
     """By the route, by backpropagation, by differences."""
     relative: float
     """The distance of the first two, relative to the size of an example's term."""
+    is_coarse: bool
+    """Whether the model computes in less than float32."""
 
     @property
     def off(self) -> set[str]:
@@ -113,10 +130,11 @@ class Guard:
         self._options = options
         self._router = router
         self._model = router.model
-        self._loss = router.loss
         self._seed = seed
         self._parameters = [p for p in router.model.parameters() if p.requires_grad]
+        self._padding = _padding_rows(router.model)
         self._start = router.generators.state()
+        self._loss = _replayed(router.loss, router.generators, self._start)
 
     def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
         """Return what is wrong with the route on the examples that α* looks at; None if nothing is.
@@ -124,61 +142,77 @@ class Guard:
         `loss` is the mean loss of the batch, whose gradient is in `.grad` and is lost; the generators stand
         where they stood before it was computed. `fused`: lookahead trains by the same pass.
         """
-        known = batch, loss, _take_gradient(self._parameters)
         at_origin = set(self._options.estimators) != {"lookahead"}
         late = "lookahead" in self._options.estimators
         fraction = self._options.curvature_fraction
-        found = self._look_twice(batch, known, False) if at_origin else None
-        if found is None and late and not (at_origin and fraction == 1):
-            found = self._look_twice(share([batch], fraction)[0], known, fused)
-        return found
+        problem = self._look_twice(batch, loss, False) if at_origin else None
+        if problem is None and late and not (at_origin and fraction == 1):
+            part = share([batch], fraction)[0]
+            known = loss if part is batch and not at_origin else None
+            problem = self._look_twice(part, known, fused)
+        return problem
 
-    def _look_twice(self, batch: Batch, known: tuple[Batch, Tensor, list[Tensor]], fused: bool) -> str | None:
+    def _look_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
+        """Return what is wrong on a batch; `loss` is its mean loss if the gradient of that is in `.grad`."""
         parts = in_chunks(batch, self._options.chunks)
-        of_batch = len(parts) == 1 and batch is known[0]
-        loss, gradient = known[1:] if of_batch else self._by_backpropagation(parts)
-        first = self._look(batch, parts, loss, gradient, fused, 1)
-        if first is None or not first.off:
+        first = self._look(batch, parts, loss if len(parts) == 1 else None, fused, 1)
+        if first is None:
+            self._router.warn(NOT_FINITE)
             return None
-        aside = [_size(p) * _aside(p, self._seed, i) for i, p in enumerate(self._parameters)]
-        with moved(self._parameters, aside, ASIDE):
-            loss, gradient = self._by_backpropagation(parts)
-            second = self._look(batch, parts, loss, gradient, fused, 2)
-        off = set() if second is None else first.off & second.off
-        return None if second is None or not off else _explain(off, second, self._options.route)
+        if first.is_coarse and self._has_fine_parameters:
+            with suppress(Exception), in_full_precision():  # a model that needs less may raise anything
+                fine = self._look_again(batch, parts, fused)
+                if fine is not None and not fine.is_coarse:
+                    return _explain(fine, self._options.route)
+        again = self._look_again(batch, parts, fused) if first.off else None
+        return _explain(again or first, self._options.route)
+
+    @property
+    def _has_fine_parameters(self) -> bool:
+        return all(torch.finfo(p.dtype).eps < FINE for p in self._parameters)
+
+    def _look_again(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Look with a gradient computed here, and if something is off, from parameters aside."""
+        first = self._look(batch, parts, None, fused, 1)
+        return (self._look_aside(batch, parts, fused) or first) if first is not None and first.off else first
+
+    def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
+        for factor in ASIDE:
+            aside = (_aside(p, self._seed, index) for index, p in enumerate(self._parameters))
+            with moved(self._parameters, aside, factor):
+                findings = self._look(batch, parts, None, fused, 2)
+            if findings is not None:
+                return findings
+        return None
 
     def _look(
-        self,
-        batch: Batch,
-        parts: list[Batch],
-        loss: Tensor,
-        gradient: list[Tensor],
-        fused: bool,
-        number: int,
+        self, batch: Batch, parts: list[Batch], loss: Tensor | None, fused: bool, number: int
     ) -> Findings | None:
-        """Compare along a test direction.
+        """Compare along a test direction. Return None where the loss or its gradient is not finite.
 
-        Return None where loss or gradient are not finite, or where the loss draws random numbers.
+        Both are computed here if no `loss` is given.
         """
-        vector = self._direction(gradient, number)
-        expected = float(inner(vector, gradient))
+        if loss is None:
+            loss = self._backpropagate(parts)
+        vector, expected = self._direction(number)
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
             return None
         precision = Precision()  # type: ignore[no-untyped-call]
-        with torch.no_grad(), precision:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
             again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
-            losses = self._losses(again, parts)
-        if losses is None:
-            return None
+            losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
         tolerance = Tolerance.of(precision.rounding)
         step = tolerance.step / 4 ** (number - 1)  # the second look is closer
-        line = Watched.of(self._router.line(vector, step))
+        line = Watched.of(self._router.line(vector, step), self._loss)
         found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
-        _take_gradient(self._parameters)
+        self._drop_gradient()
         if self._options.route in OPERATOR_ROUTES:
             stand_in = self._replayed(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
         moved_outputs = self._differences(parts, vector, step)
+        if not any(bool(of.isfinite().any()) for of in moved_outputs):
+            self._router.warn(NOT_FINITE_BESIDE)
 
         size = _mean([of.abs() for of in losses], parts)
         terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
@@ -209,38 +243,47 @@ class Guard:
             derivative=derivative / tolerance.derivative,
             slopes=(found.slope, expected, by_differences),
             relative=relative,
+            is_coarse=precision.rounding >= FINE,
         )
 
-    def _direction(self, gradient: list[Tensor], number: int) -> list[Tensor]:
-        """Return v: the gradient and random signs, both in proportion to the size of each parameter.
+    @torch.no_grad()
+    def _direction(self, number: int) -> tuple[list[Tensor], float]:
+        """Return v and vᵀ∇L for the gradient ∇L in `.grad`, which is dropped.
 
-        Along the gradient the terms of the examples do not cancel; the signs reach what the gradient misses,
-        and no entry of v is zero.
+        v is the gradient plus random signs, both in proportion to the size of each parameter. Along the
+        gradient the terms of the examples do not cancel; the signs reach what the gradient misses, and no
+        entry of v is zero but those of padding, which have no gradient and never move.
         """
-        vector = []
-        for index, (p, g) in enumerate(zip(self._parameters, gradient, strict=True)):
-            unit = g / (_root_mean_square(g) or 1.0)
-            signs = _signs(p, self._seed, number, index)
-            vector.append(_size(p) * (unit.clamp(-3, 3) + signs / math.sqrt(3)))
-        return vector
+        vector, slope = [], 0.0
+        for index, p in enumerate(self._parameters):
+            v = _signs_like(p, self._seed, number, index).div_(math.sqrt(3))
+            gradient, p.grad = p.grad, None
+            if gradient is None:
+                gradient = torch.zeros_like(p)
+            unit = _root_mean_square(gradient) or 1.0
+            for to, part in zip(_chunks(v), _chunks(gradient), strict=True):
+                to.add_((part / unit).clamp_(-3, 3))
+            v.mul_(_size(p))
+            if id(p) in self._padding:
+                v[self._padding[id(p)]] = 0
+            slope += float(inner([v], [gradient]))
+            vector.append(v)
+        return vector, slope
 
-    def _by_backpropagation(self, parts: list[Batch]) -> tuple[Tensor, list[Tensor]]:
-        """Return the mean loss of chunks and its gradient, computed as training does."""
+    def _backpropagate(self, parts: list[Batch]) -> Tensor:
+        """Return the mean loss of chunks and put its gradient to `.grad`, as training does."""
 
         def passed() -> Tensor:
             if len(parts) == 1:
                 return forward_backward(self._model, self._loss, parts[0])
             return accumulate(self._model, self._loss, parts)
 
-        return self._replayed(passed), _take_gradient(self._parameters)
+        self._drop_gradient()
+        return self._replayed(passed)
 
-    def _losses(self, outputs: list[Tensor], parts: list[Batch]) -> list[Tensor] | None:
-        """Return the losses of each chunk; None if the loss draws random numbers, and no passes agree."""
-        generators = self._router.generators
-        with generators.preserved():
-            start = generators.state()
-            losses = [self._loss.values(z, part["targets"]) for z, part in zip(outputs, parts, strict=True)]
-            return None if generators.drawn_since(start) else losses
+    def _drop_gradient(self) -> None:
+        for p in self._parameters:
+            p.grad = None
 
     @torch.no_grad()
     def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
@@ -270,8 +313,7 @@ class Guard:
             second = torch.autograd.grad(slope, self._parameters, materialize_grads=True)
             return inner(vector, list(second))
 
-        with sdpa_kernel(SDPBackend.MATH):
-            return float(self._replayed(passed))
+        return float(self._replayed(passed))
 
     def _replayed(self, passed: Callable[[], Found]) -> Found:
         """Make a pass with the random numbers and the buffers that the others had."""
@@ -286,10 +328,10 @@ class Watched(Line):
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, line: Line) -> Watched:
-        """Return the same line, watched and not charged to any clock."""
+    def of(cls, line: Line, loss: Loss) -> Watched:
+        """Return the same line with another loss, watched and not charged to any clock."""
         values = {part.name: getattr(line, part.name) for part in fields(line)}
-        return cls(**{**values, "timed": nullcontext, "difference": line.step})
+        return cls(**{**values, "loss": loss, "timed": nullcontext, "difference": line.step})
 
     def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
         """Return what `Line.quadratic` does."""
@@ -298,8 +340,12 @@ class Watched(Line):
 
 
 class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the rounding unit of the coarsest type that operations inside compute in."""
+    """Finds the rounding unit of the coarsest type that operations inside compute in.
 
+    No code may be compiled inside: torch.compile refuses to be called under a mode of dispatch.
+    """
+
+    supports_higher_order_operators = True
     rounding = torch.finfo(torch.float64).eps
 
     def __torch_dispatch__(
@@ -315,37 +361,78 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
+class FullPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Has operations make float32 where they are asked for less, also by `torch.autocast`."""
+
+    supports_higher_order_operators = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation with another `dtype`, if it names one."""
+        named = (kwargs or {}).items()
+        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in named})
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Compute in float32 what a model computes in less. Compiled code is not run: it allows no such mode."""
+    with torch.compiler.set_stance("force_eager"), FullPrecision():  # type: ignore[no-untyped-call]
+        yield
+
+
+def _is_coarse(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value.is_floating_point and torch.finfo(value).eps >= FINE
+
+
 def _rounds_to_tf32(operation: str) -> bool:
     """Return whether a GPU may take an operation's float32 inputs for TF32."""
     if "conv" in operation:
-        return torch.backends.cudnn.allow_tf32
-    return torch.backends.cuda.matmul.allow_tf32 and any(name in operation for name in ("mm", "matmul"))
+        setting: Any = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
+    elif "mm" in operation or "matmul" in operation:
+        setting = torch.backends.cuda.matmul
+    else:
+        return False
+    precision = getattr(setting, "fp32_precision", None)  # since torch 2.9; then the other may not be read
+    return bool(setting.allow_tf32) if precision is None else precision not in ("none", "ieee")
 
 
 @contextmanager
 @torch.no_grad()
-def moved(parameters: Sequence[Tensor], vector: Sequence[Tensor], factor: float) -> Iterator[None]:
+def moved(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> Iterator[None]:
     """Move the parameters themselves by factor · v for the duration; they come back bit for bit."""
     origin = [p.detach().clone() for p in parameters]
     try:
-        with torch.no_grad():
-            for p, v in zip(parameters, vector, strict=True):
-                p.add_(v, alpha=factor)
+        _add(parameters, vector, factor)
         yield
     finally:
-        with torch.no_grad():
-            for p, values in zip(parameters, origin, strict=True):
-                p.copy_(values)
+        for p, values in zip(parameters, origin, strict=True):
+            p.copy_(values)
 
 
-def _take_gradient(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return each parameter's gradient, zeros where it has none, and leave none."""
-    found = []
-    for p in parameters:
-        gradient = torch.zeros_like(p) if p.grad is None else p.grad
-        found.append(gradient.to_dense() if gradient.is_sparse else gradient)
-        p.grad = None
-    return found
+def _add(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
+    """Add factor · v to the parameters; of an iterator no more than one tensor is there at a time."""
+    for p, v in zip(parameters, vector, strict=True):
+        p.add_(v, alpha=factor)
+
+
+def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
+    """Return the loss that draws the same random numbers each time, and leaves the generators as they are."""
+    if not isinstance(loss, CallableLoss):
+        return loss
+
+    def values(outputs: Tensor, targets: Tensor) -> Tensor:
+        with generators.replayed(start):
+            return loss.values(outputs, targets)
+
+    values.__qualname__ = loss.name
+    return CallableLoss(values)
+
+
+def _padding_rows(model: nn.Module) -> dict[int, int]:
+    """Return the row of padding of each embedding's weight, by the weight's id."""
+    tables = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    return {id(table.weight): table.padding_idx for table in tables if table.padding_idx is not None}
 
 
 def _size(parameter: Tensor) -> float:
@@ -357,29 +444,37 @@ def _size(parameter: Tensor) -> float:
 
 
 def _root_mean_square(values: Tensor) -> float:
-    return math.sqrt(float(values.detach().double().square().mean()))
+    """Return it from sums in float64."""
+    lengths = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in _chunks(values)]
+    return math.hypot(*lengths) / math.sqrt(max(values.numel(), 1))
 
 
-def _signs(parameter: Tensor, seed: int, *names: int) -> Tensor:
+def _chunks(values: Tensor) -> Sequence[Tensor]:
+    """Return a tensor in pieces, so that what is computed of it takes no memory of its size."""
+    chunks: Sequence[Tensor] = values.detach().reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
+    return chunks
+
+
+def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
     """Return random signs of a parameter's shape; no generator but their own is drawn from."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "guard", *names))
-    draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
-    return (2 * draw - 1).to(parameter.dtype)
+    device = parameter.device
+    draw = torch.randint(0, 2, parameter.shape, generator=generator, device=device, dtype=torch.int8)
+    return draw.mul_(2).sub_(1).to(parameter.dtype)
 
 
+@torch.no_grad()
 def _aside(parameter: Tensor, seed: int, index: int) -> Tensor:
-    """Return random numbers of a parameter's shape, between 0.5 and 1.5 and of either sign: no two tie."""
+    """Return random numbers of either sign, 0.5 to 1.5 times the size of a parameter: no two tie."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "aside", index))
-    draw = torch.rand(parameter.shape, generator=generator, device=parameter.device)
-    return _signs(parameter, seed, 0, index) * (0.5 + draw).to(parameter.dtype)
+    draw = torch.rand(parameter.shape, generator=generator, device=parameter.device).add_(0.5)
+    return draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_size(parameter))
 
 
 def _mean(values: list[Tensor], parts: list[Batch]) -> float:
     """Return the mean of a loss' values over chunks, by their weights."""
     weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
-    total = sum(float(weigh(of, w).double().sum()) for of, w in zip(values, weights, strict=True))
-    weight = sum(float(w.double().sum()) for w in weights)
-    return total / weight if weight else 0.0
+    return float(mean(torch.cat(values).double(), torch.cat(weights).double()))
 
 
 def _distance(value: float, expected: float, size: float) -> float:
@@ -392,7 +487,8 @@ def _distance(value: float, expected: float, size: float) -> float:
 def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
     """Return the median over examples of the relative distance of Jv; 0 where a route has none.
 
-    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv.
+    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv. Those whose
+    differences are not finite say nothing.
     """
     if not seen:
         return 0.0
@@ -400,8 +496,9 @@ def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: fl
     for (outputs, tangent), difference in zip(seen, differences, strict=True):
         lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
         size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
-        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size))
-    return float(torch.cat(found).median())
+        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
+    distances = torch.cat(found)
+    return float(distances.median()) if len(distances) else 0.0
 
 
 def _rows(outputs: Tensor) -> Tensor:
@@ -409,14 +506,16 @@ def _rows(outputs: Tensor) -> Tensor:
     return outputs.double().reshape(len(outputs), -1) if outputs.dim() else outputs.double().view(1, 1)
 
 
-def _explain(off: set[str], findings: Findings, route: str) -> str:
-    """Return in words what is off, and what usually causes it."""
-    if "loss" in off:
+def _explain(findings: Findings, route: str) -> str | None:
+    """Return in words what is off, and what usually causes it; None if nothing is."""
+    if not findings.off:
+        return None
+    if "loss" in findings.off:
         return (
             "passes with the same parameters, inputs and random numbers have different losses. Does the "
             "model draw from a generator that is no attribute of a module, or keep a state that is no buffer?"
         )
-    if "slope" not in off:
+    if "slope" not in findings.off:
         return (
             f"the outputs do not move with the parameters as route {route} says: the model hides a "
             "dependence from differentiation, as detach(), .data, .item(), NumPy, a straight-through "

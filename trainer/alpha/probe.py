@@ -87,21 +87,21 @@ class Probe:
         """Whether B₂ is looked at again, under the masks it was trained with."""
         return any(name in ("biased", "hybrid") for name in self._options.estimators)
 
-    def rehearse(self, index: int, batch: Batch) -> None:
+    def warm_up(self, index: int, batch: Batch) -> None:
         """Make one pass of each kind that the options ask for, where step `index` starts from.
 
         Its results are thrown away; gradients, buffers and generators are the caller's to put back.
         """
         if self.replays_training:
-            self._router.rehearse([batch])
+            self._router.warm_up([batch])
         if any(name in SECOND_BATCH for name in self._options.estimators):
             probed = self._batches(index * self._repeat)[:1]
-            self._router.rehearse(probed)
-            self._rehearse_gradient(probed)
+            self._router.warm_up(probed)
+            self._warm_up_gradient(probed)
         if "lookahead" in self._options.estimators:
-            self._router.rehearse(share([batch], self._options.curvature_fraction), self._fuses)
+            self._router.warm_up(share([batch], self._options.curvature_fraction), self._fuses)
 
-    def _rehearse_gradient(self, batches: Sequence[Batch]) -> None:
+    def _warm_up_gradient(self, batches: Sequence[Batch]) -> None:
         """Compute the gradient that `probe_cosine` needs; where torch cannot, leave that out from now on."""
         if self._compares_gradients:
             try:

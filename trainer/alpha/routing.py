@@ -69,7 +69,7 @@ class Router:
             return None
         return self._tried(lambda: train_and_look(self.line(vector, step), batch))
 
-    def rehearse(self, batches: Sequence[Batch], fused: bool = False) -> None:
+    def warm_up(self, batches: Sequence[Batch], fused: bool = False) -> None:
         """Look along θ itself for what the first pass of a process costs; it is charged to nothing.
 
         `fused`: train and look by one pass, if that is possible.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +16,14 @@ from ...errors import UserError
 from ..streams import Batch, Stream, derive
 from .base import Workload
 from .criteo import splits
-from .criteo.columns import Rows, inputs_of
-from .criteo.direct import TextRows
+from .criteo.columns import inputs_of
 from .criteo.order import BlockOrder
 from .criteo.shards import MANIFEST, Dataset, ShardRows
-from .criteo.sources import SourceFile, find, missing_days, remarks_on_days
-from .criteo.synthesis import read_provenance
+from .criteo.sources import find
 from .dlrm import DLRM
 from .options import Criteo1TBOptions
 
 Positions = NDArray[np.int64]
-
-log = logging.getLogger("alphagrid")
-
-
-class RowSource(Protocol):
-    """All rows of a log, by number."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: Positions) -> tuple[Rows, NDArray[np.bool_] | None]:
-        """Return rows, and which of them are sound (None: all)."""
 
 
 class Criteo1TB(Workload):
@@ -70,27 +55,26 @@ class Criteo1TB(Workload):
         return len(self._splits.training)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the rows are, how many, and whether they were made up."""
-        found, splits_ = self._data, self._splits
-        sizes = {name: sum(map(len, splits_.pieces(name))) for name in ("train", "validation", "test")}
-        return {**found.provenance, "rows": {"training": len(splits_.training), **sizes}}
-
-    def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
-        """Return a hash of the text, where it is read as it is."""
-        rows = self._data.rows
-        return {"fingerprint": rows.fingerprint} if isinstance(rows, TextRows) else {}
+        """Return what the rows are, how many, and whether they are synthetic."""
+        dataset = self._dataset
+        sizes = {name: sum(map(len, self._splits.pieces(name))) for name in ("train", "validation", "test")}
+        return {
+            "mode": "prepared",
+            "fingerprint": dataset.fingerprint,
+            "bad_rows": dataset.bad_rows,
+            "missing_days": list(dataset.missing_days),
+            "synthetic": dataset.synthetic is not None,
+            "made_by": _maker(dataset.synthetic),
+            "rows": {"training": len(self._splits.training), **sizes},
+        }
 
     def batch(self, rows: Positions) -> Batch:
-        """Return rows by their numbers as a batch; a row that could not be read weighs nothing."""
-        found, sound = self._data.rows.take(rows)
-        inputs = inputs_of(found, self.options.float32_categories)
-        batch = {
-            "inputs": torch.from_numpy(inputs),
-            "targets": torch.from_numpy(found[:, 0].astype(np.float32)),
+        """Return rows by their numbers as a batch."""
+        values = self._rows.take(rows)
+        return {
+            "inputs": torch.from_numpy(inputs_of(values, self.options.float32_categories)),
+            "targets": torch.from_numpy(values[:, 0].astype(np.float32)),
         }
-        if sound is not None:
-            batch["weights"] = torch.from_numpy(sound.astype(np.float32))
-        return batch
 
     @property
     def training_rows(self) -> int:
@@ -98,69 +82,38 @@ class Criteo1TB(Workload):
         return len(self._splits.training)
 
     @cached_property
-    def _data(self) -> _Data:
-        folder = Path(self.options.data_dir)
-        if (folder / MANIFEST).exists() or any(folder.glob("day_*-*.npy")):
-            return _Data.prepared(Dataset.read(folder))
-        return _Data.as_it_is(folder, self.options.max_bad_share)
+    def _dataset(self) -> Dataset:
+        return _prepared_dataset(Path(self.options.data_dir))
+
+    @cached_property
+    def _rows(self) -> ShardRows:
+        return ShardRows(self._dataset)
 
     @cached_property
     def _splits(self) -> splits.Splits:
-        return splits.split(list(self._data.days.values()))
+        return splits.split(list(self._dataset.days.values()))
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The rows of a folder, how many each day has, and where they come from."""
+def _prepared_dataset(folder: Path) -> Dataset:
+    """Read the description of a folder that `alphagrid data prepare` has made.
 
-    rows: RowSource
-    days: dict[int, int]
-    provenance: dict[str, Any]
-
-    @classmethod
-    def prepared(cls, dataset: Dataset) -> _Data:
-        provenance = {
-            "mode": "prepared",
-            "fingerprint": dataset.fingerprint,
-            "bad_rows": dataset.bad_rows,
-            "missing_days": list(dataset.missing_days),
-            "synthetic": dataset.synthetic is not None,
-            "made_by": _maker(dataset.synthetic),
-        }
-        return cls(ShardRows(dataset), dataset.days, provenance)
-
-    @classmethod
-    def as_it_is(cls, folder: Path, max_bad_share: float) -> _Data:
-        """Take plain text as it is.
-
-        Raises:
-            UserError: there is none.
-        """
-        files = _files(folder)
-        log.info("%s is not prepared: its text is read as it is", folder)
-        for remark in remarks_on_days(file.day for file in files):
-            log.warning("%s: %s", folder, remark)
-        rows, synthetic = TextRows(files, max_bad_share), read_provenance(folder)
-        for warning in rows.warnings(synthetic):
-            log.warning("%s: %s", folder, warning)
-        provenance = {
-            "mode": "direct",
-            "missing_days": missing_days(file.day for file in files),
-            "synthetic": synthetic is not None,
-            "made_by": _maker(synthetic),
-        }
-        return cls(rows, rows.days, provenance)
-
-
-def _files(folder: Path) -> list[SourceFile]:
+    Raises:
+        UserError: it has not; the hint is the command to run.
+    """
+    if (folder / MANIFEST).exists() or any(folder.glob("day_*-*.npy")):
+        return Dataset.read(folder)
     try:
-        return find(folder)
+        find(folder)
     except UserError as error:
         raise UserError(
             f"workload.data_dir: {error.message}",
-            "prepare the logs with: alphagrid data prepare criteo1tb LOGS PREPARED; or make some up with: "
-            "alphagrid data synthesize criteo1tb LOGS --rows 1000000",
+            "prepare the logs with: alphagrid data prepare LOGS PREPARED; or generate synthetic ones with: "
+            "alphagrid data synthesize LOGS --rows 1000000",
         ) from error
+    raise UserError(
+        f"workload.data_dir: {folder} holds click logs that are not prepared",
+        f"run: alphagrid data prepare {folder} PREPARED, and give that folder as data_dir",
+    )
 
 
 def _maker(synthetic: dict[str, Any] | None) -> str | None:

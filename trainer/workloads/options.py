@@ -160,8 +160,7 @@ class Criteo1TBOptions(DLRMOptions):
     """
 
     data_dir: DataPath
-    """Folder that `alphagrid data prepare criteo1tb` made, or one of plain TSV or CSV files, which are then
-    read as they are. A relative path counts from the specification's folder."""
+    """Folder that `alphagrid data prepare` made. A relative path counts from the specification's folder."""
     batch_size: Size = 32768
     evaluation_examples: Size | None = None
     """Most examples of each evaluated split, in pieces spread evenly over it; null: the whole split."""
@@ -170,4 +169,4 @@ class Criteo1TBOptions(DLRMOptions):
     float32_categories: bool = False
     """Round categories to single precision, as AlgoPerf does: in five columns, large ones fall together."""
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.001
-    """Share of unreadable rows beyond which a run that reads TSV or CSV files stops with an error."""
+    """Has no effect any more: `alphagrid data prepare --max-bad-share` takes its place."""

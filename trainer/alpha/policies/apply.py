@@ -21,7 +21,7 @@ class Apply(Policy):
         value = measurement.value
         return self.options.scale * value.alpha_rel if _accepted(value) else 1.0
 
-    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+    def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Count rejections."""
         value = measurement.value
         if _accepted(value):

@@ -45,7 +45,7 @@ class Policy:
         """Return the factor on the step just measured."""
         return 1.0
 
-    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+    def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Take note of a value as soon as it is known; what follows from it acts from the next rate on."""
         return []
 

@@ -46,7 +46,7 @@ class Ema(Policy):
             return scheduled
         return self._rate * self._factor(progress)
 
-    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+    def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Average one more value in, and set the rate; a ratio that is not positive keeps it, and counts."""
         value, rate, beta = measurement.value, measurement.step.learning_rate, self.options.beta
         if not (value.usable and math.isfinite(value.slope) and rate > 0):

@@ -43,7 +43,7 @@ class Gen(Policy):
             self._rate = scheduled
         return self._rate
 
-    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+    def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Move the rate towards the parabola's minimum, or count a rejection."""
         value = measurement.value
         if not (value.usable and value.alpha_rel > 0 and math.isfinite(value.alpha_abs)):

@@ -43,7 +43,7 @@ class Median(Policy):
             self._rate = scheduled
         return self._rate
 
-    def take_note(self, measurement: Measurement) -> list[PolicyEvent]:
+    def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Collect a window's values; at its end, set η or keep it."""
         self._waiting.append(measurement)
         index = measurement.step.index

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ....errors import UserError
-from ...functional import call, substitutes, tensors_kept
+from ...functional import tensors_kept
 from ...losses import mean
 from ...streams import Batch
 from ..quadratic import Quadratic
@@ -105,9 +105,6 @@ def _terms(targets: Tensor, reference: type[nn.Module]) -> Tensor:
 def _gradient(line: Line, batch: Batch, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return the batch's mean loss and its gradient, without touching buffers or `.grad`."""
     with torch.enable_grad():
-        clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
-        outputs = call(line.model, substitutes(line.model, clones), batch["inputs"])
-        value = mean(line.loss.values(outputs, batch["targets"]), None)
-        gradient = torch.autograd.grad(value, parameters, allow_unused=True)
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
-    return value.detach(), filled
+        value = mean(line.loss.values(line.outputs({}, batch), batch["targets"]), None)
+        gradient = torch.autograd.grad(value, parameters, materialize_grads=True)
+    return value.detach(), list(gradient)

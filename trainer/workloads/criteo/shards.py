@@ -126,14 +126,14 @@ class ShardRows:
         """Return the number of rows."""
         return int(self._starts[-1])
 
-    def take(self, rows: Positions) -> tuple[Rows, None]:
-        """Return rows by their numbers, copied into memory; all are sound."""
+    def take(self, rows: Positions) -> Rows:
+        """Return rows by their numbers, copied into memory."""
         found = np.empty((len(rows), COLUMNS), np.uint32)
         shards = np.searchsorted(self._starts, rows, "right") - 1
         for shard in np.unique(shards):
             at = np.flatnonzero(shards == shard)
             found[at] = self._mapped(int(shard))[rows[at] - self._starts[shard]]
-        return found, None
+        return found
 
     def _map(self, shard: int) -> Rows:
         return map_shard(self._paths[shard])

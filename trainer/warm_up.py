@@ -15,7 +15,7 @@ from .session import Session
 from .streams import Batch, copied
 
 
-def rehearse(session: Session) -> None:
+def warm_up(session: Session) -> None:
     """Read the data of the step to come, and make one pass of each kind that training and α* will make.
 
     Their results are thrown away, and leave no trace: generators, buffers, and parameters that a forward pass
@@ -46,7 +46,7 @@ def rehearse(session: Session) -> None:
         if session.probe is not None:
             with generators.preserved(), buffers_preserved(session.model):
                 session.probe.check(batch, loss)
-                session.probe.rehearse(session.step, batch)
+                session.probe.warm_up(session.step, batch)
         session.look_for_hidden_state()
     session.stepper.optimizer.zero_grad(set_to_none=True)
 

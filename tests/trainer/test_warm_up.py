@@ -1,4 +1,4 @@
-"""The rehearsal before training: what only a process' first passes cost is paid there, without a trace."""
+"""The warm-up pass before training: what only a process' first passes cost is paid there, without a trace."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alphagrid.errors import UserError
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
 from alphagrid.trainer.randomness import Generators
-from alphagrid.trainer.rehearsal import rehearse
 from alphagrid.trainer.session import Session
 from alphagrid.trainer.step import take_step
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.workloads.least_squares import LeastSquares
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -65,7 +65,7 @@ def test_it_makes_the_passes_of_the_config_and_leaves_no_trace(alpha: dict[str, 
     generators = Generators()
     clock, start = session.clock.state_dict(), generators.state()
     with passes(session.model) as seen:
-        rehearse(session)
+        warm_up(session)
     assert len(seen) >= 1 + (alpha is not None)
     after = list(tensors(session.state_dict()))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -78,7 +78,7 @@ def test_what_a_model_cannot_do_is_said_before_training_begins() -> None:
     alpha = {"policy": "observe", "route": "curvlinops", "start_step": 5}
     session = Session(TrainingConfig.model_validate({**CONFIG, "alpha": alpha}), Clock())
     with pytest.raises(UserError, match="curvlinops"):
-        rehearse(session)
+        warm_up(session)
 
 
 class Checkpointed(nn.Module):
@@ -112,7 +112,7 @@ def test_a_gradient_that_torch_cannot_compute_is_left_out_with_a_warning(
     session = Session(
         TrainingConfig.model_validate({**CONFIG, "workload": workload, "alpha": alpha}), Clock()
     )
-    rehearse(session)
+    warm_up(session)
     assert any("probe_cosine is not recorded" in warning for warning in session.warnings) == reentrant
     taken = [take_step(session) for _ in range(3)]
     measurements = [measurement for step in taken for measurement in step.measurements]
@@ -124,11 +124,11 @@ CODE = """
 import json, sys
 from alphagrid.trainer.clock import Clock
 from alphagrid.trainer.config import TrainingConfig
-from alphagrid.trainer.rehearsal import rehearse
+from alphagrid.trainer.warm_up import warm_up
 from alphagrid.trainer.session import Session
 session = Session(TrainingConfig.model_validate(json.loads(sys.argv[1])), Clock())
 assert "curvlinops" not in sys.modules
-rehearse(session)
+warm_up(session)
 assert "curvlinops" in sys.modules
 """
 

@@ -15,13 +15,13 @@ from typing import Any
 from .files import is_late
 from .layout import RunFiles
 from .manifests import problem_text
-from .marks import Mark, Replaced, read_marks, write_mark
 from .queries import metric_keys
 from .records import REPLACEABLE_EVENTS, Digest, Row, Summary
 from .schema import METRIC, TABLES
+from .watermarks import Mark, Replaced, read_marks, write_mark
 
 UNREADABLE = -1
-"""The offset in `problem` of a journal that cannot be opened."""
+"""The offset in `problem` of a journal or folder that cannot be opened."""
 
 _EVENTS = ", ".join(f"'{name}'" for name in REPLACEABLE_EVENTS)
 
@@ -75,10 +75,6 @@ def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, fil
         late = is_late(files.path.parent / name, error)  # it is looked for again
         rows = [] if late else [(experiment, name, UNREADABLE, problem_text(error))]
     else:
-        db.execute(
-            "DELETE FROM problem WHERE experiment = ? AND file = ? AND offset = ?",
-            (experiment, name, UNREADABLE),
-        )
         rows = [(experiment, name, line.offset, line.reason) for line in bad or ()]
     db.executemany("INSERT OR REPLACE INTO problem VALUES (?, ?, ?, ?)", rows)
 
