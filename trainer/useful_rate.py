@@ -30,7 +30,7 @@ def require_useful_rate(session: Session, result: StepResult) -> None:
         return
     raise UserError(
         f"alpha.policy {alpha.policy} has found no learning rate: {policy.misses} values or windows of α* "
-        f"were rejected (last reason: {reasons[-1]}), and steps are result at a rate of {rate:.3g}",
+        f"were rejected (last reason: {reasons[-1]}), and steps are taken at a rate of {rate:.3g}",
         hint,
     )
 
@@ -42,5 +42,5 @@ def missing_rate(session: Session) -> str | None:
         return None
     return (
         f"alpha.policy {alpha.policy} has set no learning rate in {session.step} steps: all of them were "
-        f"result at {rate:.3g}, which trains next to nothing"
+        f"taken at {rate:.3g}, which trains next to nothing"
     )

@@ -1,7 +1,7 @@
 """The index under SIGKILL: whenever an ingester or a writer dies, no record is lost and none counts twice.
 
 Laws of ingesting within one process (orders, growth, interruption, replacement, flips at any byte) are in
-tests/test_store_laws.py; here processes write, ingest and rebuild side by side, and die.
+tests/store/test_store_laws.py; here processes write, ingest and rebuild side by side, and die.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from alphagrid.jobs.specification.reserved_names import meaning
 from alphagrid.store import submissions
 from typer.testing import CliRunner, Result
 
-from tests.test_selection import Run
+from tests.jobs.test_selection import Run
 
 if TYPE_CHECKING:
     from tests.conftest import Lab

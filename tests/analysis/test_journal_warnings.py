@@ -19,7 +19,7 @@ def call(lab: Lab, *arguments: str) -> Result:
 
 
 def submit(lab: Lab, model: str, rates: list[float], policy: str = "observe") -> None:
-    shutil.copy(Path(__file__).parent / "trainer" / "guarded_tasks.py", lab.folder)
+    shutil.copy(Path(__file__).parents[1] / "trainer" / "guarded_tasks.py", lab.folder)
     lab.submit(
         3,
         rates,

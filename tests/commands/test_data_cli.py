@@ -40,7 +40,7 @@ def test_synthetic_logs_are_prepared_and_checked_quietly_in_a_pipe(tmp_path: Pat
 
 @pytest.mark.slow
 def test_what_may_be_a_mistake_in_logs_is_a_warning(tmp_path: Path) -> None:
-    text = (Path(__file__).parent / "data" / "made_up_clicks" / "day_0").read_bytes()
+    text = (Path(__file__).parents[1] / "data" / "made_up_clicks" / "day_0").read_bytes()
     (tmp_path / "day_3").write_bytes(text[:-1])
     found = run("data", "prepare", tmp_path, tmp_path / "out", "--jobs", "1")
     told = found.stderr.replace("\n", " ")
@@ -73,7 +73,7 @@ base:
 def test_every_report_says_that_data_are_synthetic(tmp_path: Path, workload: str) -> None:
     options = ""
     if workload == "criteo1tb":
-        prepared = Path(__file__).parent / "data" / "prepared_clicks"
+        prepared = Path(__file__).parents[1] / "data" / "prepared_clicks"
         options = f", data_dir: '{prepared}', table_rows: 20, embedding_dim: 2, bottom: [4], top: [4]"
     elif workload == "click_log":
         options = ", evaluation_examples: 64"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from alphagrid.store.layout import Root
 
-from tests import host_worker, test_claims
+from tests.jobs import host_worker
 from tests.mounts import CACHE_SECONDS, two_mounts
+from tests.store import test_claims
 
 if TYPE_CHECKING:
     from tests.conftest import Lab

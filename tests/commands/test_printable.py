@@ -55,8 +55,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from tests.test_report import EXPERIMENT, Run, write_runs
-from tests.test_terminal import run as a_run
+from tests.analysis.test_report import EXPERIMENT, Run, write_runs
+from tests.commands.test_terminal import run as a_run
 
 TERMINAL = "\x1b]0;title\x07\x1b[31mred\x1b[0m\x9b2J"
 BIDI = "abc\u202egpj.exe"

@@ -8,7 +8,7 @@ from pathlib import Path
 from alphagrid.jobs import worker
 from submitit.core.utils import DelayedSubmission
 
-OLD = Path(__file__).parent / "data" / "queued_job" / "submitted.pkl"
+OLD = Path(__file__).parents[1] / "data" / "queued_job" / "submitted.pkl"
 """As submitit wrote it when `alphagrid.jobs.worker` was one module."""
 
 
