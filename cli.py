@@ -284,9 +284,10 @@ def report(
     With --json, and with the formats csv and markdown, files are written only where --out says so.
     """
     from .analysis import report as reporting
-    from .analysis.comparison import compare
+    from .analysis.compare_runs import compare
     from .analysis.data import load
-    from .analysis.published import reference_for
+    from .analysis.reference import reference_for
+    from .analysis.report_warnings import warnings
 
     published = reference_for(experiment, reference)
     under = _root(root)
@@ -296,14 +297,14 @@ def report(
     if as_json:
         _print_json(reporting.report_json(data))
     elif format_ is Format.csv:
-        _say_warnings(reporting.warnings(data))
+        _say_warnings(warnings(data))
         typer.echo(reporting.report_csv(data), nl=False)
     elif format_ is Format.markdown:
         typer.echo(reporting.report_markdown(data), nl=False)
     else:
         from . import terminal
 
-        _say_warnings(reporting.warnings(data))
+        _say_warnings(warnings(data))
         tables = reporting.report_tables(data) if everything else reporting.budget_tables(data)
         terminal.show(*map(terminal.report_table, tables))
     if out is not None or (format_ is Format.table and not as_json):
@@ -325,7 +326,7 @@ def logs(
     under = _root(root)
     chosen = _select(under, experiment, [run])
     if len(chosen) != 1:
-        names = ", ".join(one.name for one in chosen[:MOST_NAMED])
+        names = ", ".join(visible(one.name) for one in chosen[:MOST_NAMED])
         raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {names}")
     run_id = chosen[0].id
     files = under.experiment(experiment)
@@ -363,7 +364,7 @@ def retry(
     failed: FailedOption = False,
     everything: AllOption = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")
+        bool, typer.Option("--fresh", help="Start from step 0, not from the last checkpoint.")
     ] = False,
     exclude_node: Annotated[
         list[str] | None,
@@ -397,7 +398,7 @@ def retry(
         allow_data_change=allow_data_change,
     )
     _say_submitted(submitted, under)
-    _say_how_to_begin_anew(submitted, selectors or [])
+    _say_how_to_start_over(submitted, selectors or [])
     if wait:
         _wait(under, experiment)
     if submitted.limit is not None:
@@ -610,7 +611,7 @@ def store_sync(root: RootOption = None) -> None:
 
 @store_app.command("rebuild")
 def store_rebuild(root: RootOption = None) -> None:
-    """Delete the index and read every journal anew."""
+    """Delete the index and read every journal again."""
     from .store.database import open_store
 
     with open_store(_root(root), discard_damaged=True) as store:
@@ -714,14 +715,14 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
         say(f"no longer in the spec, left alone: {names}")
 
 
-def _say_how_to_begin_anew(submitted: Submitted, selectors: list[str]) -> None:
+def _say_how_to_start_over(submitted: Submitted, selectors: list[str]) -> None:
     """Tell those who retry completed or diverged runs what would send them."""
     from .terminal import say
 
     ended = sum(len(submitted.kept.get(state, ())) for state in ("completed", "diverged"))
     if ended:
         again = " ".join(["alphagrid retry", submitted.experiment, *(selectors or ["completed"]), "--fresh"])
-        say(f"{_runs(ended)} came to the end; to begin anew: {again}")
+        say(f"{_runs(ended)} have ended; to start from step 0: {again}")
 
 
 def _prune(root: Root, experiment: str, yes: bool) -> list[str]:

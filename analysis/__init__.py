@@ -1,1 +1,1 @@
-"""What the runs amount to: budgets, statistics, tables and figures, from the index alone."""
+"""Compare runs within budgets: statistics, tables and figures, from the index alone."""

@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..store.queries import AlphaRow, Estimate
-from .batches import batch_of
+from .alpha_by_batch_size import batch_of
 from .configurations import Configuration
 from .data import RunData
-from .passes import passes_over, train_examples
-from .statistics import Summary
+from .epochs import epochs_of_steps, train_examples
+from .statistics import MeanAndSD
 
 FEWEST = 2
-"""So many passes at least make a development over passes."""
+"""The minimum number of passes to compare."""
 
 Part = Literal["numerator", "denominator"]
 PARTS: tuple[Part, ...] = ("numerator", "denominator")
 
 
 @dataclass(frozen=True)
-class Means:
+class PartMeans:
     """The means of one part over some steps of one run, by both estimators."""
 
     biased: float
@@ -42,106 +42,106 @@ class Means:
 
 
 @dataclass(frozen=True)
-class Span:
+class EpochSpan:
     """The passes `first` to `last` (from 1) of a configuration: each seed's means, over `n` steps in all."""
 
     first: int
     last: int
     n: int
-    of_seeds: dict[Part, tuple[Means, ...]]
+    of_seeds: dict[Part, tuple[PartMeans, ...]]
 
     @property
     def label(self) -> str:
         """The passes in words: `3–4`."""
         return str(self.first) if self.first == self.last else f"{self.first}–{self.last}"
 
-    def bias(self, part: Part) -> Summary | None:
+    def bias(self, part: Part) -> MeanAndSD | None:
         """Return mean and SD over seeds of the bias [%]."""
-        return Summary.of(one.bias for one in self.of_seeds[part])
+        return MeanAndSD.of(means.bias for means in self.of_seeds[part])
 
-    def level(self, part: Part, estimator: Literal["biased", "unbiased"]) -> Summary | None:
+    def level(self, part: Part, estimator: Literal["biased", "unbiased"]) -> MeanAndSD | None:
         """Return mean and SD over seeds of the part itself."""
-        return Summary.of(getattr(one, estimator) for one in self.of_seeds[part])
+        return MeanAndSD.of(getattr(means, estimator) for means in self.of_seeds[part])
 
 
-def spans(configuration: Configuration) -> list[Span]:
+def epoch_spans(configuration: Configuration) -> list[EpochSpan]:
     """Return the passes of a configuration in spans of doubling length.
 
     They are 1, 2, 3–4, 5–8, and so on; none where there were fewer than two passes, or nowhere both
     estimators.
     """
-    steps = [found for run in configuration.runs if (found := _steps(run))]
-    last = max((at.turn for of_run in steps for at in of_run), default=0)
-    groups: dict[int, list[list[_At]]] = defaultdict(list)
+    steps = [run_steps for run in configuration.runs if (run_steps := _steps_with_both(run))]
+    last = max((estimates.turn for of_run in steps for estimates in of_run), default=0)
+    groups: dict[int, list[list[_StepEstimates]]] = defaultdict(list)
     for of_run in steps:
-        for power, of_span in _by_span(of_run, last).items():
+        for power, of_span in _group_by_span(of_run, last).items():
             groups[power].append(of_span)
-    return [_span(power, groups[power]) for power in sorted(groups)] if last >= FEWEST else []
+    return [_epoch_span(power, groups[power]) for power in sorted(groups)] if last >= FEWEST else []
 
 
 @dataclass(frozen=True)
-class _At:
+class _StepEstimates:
     """Both estimates of a step, and the pass (from 1) that it belongs to."""
 
     turn: int
     pair: tuple[Estimate, Estimate]
 
 
-def _span(power: int, seeds: Sequence[Sequence[_At]]) -> Span:
+def _epoch_span(power: int, seeds: Sequence[Sequence[_StepEstimates]]) -> EpochSpan:
     first = 2**power // 2 + 1
-    last = max(at.turn for of_seed in seeds for at in of_seed)
-    means: dict[Part, tuple[Means, ...]] = {
-        part: tuple(_means([at.pair for at in of_seed], part) for of_seed in seeds) for part in PARTS
-    }
-    return Span(first, last, sum(map(len, seeds)), means)
+    last = max(estimates.turn for of_seed in seeds for estimates in of_seed)
+    pairs = [[estimates.pair for estimates in of_seed] for of_seed in seeds]
+    means = {part: tuple(_part_means(of_seed, part) for of_seed in pairs) for part in PARTS}
+    return EpochSpan(first, last, sum(map(len, seeds)), means)
 
 
-def _steps(run: RunData) -> list[_At]:
+def _steps_with_both(run: RunData) -> list[_StepEstimates]:
     """Return the steps of a run with both estimates, where the size of its data is known."""
     examples, batch = train_examples(run), batch_of(run.row.config)
     if not examples or not batch:
         return []
     return [
-        _At(math.floor(passes_over(row.step, batch, examples)) + 1, pair) for row, pair in _pairs(run.alphas)
+        _StepEstimates(math.floor(epochs_of_steps(row.step, batch, examples)) + 1, pair)
+        for row, pair in _finite_pairs(run.alphas)
     ]
 
 
-def _by_span(steps: Sequence[_At], last: int) -> dict[int, list[_At]]:
+def _group_by_span(steps: Sequence[_StepEstimates], last: int) -> dict[int, list[_StepEstimates]]:
     """Return steps by the span of their pass: span p ends with pass 2ᵖ.
 
     A last span of which less than half was passed through joins the one before.
     """
-    highest = _power(last) - (last < 0.75 * 2 ** _power(last))
-    found: dict[int, list[_At]] = defaultdict(list)
-    for at in steps:
-        found[min(_power(at.turn), highest)].append(at)
-    return found
+    highest = _span_power(last) - (last < 0.75 * 2 ** _span_power(last))
+    by_power: dict[int, list[_StepEstimates]] = defaultdict(list)
+    for estimates in steps:
+        by_power[min(_span_power(estimates.turn), highest)].append(estimates)
+    return by_power
 
 
-def _power(turn: int) -> int:
+def _span_power(turn: int) -> int:
     return math.ceil(math.log2(turn))
 
 
-def _pairs(rows: Iterable[AlphaRow]) -> Iterator[tuple[AlphaRow, tuple[Estimate, Estimate]]]:
+def _finite_pairs(rows: Iterable[AlphaRow]) -> Iterator[tuple[AlphaRow, tuple[Estimate, Estimate]]]:
     for row in rows:
         pair = row.estimates.get("biased"), row.estimates.get("unbiased")
         if pair[0] is not None and pair[1] is not None and all(map(_is_finite, pair)):
             yield row, (pair[0], pair[1])
 
 
-def _is_finite(one: Estimate | None) -> bool:
-    parts = (None, None) if one is None else (one.slope, one.curvature)
+def _is_finite(estimate: Estimate | None) -> bool:
+    parts = (None, None) if estimate is None else (estimate.slope, estimate.curvature)
     return all(part is not None and math.isfinite(part) for part in parts)
 
 
-def _means(pairs: Sequence[tuple[Estimate, Estimate]], part: Part) -> Means:
+def _part_means(pairs: Sequence[tuple[Estimate, Estimate]], part: Part) -> PartMeans:
     biased, unbiased = (
-        math.fsum(_value(pair[place], part) for pair in pairs) / len(pairs) for place in (0, 1)
+        math.fsum(_part_of(pair[place], part) for pair in pairs) / len(pairs) for place in (0, 1)
     )
-    return Means(biased, unbiased)
+    return PartMeans(biased, unbiased)
 
 
-def _value(one: Estimate, part: Part) -> float:
-    value = one.curvature if part == "denominator" else one.slope
+def _part_of(estimate: Estimate, part: Part) -> float:
+    value = estimate.curvature if part == "denominator" else estimate.slope
     assert value is not None
     return value if part == "denominator" else -value

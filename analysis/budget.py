@@ -1,4 +1,4 @@
-"""The definitions of a comparison within a budget, each said once.
+"""The definitions of a comparison within a budget.
 
 * **Best loss within budget b**: the least validation loss over the evaluations with train_seconds ≤ b
   (or step ≤ b), the earlier on ties. A non-finite evaluation is never best. A run that diverges later
@@ -27,12 +27,12 @@ Kind = Literal["seconds", "steps"]
 KINDS: tuple[Kind, ...] = ("seconds", "steps")
 
 Row = TypeVar("Row", EvaluationRow, WindowRow)
-Value = TypeVar("Value")
+Folded = TypeVar("Folded")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one run had reached within a budget; None where there is nothing to say."""
+class BudgetResult:
+    """The result of one run within a budget; None where there is no value."""
 
     best_validation_loss: float | None = None
     test_loss_at_best: float | None = None
@@ -71,17 +71,17 @@ class Curve:
         points = [(row.step, row.train_seconds) for row in records]
         last_step = max([step, *(point[0] for point in points)])
         last_seconds = max([train_seconds, *(point[1] for point in points)])
-        kept = tuple(row for row in evaluated if not (row.at_stop and row.step < last_step))
-        return cls(kept, ended, last_step, last_seconds, finished)
+        rows = tuple(row for row in evaluated if not (row.at_stop and row.step < last_step))
+        return cls(rows, ended, last_step, last_seconds, finished)
 
-    def outcome(self, limit: float | None, kind: Kind) -> Outcome:
+    def outcome(self, limit: float | None, kind: Kind) -> BudgetResult:
         """Return what was reached within `limit` seconds or steps; no values for None, an unknown budget."""
         if limit is None:
-            return Outcome(complete=self.finished)
-        best = self._best[kind].within(limit)
-        return Outcome(
+            return BudgetResult(complete=self.finished)
+        best = self._best_evaluations[kind].within(limit)
+        return BudgetResult(
             best_validation_loss=None if best is None else best.losses["validation"],
-            test_loss_at_best=None if best is None else _finite(best.losses.get("test")),
+            test_loss_at_best=None if best is None else _finite_or_none(best.losses.get("test")),
             step_at_best=None if best is None else best.step,
             train_seconds_at_best=None if best is None else best.train_seconds,
             steps_reached=self.steps_reached(limit, kind),
@@ -90,7 +90,7 @@ class Curve:
 
     def steps_reached(self, limit: float, kind: Kind) -> int | None:
         """Return the step of the last window end (else of the last evaluation) within `limit`."""
-        windows, evaluations = self._reached[kind]
+        windows, evaluations = self._steps_done[kind]
         reached = windows.within(limit)
         return evaluations.within(limit) if reached is None else reached
 
@@ -100,7 +100,7 @@ class Curve:
         Between two records the time is interpolated linearly; before the first it counts from 0.
         """
         before = (0, 0.0)
-        for point in self._points:
+        for point in self._step_times:
             if point[0] >= step:
                 share = (step - before[0]) / max(point[0] - before[0], 1)
                 return point[1] if point[0] == step else before[1] + share * (point[1] - before[1])
@@ -115,65 +115,68 @@ class Curve:
         return self.train_seconds if reached is None else reached
 
     @cached_property
-    def _points(self) -> list[tuple[int, float]]:
-        """Every known (step, train_seconds), in order, one per step."""
+    def _step_times(self) -> list[tuple[int, float]]:
+        """Every recorded (step, train_seconds), in order, one per step."""
         rows: list[EvaluationRow | WindowRow] = [*self.evaluations, *self.windows]
-        known = {row.step: row.train_seconds for row in rows} | {self.step: self.train_seconds}
-        return sorted(known.items())
+        seconds_by_step = {row.step: row.train_seconds for row in rows} | {self.step: self.train_seconds}
+        return sorted(seconds_by_step.items())
 
     @cached_property
-    def _best(self) -> dict[Kind, Running[EvaluationRow | None]]:
-        return {kind: _running(self.evaluations, kind, _better, None) for kind in KINDS}
+    def _best_evaluations(self) -> dict[Kind, RunningFold[EvaluationRow | None]]:
+        return {kind: _fold_rows(self.evaluations, kind, _better_evaluation, None) for kind in KINDS}
 
     @cached_property
-    def _reached(self) -> dict[Kind, tuple[Running[int], Running[int]]]:
+    def _steps_done(self) -> dict[Kind, tuple[RunningFold[int], RunningFold[int]]]:
         return {
-            kind: (_running(self.windows, kind, _later, 0), _running(self.evaluations, kind, _later, 0))
+            kind: (
+                _fold_rows(self.windows, kind, _later_step, 0),
+                _fold_rows(self.evaluations, kind, _later_step, 0),
+            )
             for kind in KINDS
         }
 
 
 @dataclass(frozen=True)
-class Running(Generic[Value]):
+class RunningFold(Generic[Folded]):
     """What holds after each record along an axis: twenty budgets then cost twenty bisections."""
 
     positions: Sequence[float]
-    values: Sequence[Value]
+    values: Sequence[Folded]
 
-    def within(self, limit: float) -> Value | None:
+    def within(self, limit: float) -> Folded | None:
         """Return what holds after the records at positions ≤ `limit`; None before the first."""
         count = bisect_right(self.positions, limit)
         return self.values[count - 1] if count else None
 
 
-def _running(
-    rows: Iterable[Row], kind: Kind, fold: Callable[[Value, Row], Value], start: Value
-) -> Running[Value]:
-    """Fold the rows in the order of `kind`, the earlier step first on ties, and keep every stage."""
+def _fold_rows(
+    rows: Iterable[Row], kind: Kind, fold: Callable[[Folded, Row], Folded], start: Folded
+) -> RunningFold[Folded]:
+    """Return every intermediate value of a fold over the rows in the order of `kind`, then of steps."""
     ordered = sorted(rows, key=lambda row: (position(row, kind), row.step))
     stages, stage = [], start
     for row in ordered:
         stage = fold(stage, row)
         stages.append(stage)
-    return Running([position(row, kind) for row in ordered], stages)
+    return RunningFold([position(row, kind) for row in ordered], stages)
 
 
 def position(row: EvaluationRow | WindowRow | Curve, kind: Kind) -> float:
-    """Return where `row` lies on the axis that the budget counts."""
+    """Return the position of `row` on the axis that the budget counts."""
     return row.train_seconds if kind == "seconds" else row.step
 
 
-def _better(best: EvaluationRow | None, row: EvaluationRow) -> EvaluationRow | None:
+def _better_evaluation(best: EvaluationRow | None, row: EvaluationRow) -> EvaluationRow | None:
     """Return `row` if its validation loss is finite and less than that of `best`."""
-    loss = _finite(row.losses.get("validation"))
+    loss = _finite_or_none(row.losses.get("validation"))
     if loss is None:
         return best
     return row if best is None or loss < best.losses["validation"] else best
 
 
-def _later(step: int, row: EvaluationRow | WindowRow) -> int:
+def _later_step(step: int, row: EvaluationRow | WindowRow) -> int:
     return max(step, row.step)
 
 
-def _finite(loss: float | None) -> float | None:
+def _finite_or_none(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None

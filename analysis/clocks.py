@@ -28,12 +28,12 @@ from .timings import CLOCK as COUNTED
 Clock = Literal["measured", "normalised", "without-data-wait"]
 WAIT = "data"
 SHOWN = 3
-"""So many runs without costs are named."""
+"""The maximum number of runs that an error names."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When so many steps were done: points (step, seconds) from (0, 0) on, and what a step costs later."""
+    """The time of each step: points (step, seconds) from (0, 0) on, and the cost of later steps."""
 
     steps: Sequence[int]
     seconds: Sequence[float]
@@ -41,7 +41,7 @@ class Timeline:
 
     @classmethod
     def of(cls, windows: Sequence[WindowRow], cost: StepCost) -> Timeline | None:
-        """Add up what the windows' steps cost; None where the cost of a kind of step is not known."""
+        """Add up what the windows' steps cost; None where the cost of a kind of step is unknown."""
         return cls.along(windows, cost.seconds, cost.plain_step)
 
     @classmethod
@@ -74,23 +74,23 @@ class Timeline:
 
 
 def normalised(data: ExperimentData) -> ExperimentData:
-    """Return the runs as a common machine would have taken them.
+    """Return the runs with the times of a common machine.
 
     Their evaluations, windows and positions have other train_seconds; all else is as it was.
 
     Raises:
         UserError: what the steps of some runs cost was not recorded.
     """
-    found, lacking = _normalise(data)
+    data_on_clock, lacking = _normalise_runs(data)
     if lacking:
         raise _no_costs(lacking, len(data.runs))
-    return found
+    return data_on_clock
 
 
 def normalised_if_known(data: ExperimentData) -> ExperimentData | None:
     """Return the same, or None where there are no steps yet, or their costs were not recorded."""
-    found, lacking = _normalise(data)
-    return found if any(run.windows for run in data.runs) and not lacking else None
+    data_on_clock, lacking = _normalise_runs(data)
+    return data_on_clock if any(run.windows for run in data.runs) and not lacking else None
 
 
 def without_data_wait(data: ExperimentData) -> ExperimentData:
@@ -99,18 +99,18 @@ def without_data_wait(data: ExperimentData) -> ExperimentData:
     Raises:
         UserError: a run was evaluated, or went on, without any window of steps that tells its wait.
     """
-    found, lacking = [], []
+    runs, lacking = [], []
     for run in data.runs:
-        timeline = Timeline.along(run.windows, worked, None)
+        timeline = Timeline.along(run.windows, working_seconds, None)
         if timeline is None and _has_begun(run):
             lacking.append(run.row.name)
-        found.append(run if timeline is None else _on(run, timeline))
+        runs.append(run if timeline is None else _run_on_timeline(run, timeline))
     if lacking:
         raise _no_windows(lacking, len(data.runs))
-    return replace(data, runs=tuple(found))
+    return replace(data, runs=tuple(runs))
 
 
-def worked(window: WindowRow) -> float:
+def working_seconds(window: WindowRow) -> float:
     """Return the seconds that a budget pays for in a window, but for the wait for data."""
     return sum(window.seconds.get(name) or 0.0 for name in COUNTED if name != WAIT)
 
@@ -118,28 +118,28 @@ def worked(window: WindowRow) -> float:
 def waiting_share(run: RunData) -> float | None:
     """Return the share of a run's training time that was spent waiting for data; None without any time."""
     waited = sum(window.seconds.get(WAIT) or 0.0 for window in run.windows)
-    total = waited + sum(map(worked, run.windows))
+    total = waited + sum(map(working_seconds, run.windows))
     return waited / total if total > 0 else None
 
 
-def _normalise(data: ExperimentData) -> tuple[ExperimentData, list[str]]:
+def _normalise_runs(data: ExperimentData) -> tuple[ExperimentData, list[str]]:
     costs = PooledCosts.of(data.runs)
-    found, lacking = [], []
+    runs, lacking = [], []
     for run in data.runs:
         if not _has_begun(run):
-            found.append(run)
+            runs.append(run)
         elif (timeline := Timeline.of(run.windows, costs.cost(run))) is not None:
-            found.append(_on(run, timeline))
+            runs.append(_run_on_timeline(run, timeline))
         else:
             lacking.append(run.row.name)
-    return replace(data, runs=tuple(found)), lacking
+    return replace(data, runs=tuple(runs)), lacking
 
 
 def _has_begun(run: RunData) -> bool:
     return bool(run.row.step or run.windows or run.evaluations)
 
 
-def _on(run: RunData, timeline: Timeline) -> RunData:
+def _run_on_timeline(run: RunData, timeline: Timeline) -> RunData:
     return replace(
         run,
         row=replace(run.row, train_seconds=timeline.at(run.row.step)),
@@ -151,7 +151,7 @@ def _on(run: RunData, timeline: Timeline) -> RunData:
 def _no_costs(names: Sequence[str], runs: int) -> UserError:
     return UserError(
         f"--clock normalised: what a step costs is not known for {len(names)} of {runs} runs "
-        f"({_named(names)}): no window of steps has been written yet, or an older alphagrid wrote them",
+        f"({_first_names(names)}): no window of steps has been written yet, or an older alphagrid wrote them",
         "use --clock measured",
     )
 
@@ -159,11 +159,11 @@ def _no_costs(names: Sequence[str], runs: int) -> UserError:
 def _no_windows(names: Sequence[str], runs: int) -> UserError:
     return UserError(
         f"--clock without-data-wait: how long steps waited for data is not known for {len(names)} of {runs} "
-        f"runs ({_named(names)}): no window of steps has been written yet",
+        f"runs ({_first_names(names)}): no window of steps has been written yet",
         "use --clock measured",
     )
 
 
-def _named(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

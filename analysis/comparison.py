@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from .budget import Kind, Outcome
-from .clocks import Clock, normalised, normalised_if_known, without_data_wait
-from .configurations import Axis, Configuration, configurations, varying_axes
+from .budget import BudgetResult, Kind
+from .clocks import Clock
+from .configurations import Axis, Configuration
 from .data import ExperimentData, RunData
-from .figures import duration
-from .published import Reference
-from .request import Budget, budgets
-from .statistics import Summary
-from .structure import step_budgets, without_evaluations_at_stop
+from .durations import duration
+from .reference import Reference
+from .request import Budget
+from .statistics import MeanAndSD, mean
 
 
 @dataclass(frozen=True)
@@ -23,32 +22,32 @@ class Entry:
     """A configuration within a budget: one outcome for each of its runs, and their summaries."""
 
     configuration: Configuration
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[BudgetResult, ...]
 
     @cached_property
-    def best(self) -> Summary | None:
+    def best(self) -> MeanAndSD | None:
         """Over seeds, the best validation loss within the budget."""
-        return Summary.of(outcome.best_validation_loss for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.best_validation_loss for outcome in self.outcomes)
 
     @cached_property
-    def test(self) -> Summary | None:
+    def test(self) -> MeanAndSD | None:
         """Over seeds, the test loss at the evaluation that was best."""
-        return Summary.of(outcome.test_loss_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.test_loss_at_best for outcome in self.outcomes)
 
     @cached_property
-    def step_at_best(self) -> Summary | None:
+    def step_at_best(self) -> MeanAndSD | None:
         """Over seeds, the step of that evaluation."""
-        return Summary.of(outcome.step_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.step_at_best for outcome in self.outcomes)
 
     @cached_property
-    def seconds_at_best(self) -> Summary | None:
+    def seconds_at_best(self) -> MeanAndSD | None:
         """Over seeds, its train_seconds."""
-        return Summary.of(outcome.train_seconds_at_best for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.train_seconds_at_best for outcome in self.outcomes)
 
     @cached_property
-    def steps_reached(self) -> Summary | None:
+    def steps_reached(self) -> MeanAndSD | None:
         """Over seeds, the steps done within the budget."""
-        return Summary.of(outcome.steps_reached for outcome in self.outcomes)
+        return MeanAndSD.of(outcome.steps_reached for outcome in self.outcomes)
 
     @property
     def complete(self) -> bool:
@@ -57,26 +56,28 @@ class Entry:
 
     @property
     def diverged(self) -> bool:
-        """Whether a run of it diverged, be it within the budget or later."""
+        """Whether a run of it diverged, within the budget or later."""
         return any(run.diverged for run in self.configuration.runs)
 
     @cached_property
     def share_done(self) -> float | None:
         """Mean share of the schedule (else of `stop.steps`) that was done within the budget."""
-        shares = [_share(run, out) for run, out in zip(self.configuration.runs, self.outcomes, strict=True)]
-        summary = Summary.of(shares)
-        return None if summary is None else summary.mean
+        shares = [
+            _share_of_schedule(run, out)
+            for run, out in zip(self.configuration.runs, self.outcomes, strict=True)
+        ]
+        return mean(shares)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know: seeds without a value, incomplete, diverged, no longer named."""
+        """Notes: seeds without a value, incomplete, diverged, no longer in the spec."""
         runs, n = self.configuration.runs, len(self.outcomes)
-        found = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
+        with_loss = sum(outcome.best_validation_loss is not None for outcome in self.outcomes)
         incomplete = sum(not outcome.complete for outcome in self.outcomes)
         marks = [
-            ("nothing within the budget" if n == 1 else f"nothing in {n - found} of {n}", found < n),
+            ("nothing within the budget" if n == 1 else f"nothing in {n - with_loss} of {n}", with_loss < n),
             ("incomplete" if n == 1 else f"{incomplete} of {n} incomplete", incomplete > 0),
-            (_divergence(runs), self.diverged),
+            (_divergence_note(runs), self.diverged),
             ("no longer in the spec", not all(run.row.named for run in runs)),
         ]
         return [text for text, applies in marks if applies]
@@ -84,15 +85,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations within one budget; `beside` is the same on the other clock, where that can be had.
+    """All configurations within one budget; `on_other_clock` is the same on the other clock, if available.
 
-    A budget of steps knows no clock but for the time at which a loss was reached.
+    The clock changes nothing in a budget of steps but the time at which a loss was reached.
     """
 
     budget: Budget
     entries: tuple[Entry, ...]
     clock: Clock = "measured"
-    beside: Comparison | None = None
+    on_other_clock: Comparison | None = None
 
     @property
     def kind(self) -> Kind:
@@ -132,9 +133,9 @@ class Comparison:
         if value is None:
             return name if label.endswith("%") else f"{name} (not reached yet)"
         if not _is_number(label):
-            return f"{self._amount(value)} ({name})"
+            return f"{self._amount_text(value)} ({name})"
         long = self.kind == "seconds" and value >= 300
-        return self._amount(value) + (f" ({value:,.10g} s)" if long else "")
+        return self._amount_text(value) + (f" ({value:,.10g} s)" if long else "")
 
     @property
     def slug(self) -> str:
@@ -143,7 +144,7 @@ class Comparison:
         clock = f"-{self.clock}" if self.kind == "seconds" and self.clock != "measured" else ""
         return f"{self.kind}-{text.strip('-.')}" + ("pct" if self.budget.label.endswith("%") else "") + clock
 
-    def _amount(self, value: float) -> str:
+    def _amount_text(self, value: float) -> str:
         return duration(value) if self.kind == "seconds" else f"{value:,.10g} steps"
 
 
@@ -151,9 +152,9 @@ class Comparison:
 class ReportData:
     """What every section works from: the experiment, its configurations and axes, and the comparisons.
 
-    All train_seconds are on `clock`, but for those of `beside`, the same configurations on the other clock,
-    where that can be had. `asked` tells that someone asked for these budgets. `reference` holds published
-    values to stand beside one's own.
+    All train_seconds are on `clock`. `on_other_clock` has the same configurations on the other clock, if
+    available. `explicit_budgets`: the caller named the budgets. `reference` holds published values to compare
+    with.
     """
 
     experiment: ExperimentData
@@ -161,19 +162,24 @@ class ReportData:
     axes: tuple[Axis, ...]
     comparisons: tuple[Comparison, ...]
     clock: Clock = "measured"
-    asked: bool = False
+    explicit_budgets: bool = False
     reference: Reference | None = None
-    beside: tuple[Configuration, ...] | None = None
+    on_other_clock: tuple[Configuration, ...] | None = None
 
     @property
     def other_clock(self) -> Clock:
-        """The clock of what stands beside."""
+        """The clock of `on_other_clock`."""
         return "normalised" if self.clock == "measured" else "measured"
 
     @property
     def on_both_clocks(self) -> list[Comparison]:
         """The comparisons, each followed by the one on the other clock, where there is one."""
-        return [one for comparison in self.comparisons for one in (comparison, comparison.beside) if one]
+        return [
+            on_clock
+            for comparison in self.comparisons
+            for on_clock in (comparison, comparison.on_other_clock)
+            if on_clock
+        ]
 
     @property
     def most_seeds(self) -> int:
@@ -181,72 +187,12 @@ class ReportData:
         return max((len(configuration.runs) for configuration in self.configurations), default=0)
 
 
-def compare(
-    data: ExperimentData,
-    seconds: Sequence[str] = (),
-    steps: Sequence[str] = (),
-    clock: Clock = "measured",
-    reference: Reference | None = None,
-) -> ReportData:
-    """Compare the runs of `data` within the budgets asked for (or the default ones), on one clock.
-
-    Beside a reference, evaluations at a run's stop are left out, and grids that stop after steps are
-    compared within half a schedule and the whole one, unless budgets are asked for.
-
-    Raises:
-        UserError: a budget means nothing here, or a clock was asked for that cannot be had.
-    """
-    asked = bool(seconds or steps)
-    if reference is not None:
-        data = without_evaluations_at_stop(data)
-        steps = steps if asked else step_budgets(data)
-    on, other = _on_clock(data, clock)
-    groups = tuple(configurations(on.runs))
-    comparisons = _comparisons(on, groups, seconds, steps, clock)
-    axes = tuple(varying_axes(on.runs))
-    report = ReportData(on, groups, axes, tuple(comparisons), clock, asked, reference)
-    if other is None:
-        return report
-    beside = tuple(configurations(other.runs))
-    opposite = _comparisons(other, beside, seconds, steps, report.other_clock)
-    both = tuple(_with(*pair) for pair in zip(comparisons, opposite, strict=True))
-    return replace(report, comparisons=both, beside=beside)
-
-
-def _on_clock(data: ExperimentData, clock: Clock) -> tuple[ExperimentData, ExperimentData | None]:
-    """Return the runs on the clock asked for, and on the one to show beside it, if that can be had."""
-    if clock == "measured":
-        return data, normalised_if_known(data)
-    return (normalised(data) if clock == "normalised" else without_data_wait(data)), data
-
-
-def _comparisons(
-    data: ExperimentData,
-    groups: Sequence[Configuration],
-    seconds: Sequence[str],
-    steps: Sequence[str],
-    clock: Clock,
-) -> list[Comparison]:
-    return [
-        Comparison(budget, tuple(_entry(budget, group) for group in groups), clock)
-        for budget in budgets(data, seconds, steps)
-    ]
-
-
-def _with(comparison: Comparison, beside: Comparison) -> Comparison:
-    return replace(comparison, beside=beside) if comparison.kind == "seconds" else comparison
-
-
-def _entry(budget: Budget, group: Configuration) -> Entry:
-    return Entry(group, tuple(run.curve.outcome(budget.limit(run), budget.kind) for run in group.runs))
-
-
-def _share(run: RunData, outcome: Outcome) -> float | None:
+def _share_of_schedule(run: RunData, outcome: BudgetResult) -> float | None:
     total = run.schedule_steps or run.stop.get("steps")
     return None if outcome.steps_reached is None or not total else outcome.steps_reached / total
 
 
-def _divergence(runs: Sequence[RunData]) -> str:
+def _divergence_note(runs: Sequence[RunData]) -> str:
     steps = [run.curve.step for run in runs if run.diverged]
     if len(runs) == 1:
         return "".join(f"diverged at step {step:,}" for step in steps)

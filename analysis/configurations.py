@@ -8,7 +8,15 @@ from typing import Any
 
 from ..printable import visible
 from .data import RunData
-from .methods import UNTOLD, canonical, method_names, told_apart, without
+from .methods import (
+    UNTOLD,
+    alpha_acts,
+    canonical_text,
+    distinct_names,
+    method_names,
+    scalar_text,
+    without_keys,
+)
 
 SEED = "seed"
 
@@ -50,27 +58,30 @@ class Configuration:
     runs: tuple[RunData, ...]
 
     @property
-    def keys(self) -> list[int]:
-        """The store keys of the runs."""
-        return [run.row.key for run in self.runs]
+    def is_scheduled(self) -> bool:
+        """Whether a schedule alone sets the learning rate."""
+        run = self.runs[0]
+        return run.schedule_steps is not None and not alpha_acts(run.row.config)
 
 
 def varying_axes(runs: Iterable[RunData]) -> list[Axis]:
     """Return the axes of the grid: keys with at least two values among the runs that are no baselines."""
-    seen: dict[str, dict[str, Any]] = {}
+    values_by_key: dict[str, dict[str, Any]] = {}
     for run in runs:
         for key, value in run.row.params.items() if run.baseline is None else ():
             if key != SEED:
-                seen.setdefault(key, {})[canonical(value)] = value
-    return [Axis(key, _ordered(values.values())) for key, values in seen.items() if len(values) > 1]
+                values_by_key.setdefault(key, {})[canonical_text(value)] = value
+    return [
+        Axis(key, _order_values(values.values())) for key, values in values_by_key.items() if len(values) > 1
+    ]
 
 
 def configurations(runs: Sequence[RunData]) -> list[Configuration]:
     """Group the runs over seeds, in the order in which they come."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(_identity(run), []).append(run)
-    labels = _labels(list(groups.values()), varying_axes(runs))
+        groups.setdefault(_configuration_key(run), []).append(run)
+    labels = _configuration_labels(list(groups.values()), varying_axes(runs))
     return [
         Configuration(visible(label), group[0].baseline, _without_seed(group[0]), tuple(group))
         for label, group in zip(labels, groups.values(), strict=True)
@@ -81,32 +92,35 @@ def value_label(value: Any, position: int) -> str:
     """Return an axis value as short text."""
     if isinstance(value, dict):
         return visible(str(value.get("name", f"#{position + 1}")))
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else visible(str(value))
+    return visible(scalar_text(value))
 
 
-def _labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
-    """Return a label for each: its values on the axes; its method first, where that does not tell all apart.
+def _configuration_labels(groups: Sequence[Sequence[RunData]], axes: Sequence[Axis]) -> list[str]:
+    """Return a label for each: its values on the axes, after its method where these are ambiguous.
 
     Grids of one file may differ in what is no axis, their changes to the base. The name of a run is that of
     its seed where there is no axis at all; several seeds go by their method.
     """
     runs = [group[0] for group in groups]
-    values = [_values(run, axes) for run in runs]
-    configs = [without(run.row.config, *(axis.key for axis in axes)) for run in runs]
+    values = [_axis_values_text(run, axes) for run in runs]
+    configs = [without_keys(run.row.config, *(axis.key for axis in axes)) for run in runs]
     methods = method_names(configs)
-    alone = [
+    seedless_labels = [
         run.row.name if len(group) == 1 else name
         for run, group, name in zip(runs, groups, methods, strict=True)
     ]
-    labels = [run.baseline or value or other for run, value, other in zip(runs, values, alone, strict=True)]
+    labels = [
+        run.baseline or value or other
+        for run, value, other in zip(runs, values, seedless_labels, strict=True)
+    ]
     if len(set(labels)) == len(labels):
         return labels
-    named = zip(runs, methods, values, strict=True)
-    labels = [run.baseline or ", ".join(filter(None, (method, value))) for run, method, value in named]
-    return told_apart(labels, [run.row.config for run in runs])
+    parts = zip(runs, methods, values, strict=True)
+    labels = [run.baseline or ", ".join(filter(None, (method, value))) for run, method, value in parts]
+    return distinct_names(labels, [run.row.config for run in runs])
 
 
-def _values(run: RunData, axes: Sequence[Axis]) -> str:
+def _axis_values_text(run: RunData, axes: Sequence[Axis]) -> str:
     return ", ".join(
         f"{axis.short} {value_label(run.row.params[axis.key], axis.values.index(run.row.params[axis.key]))}"
         for axis in axes
@@ -114,21 +128,21 @@ def _values(run: RunData, axes: Sequence[Axis]) -> str:
     )
 
 
-def _identity(run: RunData) -> str:
+def _configuration_key(run: RunData) -> str:
     """Return what is the same for all seeds of a configuration, and for no other."""
     if run.baseline is not None:
         return run.baseline
-    return canonical([_without_seed(run), without(run.row.config, *UNTOLD)])
+    return canonical_text([_without_seed(run), without_keys(run.row.config, *UNTOLD)])
 
 
 def _without_seed(run: RunData) -> dict[str, Any]:
     return {key: value for key, value in run.row.params.items() if key != SEED}
 
 
-def _ordered(values: Iterable[Any]) -> tuple[Any, ...]:
+def _order_values(values: Iterable[Any]) -> tuple[Any, ...]:
     """Sort numbers; leave anything else in the order in which it came."""
-    found = list(values)
-    return tuple(sorted(found) if all(_is_number(value) for value in found) else found)
+    ordered = list(values)
+    return tuple(sorted(ordered) if all(_is_number(value) for value in ordered) else ordered)
 
 
 def _is_number(value: Any) -> bool:

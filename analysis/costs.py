@@ -22,14 +22,14 @@ SLOW = 1.1
 ALPHA_KEYS = ("policy", "estimator", "route", "curvature", "curvature_fraction", "chunks")
 """Keys of section `alpha` that change what one α* costs."""
 
-Weighted = Iterable[tuple[float, float]]
+WeightedCosts = Iterable[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class StepCost:
     """Seconds of a plain step and of one with α*, both without their wait for data, and of that wait.
 
-    None: nobody measured it.
+    None: not measured.
     """
 
     plain: float | None = None
@@ -65,9 +65,9 @@ def expected_steps(share: float, ratio: float) -> float:
 
 
 def steps_with_alpha(steps: int, start: int, interval: int, count: int) -> int:
-    """Return how many of the first `steps` steps lie in a window: step ≥ start, (step − start) mod I < N."""
-    whole, rest = divmod(max(steps - start, 0), interval)
-    return whole * count + min(rest, count)
+    """Return how many of the first `steps` steps are in a window: step ≥ start, (step − start) mod I < N."""
+    periods, remainder = divmod(max(steps - start, 0), interval)
+    return periods * count + min(remainder, count)
 
 
 def implied_alpha_cost(seconds: float, steps: float, alpha_steps: float, plain: float) -> float | None:
@@ -89,85 +89,85 @@ class PooledCosts:
 
     @classmethod
     def of(cls, runs: Iterable[RunData]) -> PooledCosts:
-        """Pool the windows' medians, each with the weight of the steps it stands for."""
+        """Pool the windows' medians, each weighted by its number of steps."""
         runs = tuple(runs)
         return cls(
-            plain=_pooled(runs, _machine, _plain),
-            alpha=_pooled(runs, _alpha_machine, _alpha),
-            data=_pooled(runs, _machine, _data),
+            plain=_pooled_medians(runs, _plain_key, _plain_costs),
+            alpha=_pooled_medians(runs, _alpha_key, _alpha_costs),
+            data=_pooled_medians(runs, _plain_key, _data_costs),
         )
 
     def cost(self, run: RunData) -> StepCost:
         """Return what the steps of a run cost."""
-        machine = _machine(run)
-        return StepCost(self.plain.get(machine), self.alpha.get(_alpha_machine(run)), self.data.get(machine))
+        machine = _plain_key(run)
+        return StepCost(self.plain.get(machine), self.alpha.get(_alpha_key(run)), self.data.get(machine))
 
 
 def slow_nodes(runs: Iterable[RunData]) -> dict[str, float]:
-    """Return the nodes whose median plain step is a good deal above the pooled one, and how many times."""
+    """Return the factor on the pooled median plain step of each node that is slower than `SLOW` times it."""
     runs = tuple(runs)
     pooled = PooledCosts.of(runs).plain
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        usual = pooled.get(_machine(run), 0.0)
+        usual = pooled.get(_plain_key(run), 0.0)
         hosts = {attempt.attempt: attempt.host for attempt in run.attempts}
         for window in run.windows if usual > 0 else ():
             host = hosts.get(window.attempt)
             if host is not None:
-                times[host] += [(cost / usual, steps) for cost, steps in _plain(window)]
-    found = {host: weighted_median(pairs) for host, pairs in sorted(times.items())}
-    return {host: factor for host, factor in found.items() if factor is not None and factor > SLOW}
+                times[host] += [(cost / usual, steps) for cost, steps in _plain_costs(window)]
+    factors = {host: weighted_median(pairs) for host, pairs in sorted(times.items())}
+    return {host: factor for host, factor in factors.items() if factor is not None and factor > SLOW}
 
 
 def slow_nodes_note(runs: Iterable[RunData]) -> str | None:
-    """Say which nodes are slow; None if none is."""
-    found = [f"{host} (+{100 * (factor - 1):.0f} %)" for host, factor in slow_nodes(runs).items()]
-    if not found:
+    """Return a sentence that names the slow nodes; None without any."""
+    nodes = [f"{host} (+{100 * (factor - 1):.0f} %)" for host, factor in slow_nodes(runs).items()]
+    if not nodes:
         return None
-    return f"Slow nodes, by their plain steps against the pooled median: {', '.join(found)}."
+    return f"Slow nodes, by their plain steps against the pooled median: {', '.join(nodes)}."
 
 
-def _pooled(
-    runs: Iterable[RunData], key: Callable[[RunData], str], costs: Callable[[WindowRow], Weighted]
+def _pooled_medians(
+    runs: Iterable[RunData], key: Callable[[RunData], str], costs: Callable[[WindowRow], WeightedCosts]
 ) -> dict[str, float]:
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    pairs_by_key: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        found[key(run)] += [pair for window in run.windows for pair in costs(window)]
-    medians = {name: weighted_median(pairs) for name, pairs in found.items()}
+        pairs_by_key[key(run)] += [pair for window in run.windows for pair in costs(window)]
+    medians = {name: weighted_median(pairs) for name, pairs in pairs_by_key.items()}
     return {name: median for name, median in medians.items() if median is not None}
 
 
-def _plain(window: WindowRow) -> Weighted:
-    return _weighted(window, "plain", window.steps - window.alpha_steps)
+def _plain_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "plain", window.steps - window.alpha_steps)
 
 
-def _alpha(window: WindowRow) -> Weighted:
-    return _weighted(window, "alpha", window.alpha_steps)
+def _alpha_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "alpha", window.alpha_steps)
 
 
-def _data(window: WindowRow) -> Weighted:
-    return _weighted(window, "data", window.steps)
+def _data_costs(window: WindowRow) -> WeightedCosts:
+    return _weighted_cost(window, "data", window.steps)
 
 
-def _weighted(window: WindowRow, kind: str, steps: int) -> Weighted:
+def _weighted_cost(window: WindowRow, kind: str, steps: int) -> WeightedCosts:
     cost = window.costs.get(kind)
     return [] if cost is None else [(cost, steps)]
 
 
-def _machine(run: RunData) -> str:
-    """Return what two runs must share for their plain steps to cost the same."""
+def _plain_key(run: RunData) -> str:
+    """Return a key that runs share if their plain steps are comparable."""
     config = run.row.config
     optimizer = (config.get("optimizer") or {}).get("name")
     settings = [config.get(key) for key in ("threads", "deterministic")]
-    return json.dumps([config.get("workload"), optimizer, _device(run), *settings], sort_keys=True)
+    return json.dumps([config.get("workload"), optimizer, _device_of(run), *settings], sort_keys=True)
 
 
-def _device(run: RunData) -> Any:
-    """Return `cpu` or `cuda`, as the newest attempt saw it."""
-    seen = [attempt.device for attempt in run.attempts if attempt.device is not None]
-    return seen[-1] if seen else run.row.config.get("device")
+def _device_of(run: RunData) -> Any:
+    """Return `cpu` or `cuda`, as recorded by the newest attempt."""
+    devices = [attempt.device for attempt in run.attempts if attempt.device is not None]
+    return devices[-1] if devices else run.row.config.get("device")
 
 
-def _alpha_machine(run: RunData) -> str:
+def _alpha_key(run: RunData) -> str:
     alpha = run.row.config.get("alpha") or {}
-    return json.dumps([_machine(run), *(alpha.get(key) for key in ALPHA_KEYS)])
+    return json.dumps([_plain_key(run), *(alpha.get(key) for key in ALPHA_KEYS)])

@@ -1,8 +1,9 @@
-"""What the store knows of one experiment, read once, as the sections need it."""
+"""The records of one experiment, read once from the index."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,19 +41,24 @@ class RunData:
 
     @property
     def schedule_steps(self) -> int | None:
-        """`schedule.total_steps`, where there is such a thing."""
+        """`schedule.total_steps`; None without a schedule that has it."""
         return (self.row.config.get("schedule") or {}).get("total_steps")
 
     @property
     def finished(self) -> bool:
-        """Whether its end stands: completed or diverged, and not sent again since."""
+        """Whether the run completed or diverged, and was not submitted again since."""
         sent_since = self.row.attempt_submission not in (self.row.last_submission, None)
         return self.row.end_status in FINISHED and not sent_since
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended because its loss was no longer a number."""
+        """Whether the run ended because its loss was no longer finite."""
         return self.finished and self.row.end_status == "diverged"
+
+    @property
+    def best_loss(self) -> float | None:
+        """The best validation loss over the whole length; None without a finite one."""
+        return self.curve.outcome(math.inf, "steps").best_validation_loss
 
     @cached_property
     def curve(self) -> Curve:
@@ -104,7 +110,7 @@ def load(db: sqlite3.Connection, experiment: str, *, details: bool = True) -> Ex
 
 
 def _no_such_experiment(db: sqlite3.Connection, name: str) -> UserError:
-    known = queries.experiments(db)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"experiments here: {', '.join(known) or 'none'}"
+    experiments = queries.experiments(db)
+    near = difflib.get_close_matches(name, experiments, 1)
+    hint = f"did you mean {near[0]}?" if near else f"experiments here: {', '.join(experiments) or 'none'}"
     return UserError(f"there is no experiment '{name}' under this root", hint)

@@ -1,4 +1,4 @@
-"""How far values spread, each measure said once; where the thesis' print differs, it is said here.
+"""Measures of dispersion, each defined once; notes where the thesis' print differs.
 
 `values` are finite; SDs have n − 1 in the denominator.
 """
@@ -39,11 +39,11 @@ def range_relative_deviation(deviation: float | None, spread: float | None) -> f
     return None if deviation is None or not spread else deviation / spread
 
 
-def ratio(one: float | None, other: float | None) -> float | None:
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
     """Return one / other; None where either is unknown or the divisor is zero."""
-    return None if one is None or not other else one / other
+    return None if numerator is None or not denominator else numerator / denominator
 
 
-def difference(one: float | None, other: float | None) -> float | None:
+def difference(minuend: float | None, subtrahend: float | None) -> float | None:
     """Return one − other; None where either is unknown."""
-    return None if one is None or other is None else one - other
+    return None if minuend is None or subtrahend is None else minuend - subtrahend

@@ -33,8 +33,8 @@ class Decomposition:
         The thesis says "more than 98 %"; its equation 4.1 gives 98.73 %. The sum of the printed parts,
         −1670.52, misses the difference of the printed means, −1670.91.
         """
-        whole = abs(self.numerator) + abs(self.denominator)
-        return abs(self.numerator) / whole if whole else None
+        total = abs(self.numerator) + abs(self.denominator)
+        return abs(self.numerator) / total if total else None
 
     @property
     def denominator_share(self) -> float | None:
@@ -48,42 +48,47 @@ def decompose(alphas: Iterable[AlphaRow]) -> Decomposition | None:
 
     Hybrid is taken from them, so that it need not have been recorded.
     """
-    parts = [_parts(row.estimates["biased"], row.estimates["unbiased"]) for row in _with_both(alphas)]
-    found = [part for part in parts if part is not None]
-    if not found:
+    parts = [
+        _difference_parts(row.estimates["biased"], row.estimates["unbiased"])
+        for row in _rows_with_both(alphas)
+    ]
+    finite_parts = [part for part in parts if part is not None]
+    if not finite_parts:
         return None
-    first = math.fsum(numerator for numerator, _ in found) / len(found)
-    second = math.fsum(denominator for _, denominator in found) / len(found)
-    return Decomposition(first, second, len(found))
+    first = math.fsum(numerator for numerator, _ in finite_parts) / len(finite_parts)
+    second = math.fsum(denominator for _, denominator in finite_parts) / len(finite_parts)
+    return Decomposition(first, second, len(finite_parts))
 
 
-def correlation(alphas: Iterable[AlphaRow], one: str, other: str, quantity: Quantity) -> Correlation | None:
+def correlation(
+    alphas: Iterable[AlphaRow], first: str, second: str, quantity: Quantity
+) -> Correlation | None:
     """Correlate a quantity of two estimators over the steps at which both are finite."""
-    pairs = paired(alphas, one, other, quantity)
+    pairs = finite_pairs(alphas, first, second, quantity)
     return pearson([x for x, _ in pairs], [y for _, y in pairs])
 
 
-def paired(
-    alphas: Iterable[AlphaRow], one: str, other: str, quantity: Quantity
+def finite_pairs(
+    alphas: Iterable[AlphaRow], first: str, second: str, quantity: Quantity
 ) -> Sequence[tuple[float, float]]:
     """Return the finite pairs of a quantity of two estimators, by step; a slope keeps its sign."""
     name = FIELD[quantity]
-    found = [
-        (getattr(row.estimates[one], name), getattr(row.estimates[other], name))
+    pairs = [
+        (getattr(row.estimates[first], name), getattr(row.estimates[second], name))
         for row in alphas
-        if one in row.estimates and other in row.estimates
+        if first in row.estimates and second in row.estimates
     ]
-    return [(x, y) for x, y in found if _finite(x) and _finite(y)]
+    return [(x, y) for x, y in pairs if _is_finite(x) and _is_finite(y)]
 
 
-def _with_both(alphas: Iterable[AlphaRow]) -> list[AlphaRow]:
+def _rows_with_both(alphas: Iterable[AlphaRow]) -> list[AlphaRow]:
     return [row for row in alphas if {"biased", "unbiased"} <= set(row.estimates)]
 
 
-def _parts(biased: Estimate, unbiased: Estimate) -> tuple[float, float] | None:
+def _difference_parts(biased: Estimate, unbiased: Estimate) -> tuple[float, float] | None:
     numerator, denominator = unbiased.slope, biased.curvature
     values = (biased.alpha_rel, unbiased.alpha_rel, numerator, denominator)
-    if not all(_finite(value) for value in values) or not denominator:
+    if not all(_is_finite(value) for value in values) or not denominator:
         return None
     assert biased.alpha_rel is not None
     assert unbiased.alpha_rel is not None
@@ -92,5 +97,5 @@ def _parts(biased: Estimate, unbiased: Estimate) -> tuple[float, float] | None:
     return hybrid - biased.alpha_rel, unbiased.alpha_rel - hybrid
 
 
-def _finite(value: float | None) -> bool:
+def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)

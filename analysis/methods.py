@@ -1,22 +1,23 @@
-"""What a run does with its learning rate, in short: the method that it stands for."""
+"""Names of methods: what a run does with its learning rate."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 MOST = 3
-"""So many keys are named where methods differ in more than their name says; all, if these do not tell."""
+"""The maximum number of keys that a distinct name has; all keys where fewer are ambiguous."""
 UNTOLD = ("seed", "stop", "checkpoint")
-"""Keys that say nothing about what a run is, or that seeds differ in."""
+"""Keys that do not belong to the identity of a configuration."""
 
 MISSING = "no such key"
 SCHEDULE_FREE = "schedule_free"
 """Optimizers whose name begins so are methods by themselves: without a schedule they are not `constant`."""
 
 Config = Mapping[str, Any]
+Item = TypeVar("Item")
 
 
 def method_names(configs: Sequence[Config]) -> list[str]:
@@ -25,83 +26,108 @@ def method_names(configs: Sequence[Config]) -> list[str]:
     The optimizer is named where it is not the usual one; configs that still share a name although they
     differ get the keys in which they do.
     """
-    optimizers = Counter(_name(config, "optimizer") for config in configs)
+    optimizers = Counter(_section_name(config, "optimizer") for config in configs)
     usual = optimizers.most_common(1)[0][0] if optimizers else ""
-    return told_apart([_method(config, usual) for config in configs], configs)
+    return distinct_names([_method_name(config, usual) for config in configs], configs)
 
 
-def told_apart(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
+def group_by_workload(
+    items: Iterable[Item], config_of: Callable[[Item], Config]
+) -> list[tuple[str, list[Item]]]:
+    """Return the items of each workload with a distinct name of it, in the order in which they come."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(canonical_text(config_of(item).get("workload")), []).append(item)
+    sections = [config_of(group[0]).get("workload") or {} for group in groups.values()]
+    names = distinct_names([str(section.get("name", "workload")) for section in sections], sections)
+    return list(zip(names, groups.values(), strict=True))
+
+
+def distinct_names(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
     """Add what differs, where names coincide and configs do not: `ema (scale 2)`."""
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         groups.setdefault(name, []).append(place)
-    found = list(names)
+    distinct = list(names)
     for places in groups.values():
-        for place, details in zip(places, _details([configs[place] for place in places]), strict=True):
-            found[place] += f" ({details})" if details else ""
-    return found
+        for place, details in zip(
+            places, _differing_settings([configs[place] for place in places]), strict=True
+        ):
+            distinct[place] += f" ({details})" if details else ""
+    return distinct
 
 
-def _details(configs: Sequence[Config]) -> list[str]:
+def _differing_settings(configs: Sequence[Config]) -> list[str]:
     """Return, for each config, the first keys in which they differ, with its values: as many as it takes."""
-    leaves = [flat(without(config, *UNTOLD)) for config in configs]
-    keys = dict.fromkeys(key for mine in leaves for key in mine)
-    differing = [key for key in keys if len({canonical(mine.get(key, MISSING)) for mine in leaves}) > 1]
-    parts = [[(key, mine[key]) for key in differing if key in mine] for mine in leaves]
-    short = [_listed(of[:MOST]) for of in parts]
-    return short if len(set(short)) == len(set(map(canonical, parts))) else list(map(_listed, parts))
+    leaves = [flatten(without_keys(config, *UNTOLD)) for config in configs]
+    keys = dict.fromkeys(key for config_leaves in leaves for key in config_leaves)
+    differing = [
+        key
+        for key in keys
+        if len({canonical_text(config_leaves.get(key, MISSING)) for config_leaves in leaves}) > 1
+    ]
+    parts = [
+        [(key, config_leaves[key]) for key in differing if key in config_leaves] for config_leaves in leaves
+    ]
+    short = [_settings_text(settings[:MOST]) for settings in parts]
+    return (
+        short if len(set(short)) == len(set(map(canonical_text, parts))) else list(map(_settings_text, parts))
+    )
 
 
-def _listed(parts: Sequence[tuple[str, Any]]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in parts)
+def _settings_text(parts: Sequence[tuple[str, Any]]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {scalar_text(value)}" for key, value in parts)
 
 
-def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of a config by their dotted keys."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            leaves |= flatten(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            leaves[prefix + key] = value
+    return leaves
 
 
-def without(config: Config, *keys: str) -> dict[str, Any]:
+def without_keys(config: Config, *keys: str) -> dict[str, Any]:
     """Return a config without some of its keys, which may be dotted."""
-    found = {key: value for key, value in config.items() if key not in keys}
+    remaining = {key: value for key, value in config.items() if key not in keys}
     for section, dot, key in (key.partition(".") for key in keys):
-        if dot and isinstance(found.get(section), Mapping):
-            found[section] = without(found[section], key)
-    return found
+        if dot and isinstance(remaining.get(section), Mapping):
+            remaining[section] = without_keys(remaining[section], key)
+    return remaining
 
 
-def canonical(value: Any) -> str:
+def canonical_text(value: Any) -> str:
     """Return a value as text by which it can be compared."""
     return json.dumps(value, sort_keys=True)
 
 
-def acts(config: Config) -> bool:
-    """Tell whether α* changes what is done, and is not merely observed."""
+def alpha_acts(config: Config) -> bool:
+    """Return whether α* changes what is done, and is not merely observed."""
     policy: str = (config.get("alpha") or {}).get("policy", "observe")
     return policy != "observe"
 
 
-def _method(config: Config, usual: str) -> str:
-    optimizer = _name(config, "optimizer")
-    if acts(config):
+def _method_name(config: Config, usual: str) -> str:
+    optimizer = _section_name(config, "optimizer")
+    if alpha_acts(config):
         name = str(config["alpha"]["policy"])
     elif config.get("schedule"):
-        name = _name(config, "schedule")
+        name = _section_name(config, "schedule")
     else:
-        named = optimizer != usual or optimizer.startswith(SCHEDULE_FREE)
-        return optimizer if named else "constant"
+        needs_name = optimizer != usual or optimizer.startswith(SCHEDULE_FREE)
+        return optimizer if needs_name else "constant"
     return name if optimizer == usual else f"{name}, {optimizer}"
 
 
-def _name(config: Config, section: str) -> str:
+def _section_name(config: Config, section: str) -> str:
     return str((config.get(section) or {}).get("name", ""))
 
 
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+def scalar_text(value: Any) -> str:
+    """Return a value of a config as short text."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The learning rates that a run applied, step by step, as its windows and accepted medians tell them.
+"""The learning rates that a run applied, step by step, from its windows and accepted medians.
 
 A window of the journal knows the lowest, mean and highest rate of its steps, and an accepted median from
 which step on it acts. So the rates of medians are exact if a window ends at `alpha.start_step`, and those of
@@ -18,13 +18,13 @@ from .data import RunData
 from .statistics import weighted_median
 
 FINENESS = 50
-"""A stretch of changing rates is weighed as so many rates."""
+"""The number of rates that stand for a stretch of changing rates."""
 
-Weighted = tuple[float, float]
+WeightedRate = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RateStretch:
     """The rates of `steps` consecutive steps from the 0-based `start` on, from `low` to `high`."""
 
     start: int
@@ -44,8 +44,8 @@ class Stretch:
         return self.low == self.high
 
     @property
-    def weighted(self) -> list[Weighted]:
-        """Rates with the steps they stand for: low + (high − low)·uᵖ, u from 0 to 1, of the same mean."""
+    def weighted(self) -> list[WeightedRate]:
+        """Rates, each with its number of steps: low + (high − low)·uᵖ, u from 0 to 1, of the same mean."""
         if not self.low < self.mean < self.high or self.steps < 2:
             return [(self.mean, self.steps)]
         parts, width = min(self.steps, FINENESS), self.high - self.low
@@ -72,50 +72,52 @@ class RateStatistics:
     spread: float | None
 
 
-def stretches(run: RunData, until: float | None = None) -> list[Stretch]:
+def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
     """Return the rates of a run in the windows that end within `until` steps (None: all of them)."""
     limit = math.inf if until is None else until
     windows = sorted((row for row in run.windows if row.steps > 0), key=lambda row: row.step)
-    changes = _changes(run)
+    changes = _accepted_medians(run)
     return [
         stretch
         for window in windows
         if window.step <= limit and math.isfinite(window.lr_mean)
-        for stretch in _of_window(window, changes)
+        for stretch in _window_stretches(window, changes)
     ]
 
 
 def first_median(run: RunData) -> int | None:
     """Return the 0-based step from which on the first accepted median acted; None without one."""
-    return min((step for step, _ in _changes(run)), default=None)
+    return min((step for step, _ in _accepted_medians(run)), default=None)
 
 
 def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics | None:
-    """Return the statistics of the rates within so many steps; None without any window."""
-    found = stretches(run, until)
-    if not found:
+    """Return the statistics of the rates within `until` steps; None without any window."""
+    rate_stretches = stretches(run, until)
+    if not rate_stretches:
         return None
-    steps = sum(stretch.steps for stretch in found)
-    middle = weighted_median(pair for stretch in found for pair in stretch.weighted)
-    acting = _from_first_median(run, found)
+    steps = sum(stretch.steps for stretch in rate_stretches)
+    middle = weighted_median(pair for stretch in rate_stretches for pair in stretch.weighted)
+    from_first_median = _stretches_from_first_median(run, rate_stretches)
     return RateStatistics(
-        mean=math.fsum(stretch.mean * stretch.steps for stretch in found) / steps,
+        mean=math.fsum(stretch.mean * stretch.steps for stretch in rate_stretches) / steps,
         median=math.nan if middle is None else middle,
-        deviation=_deviation(acting),
-        spread=max(s.high for s in acting) - min(s.low for s in acting) if acting else None,
+        deviation=_rate_deviation(from_first_median),
+        spread=max(s.high for s in from_first_median) - min(s.low for s in from_first_median)
+        if from_first_median
+        else None,
     )
 
 
-def _from_first_median(run: RunData, found: Sequence[Stretch]) -> list[Stretch]:
+def _stretches_from_first_median(run: RunData, rate_stretches: Sequence[RateStretch]) -> list[RateStretch]:
     """Return what the method set: everything where no median sets the rate, nothing before the first one."""
     if (run.row.config.get("alpha") or {}).get("policy") != "median":
-        return list(found)
+        return list(rate_stretches)
     first = first_median(run)
-    return [] if first is None else [stretch for stretch in found if stretch.start >= first]
+    return [] if first is None else [stretch for stretch in rate_stretches if stretch.start >= first]
 
 
-def _deviation(found: Sequence[Stretch]) -> float | None:
-    pairs = [pair for stretch in found for pair in stretch.weighted]
+def _rate_deviation(rate_stretches: Sequence[RateStretch]) -> float | None:
+    pairs = [pair for stretch in rate_stretches for pair in stretch.weighted]
     total = math.fsum(weight for _, weight in pairs)
     if not total:
         return None
@@ -123,30 +125,30 @@ def _deviation(found: Sequence[Stretch]) -> float | None:
     return math.sqrt(math.fsum(weight * (rate - mean) ** 2 for rate, weight in pairs) / total)
 
 
-def _changes(run: RunData) -> list[tuple[int, float]]:
+def _accepted_medians(run: RunData) -> list[tuple[int, float]]:
     """Return the accepted medians with the 0-based step from which on each acts."""
-    found = []
+    medians = []
     for event in run.events:
         if event.event == "learning_rate":
-            told = event.details
-            known = "window_start" in told and "of" in told
-            step = int(told["window_start"]) + int(told["of"]) if known else event.step
-            found.append((step, float(told["value"])))
-    return sorted(found)
+            details = event.details
+            has_window = "window_start" in details and "of" in details
+            step = int(details["window_start"]) + int(details["of"]) if has_window else event.step
+            medians.append((step, float(details["value"])))
+    return sorted(medians)
 
 
-def _of_window(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[Stretch]:
-    """Cut a window at the medians that began to act in it; the mean tells what was before the first."""
+def _window_stretches(window: WindowRow, changes: Sequence[tuple[int, float]]) -> Iterator[RateStretch]:
+    """Cut a window at the medians that began to act in it; the mean gives the rate before the first."""
     start, end = window.step - window.steps, window.step
     within = [(step, rate) for step, rate in changes if start < step < end]
     if window.lr_min == window.lr_max or not within:
-        yield Stretch(start, window.steps, window.lr_min, window.lr_mean, window.lr_max)
+        yield RateStretch(start, window.steps, window.lr_min, window.lr_mean, window.lr_max)
         return
-    known = [
-        Stretch(step, later - step, rate, rate, rate)
+    after_medians = [
+        RateStretch(step, later - step, rate, rate, rate)
         for (step, rate), (later, _) in pairwise([*within, (end, math.nan)])
     ]
     first = within[0][0] - start
-    before = (window.lr_mean * window.steps - math.fsum(s.mean * s.steps for s in known)) / first
-    yield Stretch(start, first, before, before, before)
-    yield from known
+    before = (window.lr_mean * window.steps - math.fsum(s.mean * s.steps for s in after_medians)) / first
+    yield RateStretch(start, first, before, before, before)
+    yield from after_medians

@@ -1,4 +1,4 @@
-"""How methods fare over the starting rates that they were given, and beside the best tuned schedule.
+"""Losses of methods over their starting rates, and their regret to the best tuned schedule.
 
 A **method** is what remains of a configuration without its learning rate: policy, schedule, optimizer.
 **Regret** is how much higher its best validation loss is than that of the reference, the method with a
@@ -14,13 +14,13 @@ from functools import cached_property
 from typing import Any
 
 from .data import RunData
-from .methods import acts, canonical, method_names, told_apart, without
-from .statistics import Summary, median
+from .methods import alpha_acts, canonical_text, group_by_workload, method_names, without_keys
+from .statistics import MeanAndSD, median
 
 REFERENCE = "warmup_cosine"
-"""The schedule that others are held against, where it was run."""
+"""The schedule that other methods are compared with, where it was run."""
 FEWEST_RATES = 3
-"""So many rates at least make a method tuned, and a figure over rates worth drawing."""
+"""The minimum number of rates of a tuned method, and of a figure over rates."""
 
 Best = Callable[[RunData], float | None]
 """The best validation loss of a run, None where there is none."""
@@ -28,7 +28,7 @@ Best = Callable[[RunData], float | None]
 
 @dataclass(frozen=True)
 class Trial:
-    """A method at one starting rate (None: it was given none), with the best loss of each seed.
+    """A method at one starting rate (None: it has none), with the best loss of each seed.
 
     A seed that has none yet is left out; None: it has ended without one.
     """
@@ -37,13 +37,13 @@ class Trial:
     losses: tuple[float | None, ...]
 
     @cached_property
-    def summary(self) -> Summary | None:
+    def summary(self) -> MeanAndSD | None:
         """Over the seeds that have a loss."""
-        return Summary.of(self.losses)
+        return MeanAndSD.of(self.losses)
 
     @property
     def loss(self) -> float:
-        """Mean over seeds; infinite where one of them never had a finite loss."""
+        """Mean over seeds; infinite where a seed has no finite loss."""
         return math.inf if self.summary is None or None in self.losses else self.summary.mean
 
 
@@ -60,8 +60,8 @@ class Method:
     @property
     def best(self) -> Trial | None:
         """The trial at the rate with the lowest loss; the lowest such rate on ties."""
-        found = min(self.trials, key=lambda trial: trial.loss, default=None)
-        return None if found is None or found.summary is None else found
+        lowest = min(self.trials, key=lambda trial: trial.loss, default=None)
+        return None if lowest is None or lowest.summary is None else lowest
 
     @property
     def at_edge(self) -> bool:
@@ -75,7 +75,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Task:
+class RateComparison:
     """All methods on one workload."""
 
     workload: str
@@ -90,8 +90,8 @@ class Task:
     @cached_property
     def reference(self) -> Method | None:
         """The best tuned method with the schedule `warmup_cosine`; else with any schedule; else of all."""
-        found = [method for method in self.methods if method.best is not None]
-        return min(found, key=lambda method: (_rank(method), min(method.losses)), default=None)
+        tuned = [method for method in self.methods if method.best is not None]
+        return min(tuned, key=lambda method: (_reference_rank(method), min(method.losses)), default=None)
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,18 @@ class Regret:
     @classmethod
     def of(cls, trial: Trial, reference: Trial) -> Regret | None:
         """Return the regret; None where either has no loss."""
-        mine, best = trial.summary, reference.summary
-        if mine is None or best is None:
+        summary, reference_summary = trial.summary, reference.summary
+        if summary is None or reference_summary is None:
             return None
-        spreads = [spread for spread in (mine.deviation, best.deviation) if spread is not None]
+        spreads = [
+            spread for spread in (summary.deviation, reference_summary.deviation) if spread is not None
+        ]
         spread = max(spreads) if len(spreads) == 2 else 0.0
-        deviations = (trial.loss - best.mean) / spread if spread > 0 else None
-        return cls(percent(trial.loss, best.mean), deviations)
+        deviations = (trial.loss - reference_summary.mean) / spread if spread > 0 else None
+        return cls(percent_above(trial.loss, reference_summary.mean), deviations)
 
 
-def percent(loss: float, reference: float) -> float:
+def percent_above(loss: float, reference: float) -> float:
     """Return how much higher `loss` is, in per cent of the reference."""
     return 100 * (loss - reference) / abs(reference) if reference else math.nan
 
@@ -123,68 +125,62 @@ def spread_over_rates(method: Method) -> tuple[float, float] | None:
     return (median(method.losses), max(method.losses)) if len(method.trials) > 1 else None
 
 
-def tasks(runs: Iterable[RunData], best: Best) -> list[Task]:
+def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison]:
     """Return the workloads on which methods can be compared over starting rates."""
+    with_rate = [run for run in runs if "lr" in (run.row.config.get("optimizer") or {})]
+    groups = group_by_workload(with_rate, lambda run: run.row.config)
+    comparisons = [RateComparison(workload, _methods_of(group, best)) for workload, group in groups]
+    return [comparison for comparison in comparisons if comparison.compares]
+
+
+def _reference_rank(method: Method) -> int:
+    if method.schedule == REFERENCE:
+        return 0
+    return 2 if method.schedule is None else 1
+
+
+def _methods_of(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        if "lr" in (run.row.config.get("optimizer") or {}):
-            groups.setdefault(canonical(run.row.config.get("workload")), []).append(run)
-    names = _workload_names([group[0] for group in groups.values()])
-    found = [Task(name, _methods(group, best)) for name, group in zip(names, groups.values(), strict=True)]
-    return [task for task in found if task.compares]
+        groups.setdefault(canonical_text(_method_section(run, only_name=True)), []).append(run)
+    parts = [part for group in groups.values() for part in _split_by_options(group)]
+    names = method_names([_method_section(part[0]) for part in parts])
+    return tuple(_method_of(name, part, best) for name, part in zip(names, parts, strict=True))
 
 
-def _rank(method: Method) -> int:
-    return 0 if method.schedule == REFERENCE else 1 if method.schedule is not None else 2
-
-
-def _workload_names(runs: Sequence[RunData]) -> list[str]:
-    sections = [run.row.config.get("workload") or {} for run in runs]
-    return told_apart([str(section.get("name", "workload")) for section in sections], sections)
-
-
-def _methods(runs: Sequence[RunData], best: Best) -> tuple[Method, ...]:
-    groups: dict[str, list[RunData]] = {}
-    for run in runs:
-        groups.setdefault(canonical(_remains(run, named=True)), []).append(run)
-    parted = [part for group in groups.values() for part in _parted(group)]
-    names = method_names([_remains(part[0]) for part in parted])
-    return tuple(_method(name, part, best) for name, part in zip(names, parted, strict=True))
-
-
-def _remains(run: RunData, *, named: bool = False) -> dict[str, Any]:
-    """Return what remains of a config without its rate; `named`: of the optimizer only the name."""
+def _method_section(run: RunData, *, only_name: bool = False) -> dict[str, Any]:
+    """Return what remains of a config without its rate; `only_name`: of the optimizer only the name."""
     optimizer = run.row.config["optimizer"]
-    kept = {"name": optimizer.get("name")} if named else without(optimizer, "lr")
-    return {"optimizer": kept, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
+    optimizer_section = {"name": optimizer.get("name")} if only_name else without_keys(optimizer, "lr")
+    return {"optimizer": optimizer_section, **{key: run.row.config.get(key) for key in ("schedule", "alpha")}}
 
 
-def _parted(runs: Sequence[RunData]) -> list[list[RunData]]:
+def _split_by_options(runs: Sequence[RunData]) -> list[list[RunData]]:
     """Part runs by the optimizer's other options, unless these go with the rate, as they do under `zip`."""
     options: dict[float | None, set[str]] = {}
     for run in runs:
-        options.setdefault(_rate(run), set()).add(canonical(_remains(run)))
-    if all(len(of) == 1 for of in options.values()):
+        options.setdefault(_starting_rate(run), set()).add(canonical_text(_method_section(run)))
+    if all(len(texts) == 1 for texts in options.values()):
         return [list(runs)]
     groups: dict[str, list[RunData]] = {}
     for run in runs:
-        groups.setdefault(canonical(_remains(run)), []).append(run)
+        groups.setdefault(canonical_text(_method_section(run)), []).append(run)
     return list(groups.values())
 
 
-def _method(name: str, runs: Sequence[RunData], best: Best) -> Method:
+def _method_of(name: str, runs: Sequence[RunData], best: Best) -> Method:
     by_rate: dict[float | None, list[float | None]] = {}
     for run in runs:
         loss = best(run)
         if loss is not None or run.finished:
-            by_rate.setdefault(_rate(run), []).append(loss)
+            by_rate.setdefault(_starting_rate(run), []).append(loss)
     config = runs[0].row.config
-    schedule = None if acts(config) else (config.get("schedule") or {}).get("name")
+    schedule = None if alpha_acts(config) else (config.get("schedule") or {}).get("name")
     rates = sorted(rate for rate in by_rate if rate is not None)
     free = Trial(None, tuple(by_rate[None])) if None in by_rate else None
     return Method(name, schedule, tuple(Trial(rate, tuple(by_rate[rate])) for rate in rates), free)
 
 
-def _rate(run: RunData) -> float | None:
+def _starting_rate(run: RunData) -> float | None:
     rate: float | None = run.row.config["optimizer"]["lr"]
     return rate

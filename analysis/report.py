@@ -1,4 +1,4 @@
-"""The report of an experiment: tables for people, JSON for programs, files for keeping."""
+"""The report of an experiment: tables, JSON, CSV, Markdown, and a folder of files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import Any
 from ..errors import SystemRefused
 from ..printable import file_name, markdown_prose
 from ..store.files import write_atomically
-from .budget import Outcome
+from .budget import BudgetResult
 from .comparison import Comparison, ReportData
 from .data import RunData
-from .data_identity import data_warnings
-from .figures import Figure
-from .hardware import hardware_warnings
-from .provenance import journal_warnings, missing_warnings, synthetic_warnings
-from .sections import applying, budget
+from .plots.figure import Figure
+from .report_warnings import warnings
+from .sections import applicable_sections
+from .sections.budget import BudgetSection
 from .tables import Cell, Table, as_csv, as_markdown
 
 RUN_COLUMNS = ("budget", "kind", "clock", "value", "id", "name", "baseline", "seed")
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
-    """Return the report as JSON values, times on the clock it names; what JSON cannot say is None."""
+    """Return the report as JSON values, times on the clock it names; non-finite numbers become None."""
     return {
         "experiment": data.experiment.experiment,
         "clock": data.clock,
@@ -36,45 +35,24 @@ def report_json(data: ReportData) -> dict[str, Any]:
 
 def report_tables(data: ReportData) -> list[Table]:
     """Return the tables of all sections that apply."""
-    return [table for section in applying(data) for table in section.tables(data)]
+    return [table for section in applicable_sections(data) for table in section.tables(data)]
 
 
 def budget_tables(data: ReportData) -> list[Table]:
-    """Return the tables that the report is about: one for each budget."""
-    return budget.tables(data)
-
-
-def warnings(data: ReportData) -> list[str]:
-    """Return what makes the comparison less than fair, one sentence each."""
-    unnamed = sum(not run.row.named for run in data.experiment.runs)
-    stale = (
-        [f"{unnamed} of {len(data.experiment.runs)} runs are no longer named by the spec."] if unnamed else []
-    )
-    files = ", ".join(data.experiment.damaged)
-    damaged = [f"Lines of {files} are damaged and left out; see `alphagrid store check`."] if files else []
-    made_up = synthetic_warnings(data.experiment) + missing_warnings(data.experiment)
-    compared = _workload_warnings(data) + data_warnings(data.experiment) + hardware_warnings(data.experiment)
-    return made_up + damaged + compared + journal_warnings(data.experiment) + stale
-
-
-def _workload_warnings(data: ReportData) -> list[str]:
-    sections = [run.row.config.get("workload") or {} for run in data.experiment.runs]
-    names = sorted({str(section["name"]) for section in sections if "name" in section})
-    if len(names) < 2:
-        return []
-    return [f"Runs train {len(names)} workloads ({', '.join(names)}): their losses are not comparable."]
+    """Return the main tables: one for each budget."""
+    return BudgetSection().tables(data)
 
 
 def report_csv(data: ReportData) -> str:
     """Return the budget tables as one CSV: a row for each budget and configuration."""
-    first, *others = budget.tables(data)
-    rows = first.rows + tuple(row for table in others for row in table.rows)
+    first, *tables = BudgetSection().tables(data)
+    rows = first.rows + tuple(row for table in tables for row in table.rows)
     return as_csv(Table("", "", first.columns, (), first.raw_columns, rows, first.right))
 
 
 def report_markdown(data: ReportData) -> str:
     """Return the whole report as Markdown, without figures."""
-    return _markdown(data, [replace(part, figures=[]) for part in _parts(data)])
+    return _report_markdown(data, [replace(part, figures=[]) for part in _section_parts(data)])
 
 
 def write_report(data: ReportData, folder: Path) -> list[Path]:
@@ -84,7 +62,7 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
         SystemRefused: the folder cannot be made or written.
     """
     try:
-        return _write(data, _parts(data), folder)
+        return _write_parts(data, _section_parts(data), folder)
     except OSError as error:
         raise SystemRefused(
             f"cannot write the report to {folder}: {error.strerror or error}",
@@ -95,28 +73,31 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
 def runs_table(data: ReportData) -> Table:
     """Return every run within every budget, not summarised over seeds."""
     keys = list(dict.fromkeys(key for run in data.experiment.runs for key in run.row.params if key != "seed"))
-    columns = (*RUN_COLUMNS, *keys, *Outcome.__dataclass_fields__, "diverged")
+    columns = (*RUN_COLUMNS, *keys, *BudgetResult.__dataclass_fields__, "diverged")
     rows = [row for comparison in data.comparisons for row in _run_rows(comparison, keys)]
     return Table.of("runs", "Runs", columns, rows)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a section has to say, worked out once."""
+    """The tables and figures of a section, computed once."""
 
     title: str
     tables: Sequence[Table]
     figures: Sequence[Figure]
 
 
-def _parts(data: ReportData) -> list[_Part]:
-    return [_Part(section.TITLE, section.tables(data), section.figures(data)) for section in applying(data)]
+def _section_parts(data: ReportData) -> list[_Part]:
+    return [
+        _Part(section.title, section.tables(data), section.figures(data))
+        for section in applicable_sections(data)
+    ]
 
 
-def _write(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
+def _write_parts(data: ReportData, parts: Sequence[_Part], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.md"]
-    write_atomically(paths[0], _markdown(data, parts).encode())
+    write_atomically(paths[0], _report_markdown(data, parts).encode())
     for table in (*(table for part in parts for table in part.tables), runs_table(data)):
         paths.append(_write_csv(table, folder / "tables"))
     for figure in (figure for part in parts for figure in part.figures):
@@ -131,7 +112,7 @@ def _write_csv(table: Table, folder: Path) -> Path:
     return path
 
 
-def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
+def _report_markdown(data: ReportData, parts: Sequence[_Part]) -> str:
     blocks = [f"# {markdown_prose(data.experiment.experiment)}\n"]
     blocks += [f"> {markdown_prose(warning)}\n" for warning in warnings(data)]
     for part in parts:
@@ -141,7 +122,7 @@ def _markdown(data: ReportData, parts: Sequence[_Part]) -> str:
 
 def _part_markdown(part: _Part) -> list[str]:
     """Return figures and tables; a figure of a table's name stands under its heading, the others first."""
-    images = {figure.name: _picture(figure) for figure in part.figures}
+    images = {figure.name: _figure_markdown(figure) for figure in part.figures}
     blocks = []
     for table in part.tables:
         heading = [] if table.title == part.title else [f"### {markdown_prose(table.title)}\n"]
@@ -149,7 +130,7 @@ def _part_markdown(part: _Part) -> list[str]:
     return [*images.values(), *blocks]
 
 
-def _picture(figure: Figure) -> str:
+def _figure_markdown(figure: Figure) -> str:
     title, caption = markdown_prose(figure.title), markdown_prose(figure.caption)
     return f"![{title}](figures/{figure.file}.svg)\n\n{caption}\n"
 
@@ -160,19 +141,19 @@ def _budget_json(comparison: Comparison) -> dict[str, Any]:
         "kind": budget.kind,
         "label": budget.label,
         "value": budget.value,
-        "runs": [_run_json(comparison, run, outcome) for run, outcome in _outcomes(comparison)],
+        "runs": [_run_json(comparison, run, outcome) for run, outcome in _runs_with_results(comparison)],
     }
 
 
-def _run_json(comparison: Comparison, run: RunData, outcome: Outcome) -> dict[str, Any]:
+def _run_json(comparison: Comparison, run: RunData, outcome: BudgetResult) -> dict[str, Any]:
     return {
         "id": run.row.id,
         "name": run.row.name,
         "baseline": run.row.baseline,
-        "params": _sayable(run.row.params),
+        "params": _as_json_value(run.row.params),
         "seed": run.row.config.get("seed"),
         "budget": comparison.budget.limit(run),
-        **{name: _sayable(getattr(outcome, name)) for name in Outcome.__dataclass_fields__},
+        **{name: _as_json_value(getattr(outcome, name)) for name in BudgetResult.__dataclass_fields__},
         "diverged": run.diverged,
         "named": run.row.named,
     }
@@ -190,15 +171,15 @@ def _run_rows(comparison: Comparison, keys: Sequence[str]) -> list[tuple[Cell, .
             run.row.name,
             run.row.baseline,
             run.row.config.get("seed"),
-            *(_plain(run.row.params.get(key)) for key in keys),
-            *(getattr(outcome, name) for name in Outcome.__dataclass_fields__),
+            *(_as_cell(run.row.params.get(key)) for key in keys),
+            *(getattr(outcome, name) for name in BudgetResult.__dataclass_fields__),
             run.diverged,
         )
-        for run, outcome in _outcomes(comparison)
+        for run, outcome in _runs_with_results(comparison)
     ]
 
 
-def _outcomes(comparison: Comparison) -> list[tuple[RunData, Outcome]]:
+def _runs_with_results(comparison: Comparison) -> list[tuple[RunData, BudgetResult]]:
     """Return every run with its outcome, in the order of the spec."""
     return [
         (run, outcome)
@@ -207,14 +188,14 @@ def _outcomes(comparison: Comparison) -> list[tuple[RunData, Outcome]]:
     ]
 
 
-def _plain(value: Any) -> Cell:
+def _as_cell(value: Any) -> Cell:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _sayable(value: Any) -> Any:
-    """Replace what JSON cannot say by None."""
+def _as_json_value(value: Any) -> Any:
+    """Return a value with non-finite numbers replaced by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _sayable(item) for key, item in value.items()}
-    return [_sayable(item) for item in value] if isinstance(value, list) else value
+        return {key: _as_json_value(item) for key, item in value.items()}
+    return [_as_json_value(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Budgets as people ask for them: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
+"""Budgets as they are requested: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNTIL = re.compile(r"(?:(?P<factor>[^*]+)\*)?until:(?P<baseline>.+)")
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget that was resolved: the limit of every run, by its store key.
+    """A resolved budget: the limit of every run, by its store key.
 
-    `label` is what was asked; `value` is the limit where it is the same for every run, else None.
+    `label` is the requested text; `value` is the limit where it is the same for every run, else None.
     """
 
     kind: Kind
@@ -30,30 +30,36 @@ class Budget:
     limits: Mapping[int, float | None]
 
     def limit(self, run: RunData) -> float | None:
-        """Return the limit of `run` in seconds or steps; None while it is not known."""
+        """Return the limit of `run` in seconds or steps; None while it is unknown."""
         return self.limits[run.row.key]
 
 
-def resolve(data: ExperimentData, label: str, kind: Kind) -> Budget:
-    """Resolve what was asked for; raises UserError where it means nothing here."""
+def resolve_budget(data: ExperimentData, label: str, kind: Kind) -> Budget:
+    """Resolve a requested budget; raises UserError where it does not apply to this experiment."""
     text = label.strip()
     if text.endswith("%"):
-        return _of_stop(data, text, kind)
+        return _budget_of_stop(data, text, kind)
     if text == "all":
-        return _common(data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None))
+        return _common_budget(
+            data, text, kind, max((position(run.curve, kind) for run in data.runs), default=None)
+        )
     if match := UNTIL.fullmatch(text):
-        factor = 1.0 if match["factor"] is None else _number(match["factor"], text)
-        reached = _until(data, match["baseline"], kind)
-        return _common(data, text, kind, None if reached is None else _product(factor, reached, text))
-    return _common(data, text, kind, _number(text, text))
+        factor = 1.0 if match["factor"] is None else _positive_number(match["factor"], text)
+        reached = _median_schedule_end(data, match["baseline"], kind)
+        return _common_budget(
+            data, text, kind, None if reached is None else _positive_product(factor, reached, text)
+        )
+    return _common_budget(data, text, kind, _positive_number(text, text))
 
 
-def budgets(data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()) -> list[Budget]:
-    """Resolve the budgets asked for, times first; without any, the default ones."""
+def resolve_budgets(
+    data: ExperimentData, seconds: Sequence[str] = (), steps: Sequence[str] = ()
+) -> list[Budget]:
+    """Resolve the requested budgets, times first; without any, the default ones."""
     if not seconds and not steps:
         seconds = default_labels(data)
-    return [resolve(data, label, "seconds") for label in seconds] + [
-        resolve(data, label, "steps") for label in steps
+    return [resolve_budget(data, label, "seconds") for label in seconds] + [
+        resolve_budget(data, label, "steps") for label in steps
     ]
 
 
@@ -61,29 +67,29 @@ def default_labels(data: ExperimentData) -> list[str]:
     """Return `until:` the first baseline, if the end of its schedule can still be reached, and `all`."""
     first = next((run.baseline for run in data.runs if run.baseline is not None), None)
     seeds = [run for run in data.runs if first is not None and run.baseline == first]
-    return [f"until:{first}", "all"] if any(map(_may_reach_its_end, seeds)) else ["all"]
+    return [f"until:{first}", "all"] if any(map(_may_reach_schedule_end, seeds)) else ["all"]
 
 
-def _may_reach_its_end(run: RunData) -> bool:
-    """Tell whether a run has a schedule with an end, and has reached it or is still on its way."""
+def _may_reach_schedule_end(run: RunData) -> bool:
+    """Return whether a run has a schedule with an end, and has reached it or is still on its way."""
     if run.schedule_steps is None:
         return False
     return not run.curve.finished or run.curve.seconds_at(run.schedule_steps) is not None
 
 
-def _common(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:
+def _common_budget(data: ExperimentData, label: str, kind: Kind, value: float | None) -> Budget:
     return Budget(kind, label, value, {run.row.key: value for run in data.runs})
 
 
-def _of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
-    """Resolve a share of each run's own stop."""
-    share = _number(label[:-1], label) / 100
-    limits = {run.row.key: _product(share, _stop(run, label, kind), label) for run in data.runs}
+def _budget_of_stop(data: ExperimentData, label: str, kind: Kind) -> Budget:
+    """Resolve a share of the stop of each run."""
+    share = _positive_number(label[:-1], label) / 100
+    limits = {run.row.key: _positive_product(share, _stop_of(run, label, kind), label) for run in data.runs}
     values = set(limits.values())
     return Budget(kind, label, values.pop() if len(values) == 1 else None, limits)
 
 
-def _stop(run: RunData, label: str, kind: Kind) -> float:
+def _stop_of(run: RunData, label: str, kind: Kind) -> float:
     key = "train_seconds" if kind == "seconds" else "steps"
     stop = run.stop.get(key)
     if stop is None:
@@ -95,7 +101,7 @@ def _stop(run: RunData, label: str, kind: Kind) -> float:
     return float(stop)
 
 
-def _until(data: ExperimentData, name: str, kind: Kind) -> float | None:
+def _median_schedule_end(data: ExperimentData, name: str, kind: Kind) -> float | None:
     """Return the median over seeds of what baseline `name` needed for its schedule.
 
     None while a seed is still on its way, and where none can arrive any more. Seeds that ended before
@@ -112,7 +118,7 @@ def _until(data: ExperimentData, name: str, kind: Kind) -> float | None:
 
 
 def _schedule_end(run: RunData, kind: Kind) -> float | None:
-    """Return what `run` needed for `schedule.total_steps`; None while it has not got there."""
+    """Return what `run` needed for `schedule.total_steps`; None while the run has not reached it."""
     steps = run.schedule_steps
     if steps is None:
         raise UserError(
@@ -120,7 +126,9 @@ def _schedule_end(run: RunData, kind: Kind) -> float | None:
             "name a baseline with a schedule, or give the budget as a number",
         )
     seconds = run.curve.seconds_at(steps)
-    return None if seconds is None else seconds if kind == "seconds" else float(steps)
+    if seconds is None:
+        return None
+    return seconds if kind == "seconds" else float(steps)
 
 
 def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
@@ -133,21 +141,21 @@ def _no_such_baseline(data: ExperimentData, name: str) -> UserError:
     return UserError(f"budget until:{name}: experiment {data.experiment} has no baseline '{name}'", hint)
 
 
-def _number(text: str, label: str) -> float:
-    """Read a finite number above zero; Python's own extras (1_000) are refused."""
+def _positive_number(text: str, label: str) -> float:
+    """Read a finite number above zero; Python's underscores (1_000) are refused."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
         value = math.nan
-    return _checked(value, label)
+    return _check_positive(value, label)
 
 
-def _product(factor: float, amount: float, label: str) -> float:
+def _positive_product(factor: float, amount: float, label: str) -> float:
     """Multiply two finite numbers whose product may be too large, or so small that it is zero."""
-    return _checked(factor * amount, label) if amount else amount
+    return _check_positive(factor * amount, label) if amount else amount
 
 
-def _checked(value: float, label: str) -> float:
+def _check_positive(value: float, label: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"budget '{label}' makes no sense", HINT)
     return value

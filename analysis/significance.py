@@ -1,4 +1,4 @@
-"""What a few seeds allow to say about the difference of two configurations."""
+"""Significance of the difference of two configurations over a few seeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .statistics import Summary
+from .statistics import MeanAndSD
 
 LEVEL = 0.05
 """A corrected p below this counts as a difference."""
@@ -28,20 +28,20 @@ class Difference:
     @classmethod
     def of(cls, differences: Sequence[float]) -> Difference | None:
         """Summarise the differences that are finite; None if there is none."""
-        found = Summary.of(differences)
-        if found is None:
+        summary = MeanAndSD.of(differences)
+        if summary is None:
             return None
-        if found.deviation is None:
-            return cls(found.mean, None, found.n, None, None)
+        if summary.deviation is None:
+            return cls(summary.mean, None, summary.n, None, None)
         from scipy.stats import t
 
-        error = found.deviation / math.sqrt(found.n)
-        p = 2 * float(t.sf(abs(found.mean) / error, found.n - 1)) if error else None
-        return cls(found.mean, found.deviation, found.n, error * float(t.ppf(0.975, found.n - 1)), p)
+        error = summary.deviation / math.sqrt(summary.n)
+        p = 2 * float(t.sf(abs(summary.mean) / error, summary.n - 1)) if error else None
+        return cls(summary.mean, summary.deviation, summary.n, error * float(t.ppf(0.975, summary.n - 1)), p)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Return the p values corrected for looking several times (Holm 1979); None stays None."""
+    """Return the p values corrected for multiple comparisons (Holm 1979); None stays None."""
     order = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""What may be said over seeds and over configurations, and no more than that."""
+"""Statistics over seeds and over configurations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanAndSD:
     """Mean and standard deviation (n − 1 in the denominator; None for n = 1) of `n` values."""
 
     mean: float
@@ -16,16 +16,16 @@ class Summary:
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Summary | None:
+    def of(cls, values: Iterable[float | None]) -> MeanAndSD | None:
         """Summarise the finite values; None if there is none."""
         finite = [value for value in values if value is not None and math.isfinite(value)]
         if not finite:
             return None
         mean = math.fsum(finite) / len(finite)
-        return cls(mean, _deviation(finite, mean), len(finite))
+        return cls(mean, _sample_deviation(finite, mean), len(finite))
 
 
-def _deviation(values: Sequence[float], mean: float) -> float | None:
+def _sample_deviation(values: Sequence[float], mean: float) -> float | None:
     if len(values) < 2:
         return None
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
@@ -33,8 +33,17 @@ def _deviation(values: Sequence[float], mean: float) -> float | None:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the finite values; None if there is none."""
-    summary = Summary.of(values)
+    return mean_of(MeanAndSD.of(values))
+
+
+def mean_of(summary: MeanAndSD | None) -> float | None:
+    """Return the mean of a summary; None without one."""
     return None if summary is None else summary.mean
+
+
+def deviation_of(summary: MeanAndSD | None) -> float | None:
+    """Return the SD of a summary; None without one."""
+    return None if summary is None else summary.deviation
 
 
 def median(values: Sequence[float]) -> float:
@@ -45,7 +54,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def weighted_median(pairs: Iterable[tuple[float, float]]) -> float | None:
-    """Return the median of (value, weight) pairs: half of the weight lies on either side of it.
+    """Return the median of (value, weight) pairs: half of the weight is on either side of it.
 
     With weights of 1 it is the midpoint median. None where nothing has a weight above 0.
     """
@@ -92,7 +101,7 @@ class Components:
         return self.within / total if total > 0 else None
 
 
-def components(groups: Iterable[Sequence[float]]) -> Components | None:
+def variance_components(groups: Iterable[Sequence[float]]) -> Components | None:
     """Part the variance of values that come in groups, by the mean squares of a one-way layout.
 
     An estimate of the variance between groups that comes out negative is 0. None for fewer than two groups,

@@ -17,8 +17,8 @@ Cell = str | int | float | None
 class Table:
     """A table for people and for programs.
 
-    `columns` and `shown` are text for eyes; `raw_columns` and `rows` hold the same raw (None: nothing to
-    say), as CSV gives it, sometimes in more columns. `notes` are sentences that belong under the table.
+    `columns` and `shown` are text for eyes; `raw_columns` and `rows` hold the same raw (None: no value),
+    as CSV gives it, sometimes in more columns. `notes` are sentences that belong under the table.
     """
 
     name: str
@@ -58,7 +58,7 @@ def show(cell: Cell, digits: int = 4) -> str:
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """Return `value` with so many significant digits, in scientific notation only where that is shorter."""
+    """Return `value` with `digits` significant digits, in scientific notation only where that is shorter."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
     if not 1e-3 <= abs(value) < 1e6:
@@ -78,7 +78,7 @@ def decimals_to_differ(values: Sequence[float], at_least: int = 4, at_most: int 
 
 
 def fixed(value: float, decimals: int, of: float | None = None) -> str:
-    """Return `value` with so many decimals, but scientific if it (or what it is the spread of) needs that."""
+    """Return `value` with `decimals` decimals; in scientific notation where it (or `of`) needs that."""
     return f"{value:.{decimals}f}" if _is_moderate(value if of is None else of) else f"{value:.3e}"
 
 
@@ -102,8 +102,8 @@ def as_markdown(table: Table, level: int = 2) -> str:
     """Return title (with level 0: none), table and notes as GitHub's Markdown."""
     rule = ["---:" if right else "---" for right in table.right]
     title = [f"{'#' * level} {markdown_prose(table.title)}", ""] if level else []
-    lines = [*title, _line(table.columns), _line(rule)]
-    lines += [_line(row) for row in table.shown]
+    lines = [*title, _markdown_row(table.columns), _markdown_row(rule)]
+    lines += [_markdown_row(row) for row in table.shown]
     for note in table.notes:
         lines += ["", f"*{markdown_prose(note)}*"]
     return "\n".join(lines) + "\n"
@@ -113,5 +113,5 @@ def _is_numeric(cells: Sequence[Cell]) -> bool:
     return not any(isinstance(cell, str) for cell in cells) and any(cell is not None for cell in cells)
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(markdown, cells)) + " |"

@@ -1,4 +1,4 @@
-"""The losses that a benchmark asks for, and when runs reached them."""
+"""The target losses of a benchmark, and when runs reached them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = {"criteo1tb": Target(validation=0.123735, test=0.126041)}
 
 
 @dataclass(frozen=True)
-class Reached:
+class TargetReached:
     """How many seeds reached a target, and the median step and train_seconds at which they did."""
 
     seeds: int
@@ -37,14 +37,14 @@ def target_of(data: ReportData) -> Target | None:
     return TARGETS.get(names.pop()) if len(names) == 1 else None
 
 
-def first_within(runs: Sequence[RunData], split: str, aim: float) -> Reached:
-    """Return when runs first had a loss on `split` of at most `aim`."""
-    found = []
+def first_within(runs: Sequence[RunData], split: str, aim: float) -> TargetReached:
+    """Return when runs first reached a loss of at most `aim` on `split`."""
+    firsts = []
     for run in runs:
         rows = [row for row in run.curve.evaluations if row.losses.get(split, float("nan")) <= aim]
         if rows:
             first = min(rows, key=lambda row: row.step)
-            found.append((first.step, first.train_seconds))
-    if not found:
-        return Reached(0, None, None)
-    return Reached(len(found), median([step for step, _ in found]), median([s for _, s in found]))
+            firsts.append((first.step, first.train_seconds))
+    if not firsts:
+        return TargetReached(0, None, None)
+    return TargetReached(len(firsts), median([step for step, _ in firsts]), median([s for _, s in firsts]))

@@ -1,4 +1,4 @@
-"""Where the time of steps went, as measured: seconds per step by category."""
+"""Measured seconds per step, by category."""
 
 from __future__ import annotations
 
@@ -50,29 +50,33 @@ class AlphaStep:
 
 
 def alpha_step(configuration: Configuration) -> AlphaStep | None:
-    """Return what a step with α* is made of, paid for or only observed; None where no step measured."""
+    """Return the parts of a step with α*, counted or only observed; None where no step measured."""
     windows = [w for run in configuration.runs for w in run.windows if w.steps > 0]
     measured = sum(w.alpha_steps for w in windows) or sum(_observed_steps(configuration))
     if not windows or not measured:
         return None
     steps = sum(window.steps for window in windows)
-    rest = math.fsum(_seconds(w, name) for w in windows for name in CLOCK if name != "alpha") / steps
+    rest = math.fsum(_category_seconds(w, name) for w in windows for name in CLOCK if name != "alpha") / steps
     if any(window.alpha_parts for window in windows):
         curvature, other = (
             math.fsum(w.alpha_parts.get(part) or 0.0 for w in windows) / measured for part in ALPHA_PARTS
         )
         return AlphaStep(curvature, other, curvature + other, rest)
-    alpha = math.fsum(_seconds(w, name) for w in windows for name in ("alpha", "diagnostics")) / measured
+    alpha = (
+        math.fsum(_category_seconds(w, name) for w in windows for name in ("alpha", "diagnostics")) / measured
+    )
     return AlphaStep(None, None, alpha, rest)
 
 
-def timing(configuration: Configuration) -> Timing | None:
+def configuration_timing(configuration: Configuration) -> Timing | None:
     """Return the timing of a configuration; None without a window that has steps."""
     windows = [w for run in configuration.runs for w in run.windows if w.steps > 0]
     if not windows:
         return None
     steps = sum(window.steps for window in windows)
-    per_step = {name: math.fsum(_seconds(w, name) for w in windows) / steps for name in (*CLOCK, *OUTSIDE)}
+    per_step = {
+        name: math.fsum(_category_seconds(w, name) for w in windows) / steps for name in (*CLOCK, *OUTSIDE)
+    }
     measured = sum(_observed_steps(configuration))
     return Timing(
         per_step=per_step,
@@ -81,19 +85,19 @@ def timing(configuration: Configuration) -> Timing | None:
     )
 
 
-def _seconds(window: WindowRow, category: str) -> float:
+def _category_seconds(window: WindowRow, category: str) -> float:
     return window.seconds.get(category) or 0.0
 
 
 def _observed_steps(configuration: Configuration) -> list[int]:
     """Return, for each run that only observes, at how many steps it measured."""
     return [
-        len({row.step for row in run.alphas if not row.summaries}) + sum(map(_most, run.alphas))
+        len({row.step for row in run.alphas if not row.summaries}) + sum(map(_largest_count, run.alphas))
         for run in configuration.runs
         if (run.row.config.get("alpha") or {}).get("policy") == "observe"
     ]
 
 
-def _most(row: AlphaRow) -> int:
+def _largest_count(row: AlphaRow) -> int:
     """Return how many values a summary has of the quantity that has most; 0 for a single step."""
-    return max((one.n for of in row.summaries.values() for one in of.values()), default=0)
+    return max((summary.n for of in row.summaries.values() for summary in of.values()), default=0)

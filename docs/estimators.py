@@ -20,7 +20,7 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 import torch
-from alphagrid.analysis.figures import COLOURS, new_canvas
+from alphagrid.analysis.plots.canvas import COLOURS, new_canvas
 from alphagrid.trainer.alpha.options import Estimator, ObserveOptions
 from alphagrid.trainer.alpha.probe import Probe
 from alphagrid.trainer.alpha.quadratic import Reading

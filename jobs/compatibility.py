@@ -88,7 +88,7 @@ def _refusal(old: Point, new: Point) -> UserError:
 
 
 def _covers(axis: str, key: str) -> bool:
-    """Tell whether an axis sets a leaf, as itself, as part of its section, or by its section's absence."""
+    """Return whether an axis sets a leaf, as itself, as part of its section, or by its section's absence."""
     return axis == key or key.startswith(f"{axis}.") or axis.startswith(f"{key}.")
 
 

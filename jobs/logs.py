@@ -83,7 +83,7 @@ def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]
     """
     paths = log_files(files, run_id, outlook.jobs)
     if not paths:
-        raise UserError(f"{outlook.name} has no log", absence(outlook))
+        raise UserError(f"{visible(outlook.name)} has no log", absence(outlook))
     for path in paths:
         yield _title(path)
         yield from (chunk.decode(errors="replace") for chunk in _chunks(path, 0))

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..documents import parse_value
 from ..errors import UserError
+from ..printable import visible
 from ..problems import nearest
 from .runs.states import STATES
 
@@ -80,7 +81,9 @@ def _named(runs: Sequence[Run], name: str) -> list[Run]:
             f"'{name}' begins {len(beginning)} ids", f"for example {beginning[0].id}, {beginning[1].id}"
         )
     guess = nearest(name, [*(run.name for run in runs), *STATES])
-    raise UserError(f"no run, id or state is called '{name}'", f"did you mean '{guess}'?" if guess else HINT)
+    raise UserError(
+        f"no run, id or state is called '{name}'", f"did you mean '{visible(guess)}'?" if guess else HINT
+    )
 
 
 def _matches(run: Selectable, condition: str) -> bool:

@@ -119,7 +119,7 @@ def decide(
 
 
 def decide_retry(state: RunState, fresh: bool) -> Decision:
-    """Return whether `retry` sends a run: any that is not active; a completed one only when started anew."""
+    """Return whether `retry` sends a run: any that is not active; an ended one only to start over."""
     if is_under_way(state):
         return "active"
     if state.state in ("completed", "diverged") and not fresh:

@@ -79,7 +79,7 @@ def in_words(reason: str) -> str | None:
 
 
 def is_held(reason: str) -> bool:
-    """Tell whether a job waits for somebody to release it."""
+    """Return whether a job waits for somebody to release it."""
     return _key(reason) in RELEASED_BY_HAND
 
 

@@ -12,6 +12,8 @@ from .command import CALL_SECONDS, Absent, Failed, run
 from .squeue import QueuedJob
 
 TASKS_NAMED_AT_ONCE = 1000
+NO_TASK = "4294967294"
+"""The task (NO_VAL in slurm.h) in an array's record whose last pending task was cancelled by itself."""
 
 
 def cluster_name() -> str | None:
@@ -155,9 +157,9 @@ def _each(job_ids: Iterable[str], act: Callable[[str], object]) -> None:
 
 
 def _job_ids(record: Mapping[str, str]) -> list[str]:
-    """Return the ids of a record: of a job, a task, or the tasks of an array that have not started."""
+    """Return the ids of a record: of a job, a task, the tasks that have not started, or the whole array."""
     array, tasks = record.get("ArrayJobId"), record.get("ArrayTaskId")
-    if array is None or tasks is None:
+    if array is None or tasks in (None, NO_TASK):
         return [record["JobId"].split()[0]]
     return [f"{array}_{task}" for task in notation.numbers(tasks.partition("%")[0])]
 

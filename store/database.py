@@ -70,7 +70,7 @@ class Store:
             return ingest.sync(self.db, self.root, experiments)
 
     def rebuild(self) -> Synced:
-        """Make the index anew from the files, in one transaction: readers see the old one until then."""
+        """Make the index again from the files, in one transaction: readers see the old one until then."""
         with _explained(self.path), self._lock(FOR_EVER):
             try:
                 return self._fill_anew()
@@ -189,7 +189,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if _is_damage(error):
-            hint = "it is only an index: `alphagrid store rebuild` makes it anew from the journals"
+            hint = "it is only an index: `alphagrid store rebuild` makes it again from the journals"
             raise UserError(f"{path} is damaged: {error}", hint) from error
         if _code(error) in REFUSALS:
             raise SystemRefused(

@@ -1,6 +1,6 @@
 """Ingesting one run: new records become rows, superseded ones go, and the run's summary follows.
 
-An attempt that resumed at step s did everything after s anew. So a record of attempt a stands if its step is
+An attempt that resumed at step s did everything after s again. So a record of attempt a stands if its step is
 at most the least resume step of all newer attempts; an α* record, whose step is an index, if it is below it.
 Where two attempts wrote the same step all the same, the newer one stands. Neither depends on the order in
 which journals are read.
@@ -80,7 +80,7 @@ def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, fil
 
 
 def _supersede(db: sqlite3.Connection, run: int, attempt: int, step: int) -> None:
-    """Delete what older attempts wrote of the steps that `attempt`, resuming at `step`, does anew."""
+    """Delete what older attempts wrote of the steps that `attempt`, resuming at `step`, does again."""
     where = "run = ? AND attempt < ? AND step"
     values = (run, attempt, step)
     db.execute(f"DELETE FROM window WHERE {where} > ?", values)

@@ -161,7 +161,7 @@ def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple
 
 
 def is_superseded(run: RunFiles, attempt: int) -> bool:
-    """Tell whether a newer attempt of the run has begun (one `stat`)."""
+    """Return whether a newer attempt of the run has begun (one `stat`)."""
     return run.journal(attempt + 1).exists()
 
 

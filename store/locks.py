@@ -110,7 +110,7 @@ def attempted(path: Path, patience: float = float("inf")) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether some process holds the lock at `path`, without writing anything."""
+    """Return whether some process holds the lock at `path`, without writing anything."""
     try:
         descriptor = open_regular(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):

@@ -17,7 +17,7 @@ from .shapes import read_config
 
 
 def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: ExperimentScan) -> bool:
-    """Bring the tables `submission` and `entry` in line with the files; tell whether anything changed."""
+    """Bring the tables `submission` and `entry` in line with the files; return whether anything changed."""
     sql = "DELETE FROM problem WHERE experiment = ? AND file GLOB 'submissions/*'"
     db.execute(sql, (files.name,))  # whatever could not be read is tried again
     known = _known(db, files.name)

@@ -158,7 +158,7 @@ def require_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> No
 
 
 def is_current(db: sqlite3.Connection, path: str) -> bool:
-    """Tell whether the file holds this version's tables; if not, `create` may make them.
+    """Return whether the file holds this version's tables; if not, `create` may make them.
 
     Raises:
         UserError: it is another program's database, or a newer alphagrid's; it has not been touched.
@@ -177,7 +177,7 @@ def is_current(db: sqlite3.Connection, path: str) -> bool:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Make the tables anew, empty, inside the caller's transaction."""
+    """Make the tables again, empty, inside the caller's transaction."""
     for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         db.execute(f'DROP TABLE "{name}"')
     for sql in _statements():

@@ -83,7 +83,7 @@ class RunEntry(Title):
     config: Annotated[dict[str, Any], AfterValidator(_record_of_config)]
     """The whole config, `stop` and all defaults written out, `${VAR}` unexpanded."""
     fresh: bool = False
-    """Begin anew instead of going on from the last checkpoint."""
+    """Start from step 0 instead of resuming from the last checkpoint."""
     workload: dict[str, Any] | None = None
     """The config's section `workload` with its paths resolved; None where they are as in the config."""
     data_folder: str | None = None
@@ -187,7 +187,7 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
 
 
 def amend(files: ExperimentFiles, submission: Submission, **changes: Any) -> Submission:
-    """Write a submission's file anew with some fields changed, durably, and return what it says now.
+    """Write a submission's file again with some fields changed, durably, and return what it says now.
 
     Raises:
         SystemRefused: the folder cannot be written.

@@ -24,7 +24,7 @@ _UNREAD = Stamp("", 0, 0)
 
 
 class Replaced(Exception):
-    """A journal is gone, or is not the one that was read before: its run has to be read anew."""
+    """A journal is gone, or is not the one that was read before: its run has to be read again."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Mark:
         return self._take_in(content, found)
 
     def _refuse_another(self, found: Stamp) -> None:
-        """A journal only grows; and one with bad lines is read anew when it does: they may have healed."""
+        """A journal only grows; and one with bad lines is read again when it does: they may have healed."""
         shrunk = found.size < self.offset
         edited = found.size == self.stamp.size and found.mtime_ns != self.stamp.mtime_ns
         moved = found.inode != self.stamp.inode
@@ -84,7 +84,7 @@ class Mark:
 
 
 def is_current(known: Stamp, offset: int, found: Stamp) -> bool:
-    """Tell whether there is nothing to read; what had not arrived is looked for each time."""
+    """Return whether there is nothing to read; what had not arrived is looked for each time."""
     return known == found and offset == found.size
 
 

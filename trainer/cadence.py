@@ -15,7 +15,7 @@ class Cadence:
     ticks: int = 0
 
     def due(self, step: int, train_seconds: float) -> bool:
-        """Tell whether it is due now that `step` steps are done; asked once a step, in order."""
+        """Return whether it is due now that `step` steps are done; asked once a step, in order."""
         first = step == 1
         if self.every_steps is not None:
             return first or (step - 1) % self.every_steps == 0

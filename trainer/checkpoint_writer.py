@@ -57,7 +57,7 @@ class CheckpointWriter:
         self._checked = False
 
     def due(self) -> bool:
-        """Tell whether it is time for one."""
+        """Return whether it is time for one."""
         interval = max(self._options.every_seconds, self._blocked / MOST_OVERHEAD)
         return self._pending is None and self._now() - self._last >= interval
 

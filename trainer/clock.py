@@ -118,7 +118,7 @@ class Clock:
         return median(recent) if recent else 0.0
 
     def take_window(self) -> dict[str, dict[str, float]]:
-        """Return, since the last call, the `seconds` per category and the `costs`, and start anew.
+        """Return, since the last call, the `seconds` per category and the `costs`, and start again.
 
         Costs are medians over steps: of each kind's without its wait for data, and of that wait (`data`).
         Where a curvature was told apart, `alpha_parts` are its seconds and the other ones of α*.

@@ -89,7 +89,7 @@ def _data(session: Session) -> dict[str, int]:
 
 
 def _finished(session: Session) -> bool:
-    """Tell whether the next step would pass the config's stop."""
+    """Return whether the next step would pass the config's stop."""
     stop, clock = session.config.stop, session.clock
     if stop.steps is not None and session.step >= stop.steps:
         return True

@@ -119,12 +119,12 @@ class Session:
         return forward_backward(self.model, self.loss, batch)
 
     def keeps_batches(self, index: int) -> bool:
-        """Tell whether step `index` keeps its batches at hand: there is one, or α* looks at them again."""
+        """Return whether step `index` keeps its batches at hand: there is one, or α* looks at them again."""
         awaits = self.probe is not None and self.probe.awaited is not None
         return self.accumulate == 1 or awaits or self.measures(index)
 
     def measures(self, index: int) -> bool:
-        """Tell whether step `index` measures α*."""
+        """Return whether step `index` measures α*."""
         return self.config.alpha is not None and self.config.alpha.measures(index)
 
     def kind(self, index: int) -> str:

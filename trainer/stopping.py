@@ -21,5 +21,5 @@ class StopRequest:
             self.reason = reason
 
     def __bool__(self) -> bool:
-        """Tell whether a stop was asked for."""
+        """Return whether a stop was asked for."""
         return self.reason is not None

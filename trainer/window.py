@@ -29,7 +29,7 @@ class Window:
         )
 
     def take(self) -> dict[str, Any]:
-        """Return the fields of a `window` record and start anew; this waits for the device."""
+        """Return the fields of a `window` record and start again; this waits for the device."""
         lowest, total, highest = self._rates
         record = {
             "steps": self.steps,

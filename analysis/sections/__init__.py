@@ -1,70 +1,67 @@
-"""The sections of a report: files of one shape, listed here in the order of the report.
-
-A section is a module with
-
-* `TITLE: str`
-* `applies(data: ReportData) -> bool`: whether the store holds what it needs,
-* `tables(data: ReportData) -> list[Table]`,
-* `figures(data: ReportData) -> list[Figure]`.
-"""
+"""The sections of a report: one class each, listed here in the order of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Protocol, cast
-
 from ..comparison import ReportData
-from ..figures import Figure
-from ..tables import Table
+from .alpha_beginning import AlphaBeginningSection
+from .alpha_components import AlphaComponentsSection
+from .alpha_diagnostics import AlphaDiagnosticsSection
+from .alpha_dispersion import AlphaDispersionSection
+from .alpha_noise import AlphaNoiseSection
+from .alpha_observations import AlphaObservationsSection
+from .attempts import AttemptsSection
+from .base import ReportSection
+from .baseline_differences import BaselineDifferencesSection
+from .batch_scaling import BatchScalingSection
+from .best_and_worst import BestAndWorstSection
+from .bias_over_passes import BiasOverPassesSection
+from .budget import BudgetSection
+from .correlations import CorrelationsSection
+from .expected_best import ExpectedBestSection
+from .learning_rates import LearningRatesSection
+from .loss_over_budget import LossOverStepsSection, LossOverTimeSection
+from .loss_splits import LossSplitsSection
+from .optimizers import OptimizersSection
+from .published import PublishedSection
+from .rates_within_budget import RatesWithinBudgetSection
+from .rejections import RejectionsSection
+from .robustness import RobustnessSection
+from .schedules import SchedulesSection
+from .step_timings import StepTimingsSection
+from .throughput import ThroughputSection
+from .time_to_result import TimeToResultSection
 
-NAMES = (
-    "budget",
-    "baseline_differences",
-    "best_and_worst",
-    "published",
-    "search",
-    "time_to_result",
-    "robustness",
-    "optimizers",
-    "loss_over_time",
-    "loss_over_steps",
-    "loss_splits",
-    "schedules",
-    "learning_rates",
-    "rejections",
-    "rates_within_budget",
-    "correlations",
-    "alpha_observations",
-    "alpha_dispersion",
-    "alpha_components",
-    "alpha_beginning",
-    "alpha_noise",
-    "alpha_diagnostics",
-    "batch_scaling",
-    "bias_over_passes",
-    "throughput",
-    "step_timings",
-    "attempts",
+SECTIONS: tuple[ReportSection, ...] = (
+    BudgetSection(),
+    BaselineDifferencesSection(),
+    BestAndWorstSection(),
+    PublishedSection(),
+    ExpectedBestSection(),
+    TimeToResultSection(),
+    RobustnessSection(),
+    OptimizersSection(),
+    LossOverTimeSection(),
+    LossOverStepsSection(),
+    LossSplitsSection(),
+    SchedulesSection(),
+    LearningRatesSection(),
+    RejectionsSection(),
+    RatesWithinBudgetSection(),
+    CorrelationsSection(),
+    AlphaObservationsSection(),
+    AlphaDispersionSection(),
+    AlphaComponentsSection(),
+    AlphaBeginningSection(),
+    AlphaNoiseSection(),
+    AlphaDiagnosticsSection(),
+    BatchScalingSection(),
+    BiasOverPassesSection(),
+    ThroughputSection(),
+    StepTimingsSection(),
+    AttemptsSection(),
 )
 
 
-class Section(Protocol):
-    """What each module in this folder provides."""
-
-    TITLE: str
-
-    def applies(self, data: ReportData) -> bool:
-        """Tell whether the store holds what the section needs."""
-
-    def tables(self, data: ReportData) -> Sequence[Table]:
-        """Return its tables."""
-
-    def figures(self, data: ReportData) -> Sequence[Figure]:
-        """Return its figures; nothing is drawn yet."""
-
-
-def applying(data: ReportData) -> list[Section]:
-    """Return the sections that have something to say about `data`."""
-    sections = [cast(Section, import_module(f".{name}", __name__)) for name in NAMES]
-    return [section for section in sections if section.applies(data)]
+def applicable_sections(data: ReportData) -> list[ReportSection]:
+    """Return the sections that apply to `data`."""
+    return [section for section in SECTIONS if section.applies(data)]

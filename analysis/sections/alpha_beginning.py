@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ...store.queries import AlphaRow
-from ..alphas import after_vanishing_rates, by_window, values
+from ..alphas import after_vanishing_rates, estimator_values, group_by_window
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..facts import Fact, facts_table
-from ..figures import Figure
-from ..published import Key
-from ..spreads import estimator_names, observed, over_seeds, window_mean
+from ..observed_alphas import estimator_names, observed_configurations, over_seeds, window_mean
+from ..reference import Key
 from ..tables import Table
+from ..thesis.compared_statistics import Statistic, statistics_table
+from .base import ReportSection
 
 TITLE = "How α* begins"
 SCALARS = {
@@ -35,68 +35,71 @@ FIRST_WINDOW = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether α* was observed from the first step on, or ought to be beside a reference."""
-    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+class AlphaBeginningSection(ReportSection):
+    """The section “How α* begins”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether α* was observed, or should be according to a reference."""
+        return self.has_values(data) or bool(data.reference and observed_configurations(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the first step and the first windows."""
+        notes = [NOTE, *([FIRST_WINDOW] if data.reference is not None else [])]
+        return [statistics_table("alpha-beginning", TITLE, self.statistics(data), data.reference, notes)]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return the statistics of the configurations that measure their first step."""
+        return [
+            statistic
+            for configuration in observed_configurations(data)
+            if not (configuration.runs[0].row.config.get("alpha") or {}).get("start_step")
+            for statistic in (
+                *_first_step_statistics(configuration),
+                *_first_window_statistics(configuration),
+            )
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the first step and the first windows."""
-    notes = [NOTE, *([FIRST_WINDOW] if data.reference is not None else [])]
-    return [facts_table("alpha-beginning", TITLE, facts(data), data.reference, notes)]
-
-
-def facts(data: ReportData) -> list[Fact]:
-    """Return every number of the section; none of a configuration that does not measure its first step."""
-    return [
-        fact
-        for one in observed(data)
-        if not (one.runs[0].row.config.get("alpha") or {}).get("start_step")
-        for fact in (*_first_step(one), *_first_windows(one))
-    ]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def _first_step(configuration: Configuration) -> Iterator[Fact]:
-    def fact(of: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str) -> Fact:
-        value = over_seeds(configuration, partial(_at_first_step, read))
-        return Fact(of, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
+def _first_step_statistics(configuration: Configuration) -> Iterator[Statistic]:
+    def statistic(
+        subject: str, words: str, read: Callable[[AlphaRow], float | None], quantity: str
+    ) -> Statistic:
+        value = over_seeds(configuration, partial(_value_at_first_step, read))
+        return Statistic(subject, f"first step, {words}", value, key=Key("exp1.first_step", quantity))
 
     for name in estimator_names(configuration):
-        of = f"{configuration.label}, {name}"
-        yield fact(of, "relative α*", partial(_estimate, name, "alpha_rel"), "alpha_rel")
-        yield fact(of, "denominator", partial(_estimate, name, "curvature"), "denominator")
+        subject = f"{configuration.label}, {name}"
+        yield statistic(subject, "relative α*", partial(_estimate_field, name, "alpha_rel"), "alpha_rel")
+        yield statistic(subject, "denominator", partial(_estimate_field, name, "curvature"), "denominator")
     for scalar, (words, quantity) in SCALARS.items():
-        yield fact(configuration.label, words, partial(_scalar, scalar), quantity)
+        yield statistic(configuration.label, words, partial(_scalar_value, scalar), quantity)
 
 
-def _at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
+def _value_at_first_step(read: Callable[[AlphaRow], float | None], run: RunData) -> float | None:
     row = next((row for row in run.alphas if row.step == 0 and row.repeat == 0), None)
     return None if row is None else read(row)
 
 
-def _estimate(name: str, field: str, row: AlphaRow) -> float | None:
+def _estimate_field(name: str, field: str, row: AlphaRow) -> float | None:
     return getattr(row.estimates[name], field) if name in row.estimates else None
 
 
-def _scalar(name: str, row: AlphaRow) -> float | None:
+def _scalar_value(name: str, row: AlphaRow) -> float | None:
     value: float | None = getattr(row, name)
     return value
 
 
-def _first_windows(configuration: Configuration) -> Iterator[Fact]:
+def _first_window_statistics(configuration: Configuration) -> Iterator[Statistic]:
     for name in estimator_names(configuration):
         for place, quantity in enumerate(WINDOWS):
             value = over_seeds(configuration, partial(_mean_of_window, name, place))
-            of = f"{configuration.label}, {name}"
+            subject = f"{configuration.label}, {name}"
             words = f"{'first' if place == 0 else 'second'} window, mean absolute α*"
-            yield Fact(of, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
+            yield Statistic(subject, words, value, key=Key(f"exp1.alpha_abs_{name}", quantity))
 
 
 def _mean_of_window(name: str, place: int, run: RunData) -> float | None:
-    windows = by_window(values(after_vanishing_rates(run), name, "absolute"), run)
+    windows = group_by_window(estimator_values(after_vanishing_rates(run), name, "absolute"), run)
     return window_mean(windows[place]) if place < len(windows) else None

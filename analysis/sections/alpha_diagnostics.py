@@ -1,4 +1,4 @@
-"""How well the quadratic tells what a step does, and how directions lie to gradients."""
+"""How well the quadratic predicts the effect of a step, and cosines of directions and gradients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import Figure
-from ..statistics import Summary, median
+from ..statistics import MeanAndSD, median
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "Diagnostics of α*"
 COLUMNS = ("configuration", "quantity", "n", "mean", "median", "SD")
@@ -25,36 +25,37 @@ RATIO = (
 COSINE = "Cosines: −1 is steepest descent on that batch."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any diagnostics were recorded."""
-    return bool(_rows(data))
+class AlphaDiagnosticsSection(ReportSection):
+    """The section “Diagnostics of α*”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any diagnostics were recorded."""
+        return bool(_diagnostic_rows(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each configuration and quantity, seeds pooled."""
+        rows = _diagnostic_rows(data)
+        quantities = {row[1] for row in rows}
+        ratio = QUANTITIES["reduction_ratio"]
+        notes = [
+            text
+            for text, is_there in ((RATIO, ratio in quantities), (COSINE, quantities - {ratio}))
+            if is_there
+        ]
+        return [Table.of("alpha-diagnostics", TITLE, COLUMNS, rows, notes)]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each configuration and quantity, seeds pooled."""
-    rows = _rows(data)
-    quantities = {row[1] for row in rows}
-    ratio = QUANTITIES["reduction_ratio"]
-    notes = [
-        text for text, is_there in ((RATIO, ratio in quantities), (COSINE, quantities - {ratio})) if is_there
-    ]
-    return [Table.of("alpha-diagnostics", TITLE, COLUMNS, rows, notes)]
+def _diagnostic_rows(data: ReportData) -> list[tuple[Cell, ...]]:
+    return [row for configuration in data.configurations for row in _quantity_rows(configuration)]
 
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
-    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
-
-
-def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+def _quantity_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     rows = [row for run in configuration.runs for row in run.alphas]
     for name, text in QUANTITIES.items():
         measured = [value for row in rows if (value := getattr(row, name)) is not None]
         finite = [value for value in measured if math.isfinite(value)]
-        summary = Summary.of(finite)
+        summary = MeanAndSD.of(finite)
         if summary is not None:
             yield (configuration.label, text, summary.n, summary.mean, median(finite), summary.deviation)

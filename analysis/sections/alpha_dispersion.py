@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 
 from ..alphas import FIELD, SCALES, Scale
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..dispersion import ratio
-from ..facts import Fact, facts_table, whole
-from ..figures import Figure
-from ..published import Key
-from ..spreads import Spread, estimator_names, highest_rate, observed, over_seeds, spread
+from ..observed_alphas import (
+    AlphaDispersion,
+    alpha_dispersion,
+    estimator_names,
+    highest_rate,
+    measured_configurations,
+    observed_configurations,
+    over_seeds,
+)
+from ..plots.alpha_windows import draw_relative_means, draw_windows
+from ..plots.figure import Figure
+from ..reference import Key
 from ..statistics import mean
 from ..tables import Table
-from ..window_figures import draw_relative_means, draw_windows
+from ..thesis.compared_statistics import Statistic, as_whole_number, statistics_table
+from .base import ReportSection
 
 TITLE = "Size and spread of α*"
-QUANTITIES: Mapping[str, tuple[str, Callable[[Spread], float | None]]] = {
+QUANTITIES: Mapping[str, tuple[str, Callable[[AlphaDispersion], float | None]]] = {
     "mean": ("mean", lambda s: s.mean),
     "median": ("median", lambda s: s.median),
     "sd": ("SD", lambda s: s.deviation),
@@ -27,7 +37,7 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Spread], float | None]]] = {
     "range_of_chunk_medians": ("range of the windows' medians", lambda s: s.spread_of_medians),
     "n": ("values", lambda s: float(s.n)),
     "n_negative": ("negative values", lambda s: s.negative),
-    "share_negative": ("negative (%)", lambda s: _percent(s.share_negative)),
+    "share_negative": ("negative (%)", lambda s: _as_percent(s.share_negative)),
     "cv": ("CV: SD / mean", lambda s: s.variation),
     "rsd_range": ("SD / range (equation 4.2)", lambda s: s.relative_deviation),
 }
@@ -36,7 +46,7 @@ COUNTS = ("n", "n_negative")
 RATIOS = ("mean", "median", "sd", "range", "range_of_chunk_means", "range_of_chunk_medians")
 TO_HIGHEST = ("mean", "median")
 WANTED = {"relative": ("mean", "median"), "absolute": tuple(QUANTITIES)}
-Found = Mapping[tuple[Scale, str], float | None]
+MeanQuantities = Mapping[tuple[Scale, str], float | None]
 NOTE = (
     "Of each run, then the mean over seeds. The value at a rate below 1e-6 of the run's highest is left out: "
     "relative α* of the first step of a warm-up from nothing means nothing. Windows are those of the policy; "
@@ -48,41 +58,47 @@ DOUBTFUL = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether α* was observed, or ought to be beside a reference."""
-    return any(fact.value is not None for fact in facts(data)) or bool(data.reference and observed(data))
+class AlphaDispersionSection(ReportSection):
+    """The section “Size and spread of α*”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether α* was observed, or should be according to a reference."""
+        return self.has_values(data) or bool(data.reference and observed_configurations(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the statistics of each estimator, and how they compare with `unbiased` and with the rate."""
+        notes = [NOTE, *([DOUBTFUL] if data.reference is not None else [])]
+        return [statistics_table("alpha-dispersion", TITLE, self.statistics(data), data.reference, notes)]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return relative α* over steps, and absolute α* of each estimator beside the learning rate."""
+        configurations = measured_configurations(data)
+        if not configurations:
+            return []
+        first = configurations[0]
+        thesis = "" if data.reference is None else " Thesis, figure 4.3."
+        relative = Figure(
+            "alpha-relative-means",
+            "Relative α*: means of the windows",
+            "First configuration and seed. Dotted: 1, where α* is the rate in use. Where values go far "
+            f"beyond it, the axis is linear up to ±1 only.{thesis}",
+            partial(draw_relative_means, first),
+        )
+        absolute = [
+            _absolute_figure(data, first, name)
+            for name in estimator_names(first)
+            if _has_absolute(first, name)
+        ]
+        return [relative, *absolute]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every statistic of every estimator that is observed."""
+        return list(chain.from_iterable(map(_configuration_statistics, observed_configurations(data))))
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the statistics of each estimator, and how they compare with `unbiased` and with the rate."""
-    notes = [NOTE, *([DOUBTFUL] if data.reference is not None else [])]
-    return [facts_table("alpha-dispersion", TITLE, facts(data), data.reference, notes)]
-
-
-def facts(data: ReportData) -> list[Fact]:
-    """Return every statistic of every estimator that is observed."""
-    return [fact for configuration in observed(data) for fact in _of_configuration(configuration)]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return relative α* over steps, and for each estimator the absolute ones beside the learning rate."""
-    found = [one for one in observed(data) if any(run.alphas for run in one.runs)]
-    if not found:
-        return []
-    first = found[0]
-    thesis = "" if data.reference is None else " Thesis, figure 4.3."
-    relative = Figure(
-        "alpha-relative-means",
-        "Relative α*: means of the windows",
-        "First configuration and seed. Dotted: 1, where α* is the rate in use. Where values go far beyond "
-        f"it, the axis is linear up to ±1 only.{thesis}",
-        partial(draw_relative_means, first),
-    )
-    absolute = [_absolute(data, first, name) for name in estimator_names(first) if _has_absolute(first, name)]
-    return [relative, *absolute]
-
-
-def _absolute(data: ReportData, configuration: Configuration, name: str) -> Figure:
+def _absolute_figure(data: ReportData, configuration: Configuration, name: str) -> Figure:
     number = {"unbiased": "4.4", "biased": "4.5"}.get(name)
     thesis = f" Thesis, figure {number}." if data.reference is not None and number else ""
     return Figure(
@@ -94,62 +110,74 @@ def _absolute(data: ReportData, configuration: Configuration, name: str) -> Figu
 
 
 def _has_absolute(configuration: Configuration, name: str) -> bool:
-    return any(spread(run, name, "absolute") is not None for run in configuration.runs)
+    return any(alpha_dispersion(run, name, "absolute") is not None for run in configuration.runs)
 
 
-def _of_configuration(configuration: Configuration) -> Iterator[Fact]:
+def _configuration_statistics(configuration: Configuration) -> Iterator[Statistic]:
     names = estimator_names(configuration)
-    found = {name: _quantities(configuration, name) for name in names}
+    by_estimator = {name: _mean_quantities(configuration, name) for name in names}
     for name in names:
         for scale in SCALES:
-            yield from _values(configuration, name, scale, found[name])
+            yield from _value_statistics(configuration, name, scale, by_estimator[name])
     for name in names:
         if name != "unbiased" and "unbiased" in names:
-            yield from _ratios(configuration, name, found[name], found["unbiased"])
+            yield from _ratio_statistics(configuration, name, by_estimator[name], by_estimator["unbiased"])
     highest = over_seeds(configuration, highest_rate)
     for name in names:
-        yield from _to_highest(configuration, name, found[name], highest)
+        yield from _highest_rate_statistics(configuration, name, by_estimator[name], highest)
 
 
-def _quantities(configuration: Configuration, name: str) -> Found:
+def _mean_quantities(configuration: Configuration, name: str) -> MeanQuantities:
     """Return every quantity of an estimator on either scale, as the mean over seeds."""
-    spreads = {scale: [spread(run, name, scale) for run in configuration.runs] for scale in SCALES}
-    return {
-        (scale, quantity): mean(None if one is None else of(one) for one in spreads[scale])
-        for scale in SCALES
-        for quantity, (_, of) in QUANTITIES.items()
-    }
+    means: dict[tuple[Scale, str], float | None] = {}
+    for scale in SCALES:
+        dispersions = [alpha_dispersion(run, name, scale) for run in configuration.runs]
+        defined = [dispersion for dispersion in dispersions if dispersion is not None]
+        for quantity, (_, definition) in QUANTITIES.items():
+            means[scale, quantity] = mean(map(definition, defined))
+    return means
 
 
-def _values(configuration: Configuration, name: str, scale: Scale, found: Found) -> Iterator[Fact]:
+def _value_statistics(
+    configuration: Configuration, name: str, scale: Scale, quantities: MeanQuantities
+) -> Iterator[Statistic]:
     item = f"exp1.{FIELD[scale]}_{name}"
     for quantity in WANTED[scale]:
         words = f"{scale}, {QUANTITIES[quantity][0]}"
-        value = found[scale, quantity]
-        shown = whole(value) if quantity in COUNTS else value
-        yield Fact(_label(configuration, name), words, shown, key=Key(item, quantity))
+        value = quantities[scale, quantity]
+        shown = as_whole_number(value) if quantity in COUNTS else value
+        yield Statistic(_estimator_label(configuration, name), words, shown, key=Key(item, quantity))
 
 
-def _ratios(configuration: Configuration, name: str, mine: Found, unbiased: Found) -> Iterator[Fact]:
+def _ratio_statistics(
+    configuration: Configuration, name: str, quantities: MeanQuantities, unbiased: MeanQuantities
+) -> Iterator[Statistic]:
     for quantity in RATIOS:
-        at: tuple[Scale, str] = ("absolute", quantity)
+        place: tuple[Scale, str] = ("absolute", quantity)
         words = f"absolute, {QUANTITIES[quantity][0]} over that of unbiased"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_unbiased")
-        yield Fact(_label(configuration, name), words, ratio(mine[at], unbiased[at]), key=key)
+        yield Statistic(
+            _estimator_label(configuration, name), words, ratio(quantities[place], unbiased[place]), key=key
+        )
 
 
-def _to_highest(
-    configuration: Configuration, name: str, found: Found, highest: float | None
-) -> Iterator[Fact]:
+def _highest_rate_statistics(
+    configuration: Configuration, name: str, quantities: MeanQuantities, highest: float | None
+) -> Iterator[Statistic]:
     for quantity in TO_HIGHEST:
         words = f"absolute, {quantity} over the highest learning rate"
         key = Key(f"exp1.alpha_abs_{name}", f"{quantity}_ratio_to_schedule_max")
-        yield Fact(_label(configuration, name), words, ratio(found["absolute", quantity], highest), key=key)
+        yield Statistic(
+            _estimator_label(configuration, name),
+            words,
+            ratio(quantities["absolute", quantity], highest),
+            key=key,
+        )
 
 
-def _label(configuration: Configuration, name: str) -> str:
+def _estimator_label(configuration: Configuration, name: str) -> str:
     return f"{configuration.label}, {name}"
 
 
-def _percent(share: float | None) -> float | None:
+def _as_percent(share: float | None) -> float | None:
     return None if share is None else 100 * share

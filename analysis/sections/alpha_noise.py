@@ -1,4 +1,4 @@
-"""What the noise of batches and the movement of θ each add to the spread of α*, where both can be told apart.
+"""Parts of the variance of α*: the noise of batches, and the movement of θ from step to step.
 
 `observe` with `repeat: k` measures α* on k independent second batches at one θ₀ and one direction.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..alphas import SCALES, Scale, estimators, values
+from ..alphas import SCALES, AlphaValue, Scale, estimator_values, recorded_estimators
 from ..comparison import ReportData
 from ..configurations import Configuration
-from ..figures import Figure
-from ..statistics import components
+from ..data import RunData
+from ..statistics import variance_components
 from ..tables import Cell, Table
+from .base import ReportSection
 
 TITLE = "Batch noise and movement of θ"
 COLUMNS = (
@@ -36,46 +37,47 @@ COMPONENTS = (
 SQUARES = "Mean SE²: what the examples of each batch say of the variance within a step."
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any α* was measured several times at one step."""
-    return bool(_rows(data))
+class AlphaNoiseSection(ReportSection):
+    """The section “Batch noise and movement of θ”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any α* was measured several times at one step."""
+        return bool(_noise_rows(data))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each configuration and estimator with repetitions, seeds pooled."""
+        return [Table.of("alpha-noise", TITLE, COLUMNS, _noise_rows(data), [COMPONENTS, SQUARES])]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each configuration and estimator with repetitions, seeds pooled."""
-    return [Table.of("alpha-noise", TITLE, COLUMNS, _rows(data), [COMPONENTS, SQUARES])]
+def _noise_rows(data: ReportData) -> list[tuple[Cell, ...]]:
+    return [row for configuration in data.configurations for row in _configuration_rows(configuration)]
 
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return none."""
-    return []
-
-
-def _rows(data: ReportData) -> list[tuple[Cell, ...]]:
-    return [row for configuration in data.configurations for row in _of_configuration(configuration)]
-
-
-def _of_configuration(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
+def _configuration_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     if not any(row.repeat for run in configuration.runs for row in run.alphas):
         return
-    for estimator in estimators(row for run in configuration.runs for row in run.alphas):
+    for estimator in recorded_estimators(row for run in configuration.runs for row in run.alphas):
         for scale in SCALES:
-            row = _row(configuration, estimator, scale)
+            row = _noise_row(configuration, estimator, scale)
             if row is not None:
                 yield row
 
 
-def _row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
-    steps = [
-        [value for value in at_step if value.n]
-        for run in configuration.runs
-        for _, at_step in groupby(values(run.alphas, estimator, scale), key=lambda value: value.step)
-    ]
-    found = components([value.mean for value in step] for step in steps)
-    if found is None:
+def _noise_row(configuration: Configuration, estimator: str, scale: Scale) -> tuple[Cell, ...] | None:
+    steps = [step for run in configuration.runs for step in _values_by_step(run, estimator, scale)]
+    parts = variance_components([value.mean for value in step] for step in steps)
+    if parts is None:
         return None
-    share = None if found.share_within is None else 100 * found.share_within
+    share = None if parts.share_within is None else 100 * parts.share_within
     squares = [value.error**2 for step in steps for value in step if value.error == value.error]
     error = sum(squares) / len(squares) if squares else None
-    place = (configuration.label, estimator, scale, found.groups, found.n)
-    return (*place, found.mean, found.within, found.between, share, error)
+    place = (configuration.label, estimator, scale, parts.groups, parts.n)
+    return (*place, parts.mean, parts.within, parts.between, share, error)
+
+
+def _values_by_step(run: RunData, estimator: str, scale: Scale) -> list[list[AlphaValue]]:
+    """Return the defined values of each step."""
+    by_step = groupby(estimator_values(run.alphas, estimator, scale), key=lambda value: value.step)
+    return [[value for value in step if value.n] for _, step in by_step]

@@ -1,18 +1,20 @@
-"""Every configuration beside each baseline: its share of the steps, and the difference of losses."""
+"""Every configuration compared with each baseline: its share of the steps, and the difference of losses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..budget import Outcome
+from ..budget import BudgetResult
 from ..comparison import Comparison, Entry, ReportData
-from ..figures import COLOURS, QUIET, Figure, new_canvas
+from ..plots.canvas import COLOURS, QUIET, new_canvas
+from ..plots.figure import Figure
 from ..significance import LEVEL, Difference, holm
-from ..statistics import Summary
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,15 +39,20 @@ PAIRS = (
 )
 TEST = (
     "p: Student's paired test, two-sided; Holm's correction over the configurations beside one baseline "
-    f"within one budget. Told apart: corrected p < {LEVEL}. With few seeds only large differences are."
+    f"within one budget. Significant: Holm-corrected p < {LEVEL}. With few seeds only large differences are."
+)
+ONE_SEED = "One seed each: no difference can be tested for significance."
+CAPTION = (
+    "Difference of the best validation loss to the baseline's, seed by seed: mean and 95 % interval "
+    f"(Student's t, not corrected for their number). Grey: not significant (Holm-corrected p ≥ {LEVEL})."
 )
 MOST = 40
-"""So many configurations are drawn."""
+"""The maximum number of configurations drawn."""
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """A configuration beside a baseline within a budget."""
+    """A configuration and a baseline within a budget."""
 
     entry: Entry
     share: float | None
@@ -59,105 +66,110 @@ class _Pairing:
         return "better" if self.difference.mean < 0 else "worse"
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether something stands beside a baseline that shares a seed with it."""
-    return any(_pairings(c, b) for c in data.comparisons for b in c.baselines)
+class BaselineDifferencesSection(ReportSection):
+    """The section “Beside the baselines”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether a configuration shares a seed with a baseline."""
+        return any(_ranked_pairings(c, b) for c in data.comparisons for b in c.baselines)
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each budget and clock, baseline and configuration, the best first."""
+        rows = [
+            _difference_row(comparison, baseline, pairing)
+            for comparison in data.on_both_clocks
+            for baseline in comparison.baselines
+            for pairing in _ranked_pairings(comparison, baseline)
+        ]
+        notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, ONE_SEED]
+        table = Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)
+        return [replace(table, columns=(*COLUMNS[:-1], "significant"))]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each budget: the differences to each baseline, with their intervals."""
+        return [
+            Figure(
+                f"baseline-differences-{comparison.slug}",
+                f"{TITLE}, within {comparison.title}",
+                CAPTION,
+                partial(_draw_differences, comparison),
+            )
+            for comparison in data.comparisons
+            if any(_ranked_pairings(comparison, baseline) for baseline in comparison.baselines)
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each budget and clock, baseline and configuration, the best first."""
-    rows = [
-        _row(comparison, baseline, pairing)
-        for comparison in data.on_both_clocks
-        for baseline in comparison.baselines
-        for pairing in _pairings(comparison, baseline)
-    ]
-    notes = [PAIRS, TEST] if data.most_seeds > 1 else [PAIRS, "One seed each: nothing can be told apart."]
-    return [Table.of("baseline-differences", TITLE, COLUMNS, rows, notes)]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each budget: the differences to each baseline, with their intervals."""
-    return [
-        Figure(
-            f"baseline-differences-{comparison.slug}",
-            f"{TITLE}, within {comparison.title}",
-            "Difference of the best validation loss to the baseline's, seed by seed: mean and 95 % interval "
-            "(Student's t, not corrected for their number). Grey: not told apart after Holm's correction.",
-            partial(_draw, comparison),
-        )
-        for comparison in data.comparisons
-        if any(_pairings(comparison, baseline) for baseline in comparison.baselines)
-    ]
-
-
-def _pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
+def _ranked_pairings(comparison: Comparison, baseline: Entry) -> list[_Pairing]:
     """Pair all others with a baseline; the lowest difference first."""
-    found = [p for entry in comparison.entries if entry is not baseline for p in _pairing(entry, baseline)]
-    corrected = holm([pairing.difference.p for pairing in found])
-    named = [
-        _Pairing(pairing.entry, pairing.share, pairing.difference, p)
-        for pairing, p in zip(found, corrected, strict=True)
+    others = [entry for entry in comparison.entries if entry is not baseline]
+    pairings = [pairing for entry in others for pairing in _pair_with_baseline(entry, baseline)]
+    corrected = holm([pairing.difference.p for pairing in pairings])
+    tested = [replace(pairing, corrected=p) for pairing, p in zip(pairings, corrected, strict=True)]
+    return sorted(tested, key=lambda pairing: pairing.difference.mean)
+
+
+def _pair_with_baseline(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
+    baseline_results = _results_by_seed(baseline)
+    pairs = [
+        (result, baseline_results[seed])
+        for seed, result in _results_by_seed(entry).items()
+        if seed in baseline_results
     ]
-    return sorted(named, key=lambda pairing: pairing.difference.mean)
-
-
-def _pairing(entry: Entry, baseline: Entry) -> Iterator[_Pairing]:
-    theirs = _by_seed(baseline)
-    pairs = [(mine, theirs[seed]) for seed, mine in _by_seed(entry).items() if seed in theirs]
     difference = Difference.of(
         [
-            mine.best_validation_loss - other.best_validation_loss
-            for mine, other in pairs
-            if mine.best_validation_loss is not None and other.best_validation_loss is not None
+            result.best_validation_loss - baseline_result.best_validation_loss
+            for result, baseline_result in pairs
+            if result.best_validation_loss is not None and baseline_result.best_validation_loss is not None
         ]
     )
-    shares = Summary.of(
-        100 * mine.steps_reached / other.steps_reached
-        for mine, other in pairs
-        if mine.steps_reached is not None and other.steps_reached
+    shares = MeanAndSD.of(
+        100 * result.steps_reached / baseline_result.steps_reached
+        for result, baseline_result in pairs
+        if result.steps_reached is not None and baseline_result.steps_reached
     )
     if difference is not None:
-        yield _Pairing(entry, None if shares is None else shares.mean, difference)
+        yield _Pairing(entry, mean_of(shares), difference)
 
 
-def _by_seed(entry: Entry) -> dict[object, Outcome]:
+def _results_by_seed(entry: Entry) -> dict[object, BudgetResult]:
     runs = entry.configuration.runs
     return {run.row.config.get("seed"): out for run, out in zip(runs, entry.outcomes, strict=True)}
 
 
-def _row(comparison: Comparison, baseline: Entry, pairing: _Pairing) -> tuple[Cell, ...]:
-    found = pairing.difference
+def _difference_row(comparison: Comparison, baseline: Entry, pairing: _Pairing) -> tuple[Cell, ...]:
+    difference = pairing.difference
     return (
         comparison.title,
         baseline.configuration.label,
         pairing.entry.configuration.label,
         pairing.share,
-        found.mean,
-        found.deviation,
-        found.n,
-        found.p,
+        difference.mean,
+        difference.deviation,
+        difference.n,
+        difference.p,
         pairing.corrected,
         pairing.verdict,
     )
 
 
-def _draw(comparison: Comparison) -> Canvas:
-    baselines = [baseline for baseline in comparison.baselines if _pairings(comparison, baseline)]
-    order = [pairing.entry for pairing in _pairings(comparison, baselines[0])][:MOST]
+def _draw_differences(comparison: Comparison) -> Canvas:
+    baselines = [baseline for baseline in comparison.baselines if _ranked_pairings(comparison, baseline)]
+    order = [pairing.entry for pairing in _ranked_pairings(comparison, baselines[0])][:MOST]
     order += [baselines[0]] if len(baselines) > 1 else []
     canvas = new_canvas(4.2 * len(baselines) + 2.4, 0.27 * len(order) + 1.4)
     panels = canvas.subplots(1, len(baselines), sharey=True, squeeze=False)[0]
     for axes, baseline in zip(panels, baselines, strict=True):
-        _panel(axes, comparison, baseline, order)
+        _draw_panel(axes, comparison, baseline, order)
     panels[0].set_yticks(range(len(order)), [entry.configuration.label for entry in order])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     return canvas
 
 
-def _panel(axes: Axes, comparison: Comparison, baseline: Entry, order: list[Entry]) -> None:
+def _draw_panel(axes: Axes, comparison: Comparison, baseline: Entry, order: list[Entry]) -> None:
     places = {id(entry): place for place, entry in enumerate(order)}
-    for pairing in _pairings(comparison, baseline):
+    for pairing in _ranked_pairings(comparison, baseline):
         if id(pairing.entry) in places:
             colour = {"no": "#8A8A8A", "better": COLOURS[0], "worse": COLOURS[1]}[pairing.verdict]
             axes.errorbar(

@@ -1,4 +1,4 @@
-"""How α* grows with the batch, beside the rules by which learning rates are scaled."""
+"""α* over batch sizes, compared with the rules by which learning rates are scaled."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..batches import QUANTITIES, Quantity, Series, series
+from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, batch_size_series
 from ..comparison import ReportData
-from ..figures import COLOURS, Figure, new_canvas, plain_log
-from ..statistics import Summary
+from ..plots.canvas import COLOURS, format_plain_log, new_canvas
+from ..plots.figure import Figure
+from ..statistics import MeanAndSD
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,99 +50,118 @@ FIT = (
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether an absolute α* was recorded at three or more batch sizes, all else being equal."""
-    return bool(series(data.configurations))
+class BatchScalingSection(ReportSection):
+    """The section “α* over batch sizes”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether an absolute α* was recorded at three or more batch sizes, all else being equal."""
+        return bool(batch_size_series(data.configurations))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the values at each batch size, and the exponents fitted to them."""
+        all_series = batch_size_series(data.configurations)
+        rows = [row for one_series in all_series for row in _size_rows(one_series)]
+        fits = [row for one_series in all_series for row in _fit_rows(one_series)]
+        return [
+            Table.of("batch-scaling", TITLE, COLUMNS, rows, [VALUES, CONFOUND]),
+            Table.of("batch-exponents", "Exponents of α* in the batch size", FIT_COLUMNS, fits, [FIT]),
+        ]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return mean and median over batch sizes, with both rules."""
+        caption = (
+            "Mean over seeds of the runs' means (left) and medians (right), bars: ± 1 standard error over "
+            "seeds; lines: fitted exponents (mean ± SE). Both rules start from the first estimator's "
+            "smallest batch."
+        )
+        return [
+            Figure(
+                "batch-scaling",
+                TITLE,
+                caption,
+                partial(_draw_scaling, batch_size_series(data.configurations)),
+            )
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the values at each batch size, and the exponents fitted to them."""
-    found = series(data.configurations)
-    rows = [row for one in found for row in _rows(one)]
-    fits = [row for one in found for row in _fits(one)]
-    return [
-        Table.of("batch-scaling", TITLE, COLUMNS, rows, [VALUES, CONFOUND]),
-        Table.of("batch-exponents", "Exponents of α* in the batch size", FIT_COLUMNS, fits, [FIT]),
-    ]
+def _series_name(of_estimator: BatchSizeSeries) -> str:
+    return f"{of_estimator.estimator} {of_estimator.name}".strip()
 
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return mean and median over batch sizes, with both rules."""
-    caption = (
-        "Mean over seeds of the runs' means (left) and medians (right), bars: ± 1 standard error over seeds; "
-        "lines: fitted exponents (mean ± SE). Both rules start from the first estimator's smallest batch."
-    )
-    return [Figure("batch-scaling", TITLE, caption, partial(_draw, series(data.configurations)))]
-
-
-def _name(one: Series) -> str:
-    return f"{one.estimator} {one.name}".strip()
-
-
-def _rows(one: Series) -> list[tuple[Cell, ...]]:
-    smallest = one.sizes[0].batch
-    growths = zip(one.growth("mean"), one.growth("median"), strict=True)
+def _size_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
+    smallest = of_estimator.sizes[0].batch
+    growths = zip(of_estimator.growth("mean"), of_estimator.growth("median"), strict=True)
     return [
         (
-            _name(one),
+            _series_name(of_estimator),
             size.batch,
             len(size.of_seeds),
             sum(seed.n for seed in size.of_seeds),
-            *_with_error(size.summary("mean")),
-            *_with_error(size.summary("median")),
+            *_mean_and_error(size.summary("mean")),
+            *_mean_and_error(size.summary("median")),
             *growth,
             size.batch / smallest,
             math.sqrt(size.batch / smallest),
         )
-        for size, growth in zip(one.sizes, growths, strict=True)
+        for size, growth in zip(of_estimator.sizes, growths, strict=True)
     ]
 
 
-def _fits(one: Series) -> list[tuple[Cell, ...]]:
-    found = [(quantity, one.exponent(quantity)) for quantity in QUANTITIES]
-    return [(_name(one), q, *_with_error(fit), fit.n) for q, fit in found if fit is not None]
+def _fit_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
+    fits = [(quantity, of_estimator.exponent(quantity)) for quantity in AVERAGES]
+    return [
+        (_series_name(of_estimator), q, *_mean_and_error(fit), fit.n) for q, fit in fits if fit is not None
+    ]
 
 
-def _with_error(summary: Summary) -> tuple[float, float | None]:
-    return summary.mean, _error(summary)
+def _mean_and_error(summary: MeanAndSD) -> tuple[float, float | None]:
+    return summary.mean, _standard_error(summary)
 
 
-def _error(summary: Summary) -> float | None:
+def _standard_error(summary: MeanAndSD) -> float | None:
     return None if summary.deviation is None else summary.deviation / math.sqrt(summary.n)
 
 
-def _draw(found: list[Series]) -> Canvas:
+def _draw_scaling(all_series: list[BatchSizeSeries]) -> Canvas:
     canvas = new_canvas(9.6, 4.2)
     panels = canvas.subplots(1, 2, sharey=True)
-    for axes, quantity in zip(panels, QUANTITIES, strict=True):
-        _panel(axes, found, quantity)
+    for axes, quantity in zip(panels, AVERAGES, strict=True):
+        _draw_panel(axes, all_series, quantity)
     panels[0].set_ylabel("absolute α* (logarithmic)")
     return canvas
 
 
-def _panel(axes: Axes, found: list[Series], quantity: Quantity) -> None:
+def _draw_panel(axes: Axes, all_series: list[BatchSizeSeries], quantity: Average) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for place, one in enumerate(found):
-        _points(axes, one, quantity, place)
-    _rules(axes, found[0], quantity)
-    axes.set_xticks([size.batch for size in found[0].sizes], [f"{s.batch:,}" for s in found[0].sizes])
+    for place, of_estimator in enumerate(all_series):
+        _draw_sizes(axes, of_estimator, quantity, place)
+    _draw_rules(axes, all_series[0], quantity)
+    axes.set_xticks(
+        [size.batch for size in all_series[0].sizes], [f"{s.batch:,}" for s in all_series[0].sizes]
+    )
     axes.minorticks_off()
-    plain_log(axes.yaxis)
+    format_plain_log(axes.yaxis)
     axes.set_title(f"{quantity} of a run")
     axes.set_xlabel("batch size (logarithmic)")
     axes.legend(loc="best")
 
 
-def _points(axes: Axes, one: Series, quantity: Quantity, place: int) -> None:
-    colour, fit = COLOURS[place % len(COLOURS)], one.exponent(quantity)
-    summaries = [(size.batch, size.summary(quantity)) for size in one.sizes]
+def _draw_sizes(axes: Axes, of_estimator: BatchSizeSeries, quantity: Average, place: int) -> None:
+    colour, fit = COLOURS[place % len(COLOURS)], of_estimator.exponent(quantity)
+    summaries = [(size.batch, size.summary(quantity)) for size in of_estimator.sizes]
     shown = [(batch, summary) for batch, summary in summaries if summary.mean > 0]
-    label = _name(one) if fit is None else f"{_name(one)}: exponent {_exponent(fit)}"
+    label = (
+        _series_name(of_estimator)
+        if fit is None
+        else f"{_series_name(of_estimator)}: exponent {_exponent_text(fit)}"
+    )
     axes.errorbar(
         [batch for batch, _ in shown],
         [summary.mean for _, summary in shown],
-        yerr=[_error(summary) or 0.0 for _, summary in shown],
+        yerr=[_standard_error(summary) or 0.0 for _, summary in shown],
         fmt=MARKERS[place % len(MARKERS)],
         color=colour,
         capsize=3,
@@ -148,31 +169,33 @@ def _points(axes: Axes, one: Series, quantity: Quantity, place: int) -> None:
         zorder=3,
     )
     if fit is not None and len(shown) == len(summaries):
-        _line(axes, one, quantity, fit.mean, colour)
+        _draw_fit(axes, of_estimator, quantity, fit.mean, colour)
 
 
-def _exponent(fit: Summary) -> str:
-    error = _error(fit)
+def _exponent_text(fit: MeanAndSD) -> str:
+    error = _standard_error(fit)
     return f"{fit.mean:.2f}" if error is None else f"{fit.mean:.2f} ± {error:.2f}"
 
 
-def _line(axes: Axes, one: Series, quantity: Quantity, exponent: float, colour: str) -> None:
+def _draw_fit(
+    axes: Axes, of_estimator: BatchSizeSeries, quantity: Average, exponent: float, colour: str
+) -> None:
     """Draw the fitted line through the points' common middle."""
-    logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in one.sizes]
+    logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in of_estimator.sizes]
     x, y = (math.fsum(part) / len(logs) for part in zip(*logs, strict=True))
     axes.plot(
-        [math.exp(at) for at, _ in logs],
-        [math.exp(y + exponent * (at - x)) for at, _ in logs],
+        [math.exp(log_batch) for log_batch, _ in logs],
+        [math.exp(y + exponent * (log_batch - x)) for log_batch, _ in logs],
         color=colour,
         linewidth=1.2,
     )
 
 
-def _rules(axes: Axes, one: Series, quantity: Quantity) -> None:
-    first = one.sizes[0].summary(quantity).mean
+def _draw_rules(axes: Axes, of_estimator: BatchSizeSeries, quantity: Average) -> None:
+    first = of_estimator.sizes[0].summary(quantity).mean
     if first <= 0:
         return
-    batches = [size.batch for size in one.sizes]
+    batches = [size.batch for size in of_estimator.sizes]
     for power, dash, label in ((1.0, "--", "linear rule"), (0.5, ":", "square-root rule")):
         levels = [first * (batch / batches[0]) ** power for batch in batches]
         axes.plot(batches, levels, linestyle=dash, color="#555555", linewidth=1.2, label=label, zorder=2)

@@ -1,16 +1,18 @@
-"""Best validation loss within each budget: the table, and the heatmap beside the baselines."""
+"""Best validation loss within each budget: the table, and the heatmap with the baselines."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import FIGURES, budget_item, figure_note
-from ..dots import draw_dots
-from ..figures import Figure, duration
-from ..heatmap import draw_heatmap, heatmap_axes
-from ..statistics import Summary
+from ..durations import duration
+from ..plots.figure import Figure
+from ..plots.heatmap import draw_heatmap, heatmap_axes
+from ..plots.loss_ranking import draw_loss_ranking
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table, decimals_to_differ, fixed, show
+from ..thesis.matching import FIGURES, budget_item, figure_note
+from .base import ReportSection
 
 TITLE = "Best loss within a budget"
 ONE_SEED = "One seed each: the order is what these runs gave and claims no ranking."
@@ -55,49 +57,54 @@ RAW_COLUMNS = (
 )
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether there is a run."""
-    return bool(data.experiment.runs)
+class BudgetSection(ReportSection):
+    """The section “Best loss within a budget”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether there is a run."""
+        return bool(data.experiment.runs)
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table for each budget: configurations by their best loss."""
+        return [_budget_table(data, comparison) for comparison in data.comparisons]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each budget within which anything was reached."""
+        return [
+            _budget_figure(data, comparison)
+            for comparison in data.comparisons
+            if any(e.best for e in comparison.entries)
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget: configurations by their best loss."""
-    return [_table(data, comparison) for comparison in data.comparisons]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each budget within which anything was reached."""
-    return [
-        _figure(data, comparison)
-        for comparison in data.comparisons
-        if any(e.best for e in comparison.entries)
-    ]
-
-
-def _table(data: ReportData, comparison: Comparison) -> Table:
-    places = _ranked(comparison)
-    decimals = decimals_to_differ([value for place in places for value in _losses(comparison, place)])
-    columns = _columns(comparison)
+def _budget_table(data: ReportData, comparison: Comparison) -> Table:
+    places = _ranked_places(comparison)
+    decimals = decimals_to_differ(
+        [value for place in places for value in _losses_on_clock(comparison, place)]
+    )
+    columns = _column_names(comparison)
     return Table(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",
         columns=columns,
-        shown=tuple(_shown(comparison, place, decimals) for place in places),
+        shown=tuple(_shown_row(comparison, place, decimals) for place in places),
         raw_columns=RAW_COLUMNS,
-        rows=tuple(_raw(comparison, place) for place in places),
+        rows=tuple(_raw_row(comparison, place) for place in places),
         right=(False, *(True for _ in columns[2:]), False),
-        notes=tuple(_notes(data, comparison)),
+        notes=tuple(_table_notes(data, comparison)),
     )
 
 
-def _ranked(comparison: Comparison) -> list[int]:
+def _ranked_places(comparison: Comparison) -> list[int]:
     """Return the places of the entries in the order of their loss."""
     place = {id(entry): index for index, entry in enumerate(comparison.entries)}
     return [place[id(entry)] for entry in comparison.ranked]
 
 
-def _columns(comparison: Comparison) -> tuple[str, ...]:
-    other = comparison.beside
+def _column_names(comparison: Comparison) -> tuple[str, ...]:
+    other = comparison.on_other_clock
     return (
         "configuration",
         "best validation loss",
@@ -112,19 +119,19 @@ def _columns(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def _losses(comparison: Comparison, place: int) -> list[float]:
-    entry, other = comparison.entries[place], _other(comparison, place)
-    found = [entry.best, entry.test, None if other is None else other.best]
-    return [summary.mean for summary in found if summary is not None]
+def _losses_on_clock(comparison: Comparison, place: int) -> list[float]:
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
+    losses = [entry.best, entry.test, None if other is None else other.best]
+    return [summary.mean for summary in losses if summary is not None]
 
 
-def _other(comparison: Comparison, place: int) -> Entry | None:
+def _entry_on_other_clock(comparison: Comparison, place: int) -> Entry | None:
     """Return the same configuration on the other clock."""
-    return None if comparison.beside is None else comparison.beside.entries[place]
+    return None if comparison.on_other_clock is None else comparison.on_other_clock.entries[place]
 
 
-def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
-    entry, other = comparison.entries[place], _other(comparison, place)
+def _shown_row(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]:
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
     mark = "" if entry.configuration.baseline is None else " (baseline)"
     share = entry.share_done
     return (
@@ -132,33 +139,32 @@ def _shown(comparison: Comparison, place: int, decimals: int) -> tuple[str, ...]
         loss_text(entry.best, decimals),
         *(() if other is None else (loss_text(other.best, decimals),)),
         loss_text(entry.test, decimals),
-        _whole(entry.step_at_best),
+        _whole_text(entry.step_at_best),
         "–" if entry.seconds_at_best is None else duration(entry.seconds_at_best.mean),
-        _whole(entry.steps_reached),
-        *(() if other is None else (_whole(other.steps_reached),)),
+        _whole_text(entry.steps_reached),
+        *(() if other is None else (_whole_text(other.steps_reached),)),
         "–" if share is None else f"{100 * share:.0f} %",
         ", ".join(entry.notes),
     )
 
 
-def loss_text(loss: Summary | None, decimals: int) -> str:
+def loss_text(loss: MeanAndSD | None, decimals: int) -> str:
     """Return `mean`, or `mean ± SD (n)` over several seeds."""
     if loss is None:
         return "–"
     mean = fixed(loss.mean, decimals)
-    return (
-        mean
-        if loss.deviation is None
-        else f"{mean} ± {fixed(loss.deviation, decimals, loss.mean)} ({loss.n})"
-    )
+    if loss.deviation is None:
+        return mean
+    return f"{mean} ± {fixed(loss.deviation, decimals, loss.mean)} ({loss.n})"
 
 
-def _whole(summary: Summary | None) -> str:
+def _whole_text(summary: MeanAndSD | None) -> str:
     return "–" if summary is None else show(round(summary.mean))
 
 
-def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
-    entry, beside, other = comparison.entries[place], comparison.beside, _other(comparison, place)
+def _raw_row(comparison: Comparison, place: int) -> tuple[Cell, ...]:
+    entry, other = comparison.entries[place], _entry_on_other_clock(comparison, place)
+    on_other_clock = comparison.on_other_clock
     return (
         comparison.budget.label,
         comparison.kind,
@@ -169,71 +175,73 @@ def _raw(comparison: Comparison, place: int) -> tuple[Cell, ...]:
         *_mean_deviation(entry.best),
         entry.best.n if entry.best else 0,
         *_mean_deviation(entry.test),
-        _mean(entry.step_at_best),
-        _mean(entry.seconds_at_best),
-        _mean(entry.steps_reached),
+        mean_of(entry.step_at_best),
+        mean_of(entry.seconds_at_best),
+        mean_of(entry.steps_reached),
         entry.share_done,
         int(entry.complete),
         int(entry.diverged),
         comparison.clock,
-        None if beside is None else beside.clock,
-        None if beside is None else beside.budget.value,
-        None if other is None else _mean(other.best),
-        None if other is None else _mean(other.steps_reached),
+        None if on_other_clock is None else on_other_clock.clock,
+        None if on_other_clock is None else on_other_clock.budget.value,
+        None if other is None else mean_of(other.best),
+        None if other is None else mean_of(other.steps_reached),
     )
 
 
-def _mean(summary: Summary | None) -> float | None:
-    return None if summary is None else summary.mean
-
-
-def _mean_deviation(summary: Summary | None) -> tuple[float | None, float | None]:
+def _mean_deviation(summary: MeanAndSD | None) -> tuple[float | None, float | None]:
     return (None, None) if summary is None else (summary.mean, summary.deviation)
 
 
-def _notes(data: ReportData, comparison: Comparison) -> list[str]:
+def _table_notes(data: ReportData, comparison: Comparison) -> list[str]:
     several = data.most_seeds > 1
-    late = comparison.kind == "seconds" and "normalised" in _clocks(comparison) and _stopped_early(comparison)
+    late = (
+        comparison.kind == "seconds"
+        and "normalised" in _clock_names(comparison)
+        and _stopped_early(comparison)
+    )
     notes = [
         (UNREACHED, comparison.budget.value is None and "until:" in comparison.budget.label),
         (ONE_SEED, not several and len(comparison.entries) > 1),
         ("Mean ± SD (n) over seeds.", several),
         (INCOMPLETE, any(not entry.complete for entry in comparison.entries)),
-        (_clock_note(comparison, NORMALISED), "normalised" in _clocks(comparison)),
-        (_clock_note(comparison, WITHOUT_WAIT), "without-data-wait" in _clocks(comparison)),
+        (_clock_note(comparison, NORMALISED), "normalised" in _clock_names(comparison)),
+        (_clock_note(comparison, WITHOUT_WAIT), "without-data-wait" in _clock_names(comparison)),
         (STOPPED_EARLY, late),
     ]
     return [text for text, applies in notes if applies]
 
 
-def _clocks(comparison: Comparison) -> list[str]:
+def _clock_names(comparison: Comparison) -> list[str]:
     """Return the clocks of a table of time."""
-    beside = [] if comparison.beside is None else [comparison.beside.clock]
-    return [comparison.clock, *beside]
+    comparisons = (comparison, comparison.on_other_clock)
+    return [on_clock.clock for on_clock in comparisons if on_clock is not None]
 
 
 def _clock_note(comparison: Comparison, explained: str) -> str:
-    """Explain a clock, and say the budget on the other one where it is another."""
-    beside = comparison.beside
-    if beside is None or beside.budget.value in (comparison.budget.value, None):
+    """Return the explanation of a clock, with the budget on the other clock where it differs."""
+    other = comparison.on_other_clock
+    if other is None or other.budget.value in (comparison.budget.value, None):
         return explained
-    return f"{explained} On the {beside.clock} clock the budget is {beside.amount}."
+    return f"{explained} On the {other.clock} clock the budget is {other.amount}."
 
 
 def _stopped_early(comparison: Comparison) -> bool:
-    """Tell whether a run that measured time has stopped ended before the budget on the normalised clock."""
-    within = comparison if comparison.clock == "normalised" else comparison.beside
-    return within is not None and any(
-        run.finished and run.stop.get("train_seconds") and run.curve.train_seconds < NEARLY * limit
-        for entry in within.entries
-        for run in entry.configuration.runs
-        if (limit := within.budget.limit(run)) is not None
-    )
+    """Return whether a stop by measured time ended a run before the budget on the normalised clock."""
+    within = comparison if comparison.clock == "normalised" else comparison.on_other_clock
+    if within is None:
+        return False
+    for run in within.runs:
+        limit = within.budget.limit(run)
+        stopped = run.finished and run.stop.get("train_seconds")
+        if limit is not None and stopped and run.curve.train_seconds < NEARLY * limit:
+            return True
+    return False
 
 
-def _figure(data: ReportData, comparison: Comparison) -> Figure:
+def _budget_figure(data: ReportData, comparison: Comparison) -> Figure:
     axes = heatmap_axes(data, comparison)
-    draw = partial(draw_heatmap, comparison, *axes) if axes else partial(draw_dots, comparison)
+    draw = partial(draw_heatmap, comparison, *axes) if axes else partial(draw_loss_ranking, comparison)
     return Figure(
         name=f"budget-{comparison.slug}",
         title=f"Best validation loss within {comparison.title}",

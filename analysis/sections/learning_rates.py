@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
-from ..figures import Figure, new_canvas, plain_log, thousands
-from ..lines import Points, draw_lines, with_legend
-from ..statistics import Summary
+from ..plots.canvas import format_plain_log, format_thousands, new_canvas
+from ..plots.configuration_curves import Points, add_legend, draw_lines
+from ..plots.figure import Figure
+from ..statistics import MeanAndSD, mean_of
 from ..tables import Cell, Table
+from .base import ReportSection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -22,65 +24,72 @@ TITLE = "Learning rates"
 COLUMNS = ("configuration", "mean", "lowest", "highest", "last", "accepted", "rejected")
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether any window recorded a learning rate."""
-    return any(_points(run) for run in data.experiment.runs)
+class LearningRatesSection(ReportSection):
+    """The section “Learning rates”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether any window recorded a learning rate."""
+        return any(_rate_points(run) for run in data.experiment.runs)
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the rates of each configuration: every step weighs the same, seeds are pooled."""
+        rows = [_rates_row(configuration) for configuration in data.configurations]
+        notes = (
+            "Accepted and rejected count medians of α* that became, or did not become, the learning rate.",
+        )
+        acts = any(row[5] or row[6] for row in rows)
+        if not acts:
+            rows = [row[:5] for row in rows]
+        return [
+            Table.of("learning-rates", TITLE, COLUMNS if acts else COLUMNS[:5], rows, notes if acts else ())
+        ]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the rates over steps."""
+        caption = (
+            "Mean rate of each window of steps; over several seeds their mean, shaded from lowest to highest."
+        )
+        return [Figure("learning-rates", TITLE, caption, partial(_draw_learning_rates, data))]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the rates of each configuration: every step weighs the same, seeds are pooled."""
-    rows = [_row(configuration) for configuration in data.configurations]
-    notes = ("Accepted and rejected count medians of α* that became, or did not become, the learning rate.",)
-    acts = any(row[5] or row[6] for row in rows)
-    if not acts:
-        rows = [row[:5] for row in rows]
-    return [Table.of("learning-rates", TITLE, COLUMNS if acts else COLUMNS[:5], rows, notes if acts else ())]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the rates over steps."""
-    caption = (
-        "Mean rate of each window of steps; over several seeds their mean, shaded from lowest to highest."
-    )
-    return [Figure("learning-rates", TITLE, caption, partial(_draw, data))]
-
-
-def _row(configuration: Configuration) -> tuple[Cell, ...]:
+def _rates_row(configuration: Configuration) -> tuple[Cell, ...]:
     windows = [w for run in configuration.runs for w in run.windows if math.isfinite(w.lr_mean)]
     steps = sum(window.steps for window in windows)
-    last = Summary.of(run.row.learning_rate for run in configuration.runs)
+    last = MeanAndSD.of(run.row.learning_rate for run in configuration.runs)
     return (
         configuration.label,
         math.fsum(w.lr_mean * w.steps for w in windows) / steps if steps else None,
         min((w.lr_min for w in windows), default=None),
         max((w.lr_max for w in windows), default=None),
-        None if last is None else last.mean,
-        _count(configuration.runs, "learning_rate"),
-        _count(configuration.runs, "rejected"),
+        mean_of(last),
+        _count_events(configuration.runs, "learning_rate"),
+        _count_events(configuration.runs, "rejected"),
     )
 
 
-def _count(runs: Sequence[RunData], event: str) -> int:
-    return sum(found.event == event for run in runs for found in run.events)
+def _count_events(runs: Sequence[RunData], event: str) -> int:
+    return sum(row.event == event for run in runs for row in run.events)
 
 
-def _draw(data: ReportData) -> Canvas:
+def _draw_learning_rates(data: ReportData) -> Canvas:
     canvas = new_canvas(9, 4.3)
     axes = canvas.subplots()
-    draw_lines(axes, data, _points, steps=True)
-    rates = [rate for run in data.experiment.runs for _, rate in _points(run)]
+    draw_lines(axes, data, _rate_points, steps=True)
+    rates = [rate for run in data.experiment.runs for _, rate in _rate_points(run)]
     axes.set_ylim(max(min(rates), max(rates) / 3e3) / 1.3, max(rates) * 1.3)
     axes.set_yscale("log")
-    plain_log(axes.yaxis)
+    format_plain_log(axes.yaxis)
     axes.set_xlim(left=0)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate (logarithmic)")
-    with_legend(axes)
+    add_legend(axes)
     return canvas
 
 
-def _points(run: RunData) -> Points:
+def _rate_points(run: RunData) -> Points:
     """Return (step, rate) at each window end; a rate of 0 has no place on a logarithmic axis."""
     ends = [(row.step, row.lr_mean) for row in run.windows if 0 < row.lr_mean < math.inf]
     start = run.windows[0].step - run.windows[0].steps if run.windows else 0

@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..comparison import ReportData
-from ..crossings import Crossing, Field, fields, percent_text
-from ..figures import COLOURS, Figure, common_legend, legend_label, panels, plain_log
+from ..methods_by_optimizer import OptimizerComparison, OptimizerMethod, optimizer_comparisons, percent_text
+from ..plots.canvas import COLOURS, add_common_legend, format_plain_log, legend_label, make_panels
+from ..plots.figure import Figure
 from ..tables import Cell, Table, decimals_to_differ
+from .base import ReportSection
 from .budget import loss_text
 
 if TYPE_CHECKING:
@@ -51,109 +53,125 @@ REGRET = (
 )
 MARKERS = "os^DvPX"
 HIGHEST = 3
-"""Losses more than so many times the lowest are drawn at the upper edge."""
+"""Losses above this multiple of the lowest are drawn at the upper edge."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether several optimizers ran on one workload, each with several methods."""
-    return bool(fields(data.configurations))
+class OptimizersSection(ReportSection):
+    """The section “Methods by optimizer and workload”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether several optimizers ran on one workload, each with several methods."""
+        return bool(optimizer_comparisons(data.configurations))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each workload, optimizer and method, the lowest loss first in each workload."""
+        pairs = [
+            (comparison, method)
+            for comparison in optimizer_comparisons(data.configurations)
+            for method in sorted(comparison.methods, key=lambda method: method.best.loss)
+        ]
+        finite = [method.best.loss for _, method in pairs if math.isfinite(method.best.loss)]
+        decimals = decimals_to_differ(finite, at_most=5)
+        shown = tuple(_shown_row(comparison, method, decimals) for comparison, method in pairs)
+        rows = tuple(_raw_row(comparison, method) for comparison, method in pairs)
+        return [Table("optimizers", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, (REGRET,))]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return the best losses, a panel for each workload."""
+        caption = (
+            "Best validation loss of each method's best configuration, mean over seeds, bars: ± 1 SD. An "
+            f"arrow: more than {HIGHEST} times the lowest."
+        )
+        return [
+            Figure(
+                "optimizers",
+                TITLE,
+                caption,
+                partial(_draw_comparisons, optimizer_comparisons(data.configurations)),
+            )
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each workload, optimizer and method, the lowest loss first in each workload."""
-    pairs = [
-        (field, one)
-        for field in fields(data.configurations)
-        for one in sorted(field.crossings, key=lambda one: one.best.loss)
-    ]
-    finite = [one.best.loss for _, one in pairs if math.isfinite(one.best.loss)]
-    decimals = decimals_to_differ(finite, at_most=5)
-    shown = tuple(_shown(field, one, decimals) for field, one in pairs)
-    rows = tuple(_raw(field, one) for field, one in pairs)
-    return [Table("optimizers", TITLE, COLUMNS, shown, RAW_COLUMNS, rows, RIGHT, (REGRET,))]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return the best losses, a panel for each workload."""
-    caption = (
-        "Best validation loss of each method's best configuration, mean over seeds, bars: ± 1 SD. An arrow: "
-        f"more than {HIGHEST} times the lowest."
-    )
-    return [Figure("optimizers", TITLE, caption, partial(_draw, fields(data.configurations)))]
-
-
-def _shown(field: Field, one: Crossing, decimals: int) -> tuple[str, ...]:
-    own = field.regret(one, one.optimizer)
-    deviations = None if own is None else own.deviations
+def _shown_row(comparison: OptimizerComparison, method: OptimizerMethod, decimals: int) -> tuple[str, ...]:
+    optimizer_regret = comparison.regret(method, method.optimizer)
+    deviations = None if optimizer_regret is None else optimizer_regret.deviations
     return (
-        field.workload,
-        one.optimizer,
-        one.method,
-        str(one.k),
-        loss_text(one.best.summary, decimals),
-        percent_text(own),
+        comparison.workload,
+        method.optimizer,
+        method.method,
+        str(method.k),
+        loss_text(method.best.summary, decimals),
+        percent_text(optimizer_regret),
         "–" if deviations is None else f"{deviations:+.1f}",
-        percent_text(field.regret(one)),
-        "–" if one.best.rate is None else f"{one.best.rate:g}",
+        percent_text(comparison.regret(method)),
+        "–" if method.best.rate is None else f"{method.best.rate:g}",
     )
 
 
-def _raw(field: Field, one: Crossing) -> tuple[Cell, ...]:
-    own, overall, summary = field.regret(one, one.optimizer), field.regret(one), one.best.summary
+def _raw_row(comparison: OptimizerComparison, method: OptimizerMethod) -> tuple[Cell, ...]:
+    optimizer_regret, overall, summary = (
+        comparison.regret(method, method.optimizer),
+        comparison.regret(method),
+        method.best.summary,
+    )
     assert summary is not None
     return (
-        field.workload,
-        one.optimizer,
-        one.method,
-        one.k,
+        comparison.workload,
+        method.optimizer,
+        method.method,
+        method.k,
         summary.mean,
         summary.deviation,
         summary.n,
-        None if own is None else own.percent,
-        None if own is None else own.deviations,
+        None if optimizer_regret is None else optimizer_regret.percent,
+        None if optimizer_regret is None else optimizer_regret.deviations,
         None if overall is None else overall.percent,
-        one.best.rate,
-        one.label,
+        method.best.rate,
+        method.label,
     )
 
 
-def _draw(found: list[Field]) -> Canvas:
-    canvas, places = panels(len(found), 2, (4.6, 3.4), (2.2, 0.2))
-    methods = list(dict.fromkeys(one.method for field in found for one in field.crossings))
-    for axes, field in zip(places, found, strict=True):
-        _panel(axes, field, methods)
-    common_legend(canvas, places, "outside right upper")
+def _draw_comparisons(comparisons: list[OptimizerComparison]) -> Canvas:
+    canvas, places = make_panels(len(comparisons), 2, (4.6, 3.4), (2.2, 0.2))
+    methods = list(
+        dict.fromkeys(method.method for comparison in comparisons for method in comparison.methods)
+    )
+    for axes, comparison in zip(places, comparisons, strict=True):
+        _draw_panel(axes, comparison, methods)
+    add_common_legend(canvas, places, "outside right upper")
     return canvas
 
 
-def _panel(axes: Axes, field: Field, methods: list[str]) -> None:
-    lowest = min(one.best.loss for one in field.crossings)
+def _draw_panel(axes: Axes, comparison: OptimizerComparison, methods: list[str]) -> None:
+    lowest = min(method.best.loss for method in comparison.methods)
     highest = HIGHEST * lowest if lowest > 0 else math.inf
-    for one in field.crossings:
-        place = methods.index(one.method)
+    for method in comparison.methods:
+        place = methods.index(method.method)
         shift = 0.5 * (place - (len(methods) - 1) / 2) / len(methods)
-        _point(axes, one, field.optimizers.index(one.optimizer) + shift, place, highest)
-    if any(lowest * 1.5 < one.best.loss <= highest for one in field.crossings) and lowest > 0:
+        _draw_method(axes, method, comparison.optimizers.index(method.optimizer) + shift, place, highest)
+    if any(lowest * 1.5 < method.best.loss <= highest for method in comparison.methods) and lowest > 0:
         axes.set_yscale("log")
-        plain_log(axes.yaxis)
-    axes.set_xticks(range(len(field.optimizers)), field.optimizers)
-    axes.set_xlim(-0.5, len(field.optimizers) - 0.5)
+        format_plain_log(axes.yaxis)
+    axes.set_xticks(range(len(comparison.optimizers)), comparison.optimizers)
+    axes.set_xlim(-0.5, len(comparison.optimizers) - 0.5)
     axes.grid(visible=False, axis="x")
-    axes.set_title(field.workload)
+    axes.set_title(comparison.workload)
     axes.set_ylabel("best validation loss")
 
 
-def _point(axes: Axes, one: Crossing, x: float, place: int, highest: float) -> None:
-    beyond = one.best.loss > highest
-    deviation = None if one.best.summary is None else one.best.summary.deviation
+def _draw_method(axes: Axes, method: OptimizerMethod, x: float, place: int, highest: float) -> None:
+    beyond = method.best.loss > highest
+    deviation = None if method.best.summary is None else method.best.summary.deviation
     axes.errorbar(
         x,
-        min(one.best.loss, highest),
+        min(method.best.loss, highest),
         yerr=None if beyond else deviation,
         fmt="^" if beyond else MARKERS[place % len(MARKERS)],
         markerfacecolor="white" if beyond else None,
         color=COLOURS[place % len(COLOURS)],
         markersize=7,
         capsize=3,
-        label=None if beyond else legend_label(one.method),
+        label=None if beyond else legend_label(method.method),
     )

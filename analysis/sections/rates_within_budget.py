@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ..comparison import Comparison, Entry, ReportData
-from ..counterparts import (
+from ..plots.figure import Figure
+from ..plots.heatmap import heatmap_axes
+from ..plots.rates_over_steps import draw_rates
+from ..rates import rate_statistics
+from ..reference import Key
+from ..statistics import mean
+from ..tables import Cell, Table
+from ..thesis.compared_statistics import SCALE, Statistic, printed_column
+from ..thesis.matching import (
     FULL_STEPS,
     NADAMW,
     RATE_FIGURES,
@@ -15,16 +23,9 @@ from ..counterparts import (
     baseline_item,
     budget_item,
     figure_note,
-    place,
+    thesis_cell,
 )
-from ..facts import SCALE, Fact, beside
-from ..figures import Figure
-from ..heatmap import heatmap_axes
-from ..published import Key
-from ..rate_lines import draw_rates
-from ..rates import rate_statistics
-from ..statistics import mean
-from ..tables import Cell, Table
+from .base import ReportSection
 from .best_and_worst import best_and_worst
 
 TITLE = "Learning rates within a budget"
@@ -48,51 +49,62 @@ MOST = 6
 """Grids with more values on an axis get no figure for each of them."""
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether a policy set learning rates by medians, or a reference prints rates within a budget."""
-    return any(
-        run.baseline is None and (run.row.config.get("alpha") or {}).get("policy") == "median" and run.windows
-        for run in data.experiment.runs
-    )
+class RatesWithinBudgetSection(ReportSection):
+    """The section “Learning rates within a budget”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether a policy set learning rates by medians of α*."""
+        return any(
+            run.baseline is None
+            and (run.row.config.get("alpha") or {}).get("policy") == "median"
+            and run.windows
+            for run in data.experiment.runs
+        )
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one table for each budget and clock."""
+        return [_rates_table(data, comparison) for comparison in data.on_both_clocks]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return figures of the longest budget of each kind: the best and the worst cell, and each row."""
+        longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_budget_value)}
+        return [figure for comparison in longest.values() for figure in _rate_figures(data, comparison)]
+
+    def statistics(self, data: ReportData) -> list[Statistic]:
+        """Return every statistic that a reference may print."""
+        return [
+            statistic
+            for comparison in data.comparisons
+            for entry in comparison.entries
+            for statistic in _entry_statistics(data, comparison, entry)
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one table for each budget and clock."""
-    return [_table(data, comparison) for comparison in data.on_both_clocks]
+def _entry_statistics(data: ReportData, comparison: Comparison, entry: Entry) -> Iterator[Statistic]:
+    for quantity, value in _mean_rate_statistics(entry).items():
+        words = f"{QUANTITIES[quantity]} of the rates, {entry.configuration.label}"
+        for key in _reference_keys(data, comparison, entry, quantity):
+            yield Statistic(comparison.title, words, value, key=key)
 
 
-def facts(data: ReportData) -> list[Fact]:
-    """Return every statistic that a reference may print."""
-    return [
-        Fact(comparison.title, f"{QUANTITIES[quantity]} of the rates, {label}", value, key=key)
-        for comparison in data.comparisons
-        for entry in comparison.entries
-        for label, found in [(entry.configuration.label, _statistics(entry))]
-        for quantity, value in found.items()
-        for key in _keys(data, comparison, entry, quantity)
-    ]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return, for the longest budget of a kind, best and worst cell, and all cells of a value of the rows."""
-    longest = {comparison.kind: comparison for comparison in sorted(data.comparisons, key=_length)}
-    return [figure for comparison in longest.values() for figure in _figures(data, comparison)]
-
-
-def _length(comparison: Comparison) -> float:
+def _budget_value(comparison: Comparison) -> float:
     return comparison.budget.value or 0.0
 
 
-def _table(data: ReportData, comparison: Comparison) -> Table:
+def _rates_table(data: ReportData, comparison: Comparison) -> Table:
     entries = comparison.entries
     columns: dict[str, list[Cell]] = {"configuration": [entry.configuration.label for entry in entries]}
-    columns["steps"] = [_steps(entry) for entry in entries]
+    columns["steps"] = [_mean_steps(entry) for entry in entries]
     printed = False
-    found = [_statistics(entry) for entry in entries]
+    of_entries = [_mean_rate_statistics(entry) for entry in entries]
     for quantity, words in QUANTITIES.items():
-        columns[words] = [of_entry[quantity] for of_entry in found]
-        keys = [_printed(data, _keys(data, comparison, entry, quantity)) for entry in entries]
-        thesis = beside(data.reference, words, keys)
+        columns[words] = [of_entry[quantity] for of_entry in of_entries]
+        keys = [
+            _first_printed_key(data, _reference_keys(data, comparison, entry, quantity)) for entry in entries
+        ]
+        thesis = printed_column(data.reference, words, keys)
         columns |= thesis
         printed = printed or bool(thesis)
     rows = list(zip(*columns.values(), strict=True))
@@ -101,30 +113,31 @@ def _table(data: ReportData, comparison: Comparison) -> Table:
     return Table.of(f"learning-rates-{comparison.slug}", title, list(columns), rows, notes)
 
 
-def _printed(data: ReportData, keys: Sequence[Key]) -> Key | None:
+def _first_printed_key(data: ReportData, keys: Sequence[Key]) -> Key | None:
     """Return the first key under which the reference prints anything."""
     return next((key for key in keys if data.reference and data.reference.value(key) is not None), None)
 
 
-def _steps(entry: Entry) -> int | None:
+def _mean_steps(entry: Entry) -> int | None:
     return None if entry.steps_reached is None else round(entry.steps_reached.mean)
 
 
-def _statistics(entry: Entry) -> dict[str, float | None]:
+def _mean_rate_statistics(entry: Entry) -> dict[str, float | None]:
     """Return each statistic of the rates within the steps that the runs reached, as the mean over seeds."""
-    found = [
-        None if outcome.steps_reached is None else rate_statistics(run, outcome.steps_reached)
-        for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True)
-    ]
+    of_runs = []
+    for run, outcome in zip(entry.configuration.runs, entry.outcomes, strict=True):
+        if outcome.steps_reached is not None:
+            of_runs.append(rate_statistics(run, outcome.steps_reached))
+    defined = [statistics for statistics in of_runs if statistics is not None]
     return {
-        quantity: mean(None if one is None else getattr(one, field) for one in found)
+        quantity: mean(getattr(statistics, field) for statistics in defined)
         for quantity, field in FIELDS.items()
     }
 
 
-def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
+def _reference_keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str) -> list[Key]:
     """Return where a reference may print a statistic: of the cell or baseline, and of the best or worst."""
-    item, cell = ITEMS.get(budget_item(data, comparison) or ""), place(data, entry.configuration)
+    item, cell = ITEMS.get(budget_item(data, comparison) or ""), thesis_cell(data, entry.configuration)
     if item is None:
         return []
     keys = [] if cell is None else [Key(item, quantity, cell)]
@@ -135,12 +148,12 @@ def _keys(data: ReportData, comparison: Comparison, entry: Entry, quantity: str)
     return keys
 
 
-def _figures(data: ReportData, comparison: Comparison) -> list[Figure]:
+def _rate_figures(data: ReportData, comparison: Comparison) -> list[Figure]:
     """Return best and worst, then all cells of each value of the rows."""
     ends, axes = best_and_worst(comparison), heatmap_axes(data, comparison)
     shown = []
     if ends is not None:
-        shown.append(_figure(data, comparison, ends, BEST_WORST, "of the best and the worst cell"))
+        shown.append(_rate_figure(data, comparison, ends, BEST_WORST, "of the best and the worst cell"))
     if axes is None or max(len(axis.values) for axis in axes) > MOST:
         return shown
     rows, columns = axes
@@ -148,11 +161,11 @@ def _figures(data: ReportData, comparison: Comparison) -> list[Figure]:
         cells = [e for e in comparison.cells if e.configuration.params.get(rows.key) == value]
         cells.sort(key=lambda entry: columns.index(entry.configuration.params.get(columns.key)) or 0)
         name = f"{rows.short}{label}"
-        shown.append(_figure(data, comparison, cells, name, f"with {rows.short} {label}"))
+        shown.append(_rate_figure(data, comparison, cells, name, f"with {rows.short} {label}"))
     return shown
 
 
-def _figure(
+def _rate_figure(
     data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str, words: str
 ) -> Figure:
     marks = [c for c in data.comparisons if c.kind == comparison.kind == "seconds" and c is not comparison]
@@ -160,7 +173,7 @@ def _figure(
     caption = (
         f"Rates of every step within {comparison.title}, each line to where its budget ended; further seeds "
         f"thin.{dots} Black: the baseline that follows a schedule."
-        + figure_note(data, _number(data, comparison, entries, name))
+        + figure_note(data, _figure_number(data, comparison, entries, name))
     )
     return Figure(
         f"learning-rates-{comparison.slug}-{name}",
@@ -170,10 +183,12 @@ def _figure(
     )
 
 
-def _number(data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str) -> str | None:
+def _figure_number(
+    data: ReportData, comparison: Comparison, entries: Sequence[Entry], name: str
+) -> str | None:
     """Return the number of the thesis' figure: of best and worst, or of one interval's cells."""
     numbers = RATE_FIGURES.get(budget_item(data, comparison) or "", {})
     if name == BEST_WORST:
         return numbers.get(name)
-    intervals = {cell[0] for entry in entries if (cell := place(data, entry.configuration))}
+    intervals = {cell[0] for entry in entries if (cell := thesis_cell(data, entry.configuration))}
     return numbers.get(str(intervals.pop())) if len(intervals) == 1 else None

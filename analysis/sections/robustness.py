@@ -1,4 +1,4 @@
-"""How far methods depend on their starting rate: best loss over rates, and regret beside a tuned schedule."""
+"""Dependence of methods on their starting rate: best loss over rates, and regret to a tuned schedule."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..comparison import Comparison, ReportData
-from ..data import RunData
-from ..figures import Figure
-from ..rate_curves import draw_rate_curves
-from ..regret import FEWEST_RATES, Best, Method, Regret, Task, Trial, percent, spread_over_rates, tasks
+from ..plots.figure import Figure
+from ..plots.loss_by_rate import draw_losses_by_rate
+from ..regret import (
+    FEWEST_RATES,
+    Best,
+    Method,
+    RateComparison,
+    Regret,
+    Trial,
+    percent_above,
+    rate_comparisons,
+    spread_over_rates,
+)
+from ..statistics import deviation_of, mean_of
 from ..tables import Cell, Table, decimals_to_differ, significant
+from .base import ReportSection
 from .budget import loss_text
 
 TITLE = "Robustness against the starting rate"
@@ -58,14 +69,14 @@ class _Scope:
 
     slug: str
     within: str
-    tasks: list[Task]
+    rate_comparisons: list[RateComparison]
 
 
 @dataclass(frozen=True)
 class _Row:
     """One method on one workload, with its rates or without one."""
 
-    task: Task
+    comparison: RateComparison
     method: Method
     trial: Trial
 
@@ -79,125 +90,129 @@ class _Row:
 
     @property
     def regret(self) -> Regret | None:
-        best = None if self.task.reference is None else self.task.reference.best
+        best = None if self.comparison.reference is None else self.comparison.reference.best
         return None if best is None else Regret.of(self.trial, best)
 
     @property
     def spread(self) -> tuple[float | None, float | None]:
         """The regrets at the median and at the worst of its rates [%]."""
-        best = None if self.task.reference is None else self.task.reference.best
-        found = None if self.free else spread_over_rates(self.method)
-        if best is None or found is None:
+        best = None if self.comparison.reference is None else self.comparison.reference.best
+        losses = None if self.free else spread_over_rates(self.method)
+        if best is None or losses is None:
             return None, None
-        return percent(found[0], best.loss), percent(found[1], best.loss)
+        return percent_above(losses[0], best.loss), percent_above(losses[1], best.loss)
 
     @property
     def notes(self) -> str:
         marks = [
-            ("reference", self.method is self.task.reference and not self.free),
+            ("reference", self.method is self.comparison.reference and not self.free),
             ("best at the edge of its rates", self.method.at_edge and not self.free),
             ("a seed without a finite loss", None in self.trial.losses),
         ]
         return ", ".join(text for text, applies in marks if applies)
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether several methods were run, one of them at three or more starting rates."""
-    return bool(_scopes(data)[0].tasks)
+class RobustnessSection(ReportSection):
+    """The section “Robustness against the starting rate”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether several methods were run, one of them at three or more starting rates."""
+        return bool(_comparison_scopes(data)[0].rate_comparisons)
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return the regrets over the full runs, and within each requested budget."""
+        return [_regret_table(data, scope) for scope in _comparison_scopes(data) if scope.rate_comparisons]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return one figure for each table, with one panel for each workload."""
+        return [_scope_figure(scope) for scope in _comparison_scopes(data) if scope.rate_comparisons]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return the regrets over the full runs, and within each budget that was asked for."""
-    return [_table(data, scope) for scope in _scopes(data) if scope.tasks]
+def _comparison_scopes(data: ReportData) -> list[_Scope]:
+    full_runs = rate_comparisons(data.experiment.runs, lambda run: run.best_loss)
+    scopes = [_Scope("robustness", "over the full runs", full_runs)]
+    for comparison in data.on_both_clocks if data.explicit_budgets else ():
+        methods = rate_comparisons(comparison.runs, _best_loss_within(comparison))
+        scopes.append(_Scope(f"robustness-{comparison.slug}", f"within {comparison.title}", methods))
+    return scopes
 
 
-def figures(data: ReportData) -> list[Figure]:
-    """Return one figure for each table, with one panel for each workload."""
-    return [_figure(scope) for scope in _scopes(data) if scope.tasks]
-
-
-def _scopes(data: ReportData) -> list[_Scope]:
-    asked = data.on_both_clocks if data.asked else ()
-    return [
-        _Scope("robustness", "over the full runs", tasks(data.experiment.runs, _of_full_run)),
-        *(_Scope(f"robustness-{c.slug}", f"within {c.title}", tasks(c.runs, _within(c))) for c in asked),
-    ]
-
-
-def _of_full_run(run: RunData) -> float | None:
-    return run.curve.outcome(math.inf, "steps").best_validation_loss
-
-
-def _within(comparison: Comparison) -> Best:
+def _best_loss_within(comparison: Comparison) -> Best:
     budget = comparison.budget
     return lambda run: run.curve.outcome(budget.limit(run), budget.kind).best_validation_loss
 
 
-def _table(data: ReportData, scope: _Scope) -> Table:
-    rows = [row for task in scope.tasks for row in _rows(task)]
+def _regret_table(data: ReportData, scope: _Scope) -> Table:
+    rows = [row for comparison in scope.rate_comparisons for row in _ranked_rows(comparison)]
     decimals = decimals_to_differ(
         [row.trial.loss for row in rows if math.isfinite(row.trial.loss)], at_most=6
     )
     return Table(
         name=scope.slug,
-        title=_title(scope),
+        title=_scope_title(scope),
         columns=COLUMNS,
-        shown=tuple(_shown(row, decimals) for row in rows),
+        shown=tuple(_shown_row(row, decimals) for row in rows),
         raw_columns=RAW_COLUMNS,
-        rows=tuple(_raw(row) for row in rows),
+        rows=tuple(_raw_row(row) for row in rows),
         right=RIGHT,
-        notes=(REGRET, *(note for task in scope.tasks for note in _task_notes(task)), *_unfinished(data)),
+        notes=(
+            REGRET,
+            *(note for comparison in scope.rate_comparisons for note in _reference_notes(comparison)),
+            *_unfinished_note(data),
+        ),
     )
 
 
-def _title(scope: _Scope) -> str:
+def _scope_title(scope: _Scope) -> str:
     return TITLE if scope.slug == "robustness" else f"{TITLE}, {scope.within}"
 
 
-def _rows(task: Task) -> list[_Row]:
+def _ranked_rows(comparison: RateComparison) -> list[_Row]:
     """Return the methods on a workload, the lowest loss first."""
-    found = [
-        _Row(task, method, trial)
-        for method in task.methods
+    rows = [
+        _Row(comparison, method, trial)
+        for method in comparison.methods
         for trial in (method.best, method.free)
         if trial is not None
     ]
-    return sorted(found, key=lambda row: row.trial.loss)
+    return sorted(rows, key=lambda row: row.trial.loss)
 
 
-def _shown(row: _Row, decimals: int) -> tuple[str, ...]:
+def _shown_row(row: _Row, decimals: int) -> tuple[str, ...]:
     regret = row.regret
     deviations = None if regret is None else regret.deviations
     return (
-        row.task.workload,
+        row.comparison.workload,
         row.name,
         "–" if row.free else str(len(row.method.trials)),
         "–" if row.trial.rate is None else f"{row.trial.rate:g}",
         loss_text(row.trial.summary, decimals),
-        _signed(None if regret is None else regret.percent),
+        _percent_text(None if regret is None else regret.percent),
         "–" if deviations is None else f"{deviations:+.2f}",
-        *map(_signed, row.spread),
+        *map(_percent_text, row.spread),
         row.notes,
     )
 
 
-def _signed(value: float | None) -> str:
-    """Return per cents with their sign; those of a wreck as they come."""
+def _percent_text(value: float | None) -> str:
+    """Return per cents with their sign; very large ones without rounding."""
     if value is None or not math.isfinite(value):
         return "–" if value is None else f"{value:g}"
     return f"{value:+.1f}" if abs(value) < 1e4 else "+" * (value > 0) + significant(value, 2)
 
 
-def _raw(row: _Row) -> tuple[Cell, ...]:
-    summary, regret, reference = row.trial.summary, row.regret, row.task.reference
+def _raw_row(row: _Row) -> tuple[Cell, ...]:
+    summary, regret, reference = row.trial.summary, row.regret, row.comparison.reference
     best = None if reference is None or reference.best is None else reference.best.summary
     return (
-        row.task.workload,
+        row.comparison.workload,
         row.name,
         None if row.free else len(row.method.trials),
         row.trial.rate,
-        None if summary is None else summary.mean,
-        None if summary is None else summary.deviation,
+        mean_of(summary),
+        deviation_of(summary),
         0 if summary is None else summary.n,
         None if regret is None else regret.percent,
         None if regret is None else regret.deviations,
@@ -208,13 +223,13 @@ def _raw(row: _Row) -> tuple[Cell, ...]:
     )
 
 
-def _task_notes(task: Task) -> Iterator[str]:
-    """Say what the reference is, and what that means for the regrets."""
-    reference = task.reference
+def _reference_notes(comparison: RateComparison) -> Iterator[str]:
+    """Return a note that names the reference, and what it means for the regrets."""
+    reference = comparison.reference
     if reference is None or reference.best is None:
-        yield f"{task.workload}: no method has a loss yet."
+        yield f"{comparison.workload}: no method has a loss yet."
         return
-    name = f"{task.workload}: the reference {reference.name}"
+    name = f"{comparison.workload}: the reference {reference.name}"
     if reference.schedule is None:
         yield f"{name} is the best tuned method: none of those with a rate has a schedule that acts."
     if len(reference.trials) < FEWEST_RATES:
@@ -226,15 +241,17 @@ def _task_notes(task: Task) -> Iterator[str]:
         )
 
 
-def _unfinished(data: ReportData) -> list[str]:
+def _unfinished_note(data: ReportData) -> list[str]:
     waiting = sum(not run.finished for run in data.experiment.runs)
     return [f"{waiting} of {len(data.experiment.runs)} runs have not finished."] if waiting else []
 
 
-def _figure(scope: _Scope) -> Figure:
+def _scope_figure(scope: _Scope) -> Figure:
     caption = (
         f"Best validation loss against the starting rate, {scope.within}: mean over seeds, bars: ± 1 SD. "
         "Dashed levels: methods that were given no rate, shaded by ± 1 SD. Dotted, circled: the best of the "
         "reference. Equal rates are drawn a little apart."
     )
-    return Figure(scope.slug, _title(scope), caption, partial(draw_rate_curves, scope.tasks))
+    return Figure(
+        scope.slug, _scope_title(scope), caption, partial(draw_losses_by_rate, scope.rate_comparisons)
+    )

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from ...store.queries import EvaluationRow
 from ..comparison import ReportData
-from ..figures import COLOURS, DASHES, Figure, duration, legend_beside, new_canvas, plain_log, time_unit
-from ..searches import Contest, Search, contests
-from ..statistics import Summary
+from ..durations import duration, time_unit
+from ..plots.canvas import COLOURS, DASHES, format_plain_log, new_canvas, put_legend_beside
+from ..plots.figure import Figure
+from ..search_cost import Search, SearchComparison, search_comparisons
+from ..statistics import MeanAndSD, deviation_of, mean_of
 from ..tables import Cell, Table, decimals_to_differ, fixed
+from .base import ReportSection
 from .budget import loss_text
 
 if TYPE_CHECKING:
@@ -58,137 +61,166 @@ METHOD = (
 POINTS = "o", "s", "^", "D", "v", "P", "X"
 
 
-def applies(data: ReportData) -> bool:
-    """Tell whether a schedule and another method ran, and one of them had settings to choose."""
-    return bool(contests(data.configurations))
+class TimeToResultSection(ReportSection):
+    """The section “Time to result, with the search for settings”."""
+
+    title = TITLE
+
+    def applies(self, data: ReportData) -> bool:
+        """Return whether a schedule and another method ran, one of them with several configurations."""
+        return bool(search_comparisons(data.configurations))
+
+    def tables(self, data: ReportData) -> list[Table]:
+        """Return one row for each method, the soonest at the target first."""
+        comparisons = search_comparisons(data.configurations)
+        ranked = [
+            (comparison, search) for comparison in comparisons for search in _ranked_searches(comparison)
+        ]
+        decimals = decimals_to_differ([s.result.mean for _, s in ranked if s.result is not None], at_most=6)
+        shown = [_shown_row(comparison, search, decimals) for comparison, search in ranked]
+        rows = [_raw_row(comparison, search) for comparison, search in ranked]
+        columns: tuple[str, ...] = COLUMNS
+        raw_columns: tuple[str, ...] = RAW_COLUMNS
+        if data.on_other_clock is not None:
+            on_other_clock = _searches_by_name(search_comparisons(data.on_other_clock))
+            pairs = [on_other_clock[comparison.workload, search.name] for comparison, search in ranked]
+            shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
+            rows = [
+                (*row, data.other_clock, *_search_times(*pair)) for row, pair in zip(rows, pairs, strict=True)
+            ]
+            columns = (*COLUMNS, *(f"{name}, {data.other_clock} clock" for name in TIMES))
+            raw_columns = (*RAW_COLUMNS, *RAW_BESIDE)
+        right = (False, False, *(True for _ in columns[2:]))
+        notes = (
+            METHOD,
+            *map(_target_note, comparisons),
+            f"Times are on the {data.clock} clock where no other is named.",
+        )
+        return [Table("time-to-result", TITLE, columns, tuple(shown), raw_columns, tuple(rows), right, notes)]
+
+    def figures(self, data: ReportData) -> list[Figure]:
+        """Return loss against the time paid for it, a panel for each workload."""
+        caption = (
+            "Marks: what a search over 1, 2, … of a method's configurations may expect, at the time of so "
+            "many runs (means over all choices and over seeds), from where no choice has diverged runs "
+            "alone. Lines without marks: a method with nothing to choose, "
+            "its best loss so far (mean over seeds). Dotted: the target, the worst seed's result of the "
+            "searched schedule. "
+            f"Times are on the {data.clock} clock."
+        )
+        return [
+            Figure(
+                "time-to-result",
+                TITLE,
+                caption,
+                partial(_draw_comparisons, search_comparisons(data.configurations)),
+            )
+        ]
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Return one row for each method, the soonest at the target first."""
-    found = contests(data.configurations)
-    ranked = [(contest, search) for contest in found for search in _ranked(contest)]
-    decimals = decimals_to_differ([s.result.mean for _, s in ranked if s.result is not None], at_most=6)
-    shown = [_shown(contest, search, decimals) for contest, search in ranked]
-    rows = [_raw(contest, search) for contest, search in ranked]
-    columns: tuple[str, ...] = COLUMNS
-    raw_columns: tuple[str, ...] = RAW_COLUMNS
-    if data.beside is not None:
-        again = _by_name(contests(data.beside))
-        pairs = [again[contest.workload, search.name] for contest, search in ranked]
-        shown = [(*row, *_shown_times(*pair)) for row, pair in zip(shown, pairs, strict=True)]
-        rows = [(*row, data.other_clock, *_times(*pair)) for row, pair in zip(rows, pairs, strict=True)]
-        columns = (*COLUMNS, *(f"{name}, {data.other_clock} clock" for name in TIMES))
-        raw_columns = (*RAW_COLUMNS, *RAW_BESIDE)
-    right = (False, False, *(True for _ in columns[2:]))
-    notes = (
-        METHOD,
-        *map(_target_note, found),
-        f"Times are on the {data.clock} clock where no other is named.",
-    )
-    return [Table("time-to-result", TITLE, columns, tuple(shown), raw_columns, tuple(rows), right, notes)]
-
-
-def figures(data: ReportData) -> list[Figure]:
-    """Return loss against the time paid for it, a panel for each workload."""
-    caption = (
-        "Marks: what a search over 1, 2, … of a method's configurations may expect, at the time of so many "
-        "runs (means over all choices and over seeds), from where no choice has diverged runs alone. "
-        "Lines without marks: a method with nothing to choose, "
-        "its best loss so far (mean over seeds). Dotted: the target, the worst seed's result of the searched "
-        "schedule. "
-        f"Times are on the {data.clock} clock."
-    )
-    return [Figure("time-to-result", TITLE, caption, partial(_draw, contests(data.configurations)))]
-
-
-def _ranked(contest: Contest) -> list[Search]:
+def _ranked_searches(comparison: SearchComparison) -> list[Search]:
     def seconds(search: Search) -> float:
-        found = search.seconds_to(contest.target)
-        return math.inf if found is None else found.mean
+        summary = search.seconds_to(comparison.target)
+        return math.inf if summary is None else summary.mean
 
-    return sorted(contest.searches, key=seconds)
-
-
-def _ratio(contest: Contest, search: Search) -> float | None:
-    mine, theirs = search.seconds_to(contest.target), contest.reference.seconds_to(contest.target)
-    return None if mine is None or theirs is None or not theirs.mean else mine.mean / theirs.mean
+    return sorted(comparison.searches, key=seconds)
 
 
-def _shown(contest: Contest, search: Search, decimals: int) -> tuple[str, ...]:
-    reached = search.seconds_to(contest.target)
-    reference = " (reference)" if search is contest.reference else ""
+def _ratio_to_reference(comparison: SearchComparison, search: Search) -> float | None:
+    seconds, reference_seconds = (
+        search.seconds_to(comparison.target),
+        comparison.reference.seconds_to(comparison.target),
+    )
     return (
-        contest.workload,
+        None
+        if seconds is None or reference_seconds is None or not reference_seconds.mean
+        else seconds.mean / reference_seconds.mean
+    )
+
+
+def _shown_row(comparison: SearchComparison, search: Search, decimals: int) -> tuple[str, ...]:
+    reached = search.seconds_to(comparison.target)
+    reference = " (reference)" if search is comparison.reference else ""
+    return (
+        comparison.workload,
         f"{search.name}{reference}",
         str(search.k),
         loss_text(search.result, decimals),
         f"{0 if reached is None else reached.n} of {len(search.seeds)}",
-        *_shown_times(contest, search),
+        *_shown_times(comparison, search),
     )
 
 
-def _shown_times(contest: Contest, search: Search) -> tuple[str, str, str]:
-    reached, ratio = search.seconds_to(contest.target), _ratio(contest, search)
-    return duration(_mean(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
+def _shown_times(comparison: SearchComparison, search: Search) -> tuple[str, str, str]:
+    reached, ratio = search.seconds_to(comparison.target), _ratio_to_reference(comparison, search)
+    return duration(mean_of(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
 
 
-def _times(contest: Contest, search: Search) -> tuple[Cell, Cell, Cell]:
-    return _mean(search.seconds), _mean(search.seconds_to(contest.target)), _ratio(contest, search)
+def _search_times(comparison: SearchComparison, search: Search) -> tuple[Cell, Cell, Cell]:
+    return (
+        mean_of(search.seconds),
+        mean_of(search.seconds_to(comparison.target)),
+        _ratio_to_reference(comparison, search),
+    )
 
 
-def _by_name(found: Iterable[Contest]) -> dict[tuple[str, str], tuple[Contest, Search]]:
-    return {(one.workload, search.name): (one, search) for one in found for search in one.searches}
+def _searches_by_name(
+    comparisons: Iterable[SearchComparison],
+) -> dict[tuple[str, str], tuple[SearchComparison, Search]]:
+    return {
+        (comparison.workload, search.name): (comparison, search)
+        for comparison in comparisons
+        for search in comparison.searches
+    }
 
 
-def _time_text(reached: Summary | None) -> str:
+def _time_text(reached: MeanAndSD | None) -> str:
     if reached is None or reached.deviation is None:
-        return duration(_mean(reached))
+        return duration(mean_of(reached))
     return f"{duration(reached.mean)} ± {duration(reached.deviation)} ({reached.n})"
 
 
-def _raw(contest: Contest, search: Search) -> tuple[Cell, ...]:
-    reached, result = search.seconds_to(contest.target), search.result
+def _raw_row(comparison: SearchComparison, search: Search) -> tuple[Cell, ...]:
+    reached, result = search.seconds_to(comparison.target), search.result
     return (
-        contest.workload,
+        comparison.workload,
         search.name,
         search.k,
-        _mean(result),
-        None if result is None else result.deviation,
+        mean_of(result),
+        deviation_of(result),
         len(search.seeds),
-        _mean(search.seconds),
-        contest.target,
+        mean_of(search.seconds),
+        comparison.target,
         0 if reached is None else reached.n,
-        _mean(reached),
-        None if reached is None else reached.deviation,
-        _ratio(contest, search),
-        contest.reference.name,
+        mean_of(reached),
+        deviation_of(reached),
+        _ratio_to_reference(comparison, search),
+        comparison.reference.name,
     )
 
 
-def _mean(summary: Summary | None) -> float | None:
-    return None if summary is None else summary.mean
-
-
-def _target_note(contest: Contest) -> str:
-    reference = contest.reference
+def _target_note(comparison: SearchComparison) -> str:
+    reference = comparison.reference
     return (
-        f"{contest.workload}: the target is {fixed(contest.target, 6)}, the highest result over the "
+        f"{comparison.workload}: the target is {fixed(comparison.target, 6)}, the highest result over the "
         f"{len(reference.seeds)} seeds of the search over {reference.k} configurations of {reference.name}."
     )
 
 
-def _draw(found: list[Contest]) -> Canvas:
-    canvas = new_canvas(8.8, 3.8 * len(found))
-    for axes, contest in zip(canvas.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
-        _panel(axes, contest)
+def _draw_comparisons(comparisons: list[SearchComparison]) -> Canvas:
+    canvas = new_canvas(8.8, 3.8 * len(comparisons))
+    for axes, comparison in zip(
+        canvas.subplots(len(comparisons), 1, squeeze=False)[:, 0], comparisons, strict=True
+    ):
+        _draw_panel(axes, comparison)
     return canvas
 
 
-def _panel(axes: Axes, contest: Contest) -> None:
-    longest = max(search.expected(search.k)[0] for search in contest.searches)
+def _draw_panel(axes: Axes, comparison: SearchComparison) -> None:
+    longest = max(search.expected(search.k)[0] for search in comparison.searches)
     unit, name = time_unit(longest)
-    for place, search in enumerate(contest.searches):
-        points = list(_points(search))
+    for place, search in enumerate(comparison.searches):
+        points = list(_search_points(search))
         axes.plot(
             [seconds / unit for seconds, _ in points],
             [loss for _, loss in points],
@@ -198,28 +230,28 @@ def _panel(axes: Axes, contest: Contest) -> None:
             markersize=5,
             label=f"{search.name} ({search.k})" if search.k > 1 else search.name,
         )
-    axes.axhline(contest.target, linestyle=":", color="#444444", linewidth=1.1, label="target")
+    axes.axhline(comparison.target, linestyle=":", color="#444444", linewidth=1.1, label="target")
     axes.set_xscale("log")
-    _limits(axes, contest, unit)
-    plain_log(axes.xaxis)
-    axes.set_title(contest.workload)
+    _set_limits(axes, comparison, unit)
+    format_plain_log(axes.xaxis)
+    axes.set_title(comparison.workload)
     axes.set_xlabel(f"training time of all runs [{name}] (logarithmic)")
     axes.set_ylabel("best validation loss")
-    legend_beside(axes)
+    put_legend_beside(axes)
 
 
-def _limits(axes: Axes, contest: Contest, unit: float) -> None:
-    """Show the results, and what lies above them by as much again."""
-    results = [search.result.mean for search in contest.searches if search.result is not None]
+def _set_limits(axes: Axes, comparison: SearchComparison, unit: float) -> None:
+    """Set limits that show the results, and the range above them."""
+    results = [search.result.mean for search in comparison.searches if search.result is not None]
     low = min(results)
-    room = max(max(results), contest.target) - low or abs(low) * 0.1
+    room = max(max(results), comparison.target) - low or abs(low) * 0.1
     top = low + 2.2 * room
-    shown = [s / unit for search in contest.searches for s, loss in _points(search) if loss <= top]
+    shown = [s / unit for search in comparison.searches for s, loss in _search_points(search) if loss <= top]
     axes.set_ylim(low - 0.15 * room, top)
     axes.set_xlim(min(shown) / 1.15, max(shown) * 1.15)
 
 
-def _points(search: Search) -> Iterator[tuple[float, float]]:
+def _search_points(search: Search) -> Iterator[tuple[float, float]]:
     """Yield (seconds, loss): of searches over more and more configurations, or of the one there is."""
     if search.k > 1:
         yield from (search.expected(k) for k in range(1, search.k + 1))

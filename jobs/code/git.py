@@ -49,7 +49,7 @@ def commit(top: Path) -> str | None:
 
 
 def is_dirty(top: Path, passed_over: Iterable[str]) -> bool:
-    """Tell whether there are changes, or new files, that are not committed."""
+    """Return whether there are changes, or new files, that are not committed."""
     paths = [".", *(f":(exclude,top,literal){one}" for one in passed_over)]
     return bool(_git(top, ["status", "--porcelain", "--", *paths]))
 

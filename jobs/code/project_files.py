@@ -65,13 +65,13 @@ def import_root(module: str, first: Path) -> Path | None:
 
 
 def is_found(module: str, folder: Path, whole: bool = False) -> bool:
-    """Tell whether a folder holds a module, or its package; `whole`: and not just a part of a namespace."""
+    """Return whether a folder holds a module, or its package; `whole`: and not just a part of a namespace."""
     spec = PathFinder.find_spec(module.partition(".")[0], [str(folder)])
     return spec is not None and (spec.origin is not None or not whole)
 
 
 def is_installed(file: Path) -> bool:
-    """Tell whether a module's file belongs to the environment or to alphagrid, not to the user."""
+    """Return whether a module's file belongs to the environment or to alphagrid, not to the user."""
     real = Path(os.path.realpath(file))
     packages = {"site-packages", "dist-packages"}.intersection(real.parts)
     return bool(packages) or any(real.is_relative_to(folder) for folder in _environment_folders())

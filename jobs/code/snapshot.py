@@ -112,7 +112,7 @@ class _Source:
         return None if target.is_file() and target.stat().st_size <= LARGEST_FILE else real
 
     def counts(self, name: str, head: bytes) -> bool:
-        """Tell whether a file is code, so that a run does not go on when it has changed."""
+        """Return whether a file is code, so that a run does not go on when it has changed."""
         path = self.project.folder / name
         if path.suffix in NO_CODE or path.name in NO_CODE:
             return False
@@ -205,7 +205,7 @@ def _give_name(temporary: Path, folder: Path) -> None:
 
 
 def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
-    """Tell whether there is a snapshot, and its manifest.
+    """Return whether there is a snapshot, and its manifest.
 
     Raises:
         UserError: somebody changed it.

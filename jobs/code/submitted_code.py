@@ -210,6 +210,6 @@ def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str])
 
 
 def _lies_in(folder: Path, file: str) -> bool:
-    """Tell whether a file is in a folder, by its own name or by where links lead."""
+    """Return whether a file is in a folder, by its own name or by where links lead."""
     by_name = Path(os.path.normpath(Path(file).absolute())).is_relative_to(folder)
     return by_name or Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))

@@ -30,7 +30,7 @@ class Attempt:
     submission: str | None = None
     """The submission that started it; None if it died before its first record."""
     fresh: bool = False
-    """Whether it started anew although there were checkpoints."""
+    """Whether it started from step 0 although there were checkpoints."""
     resume_step: int = 0
     job: dict[str, Any] | None = None
     stop: dict[str, Any] | None = None
@@ -90,7 +90,7 @@ def start_record(path: Path) -> dict[str, Any] | None:
 
 
 def starts_anew(attempts: Sequence[Attempt], submission: str, asked: bool) -> bool:
-    """Tell whether the next attempt has to ignore all checkpoints.
+    """Return whether the next attempt has to ignore all checkpoints.
 
     `--fresh` does so once: later attempts of the same submission go on from what the first one reached.
     """
@@ -158,7 +158,7 @@ def without_progress(
 
 
 def has_new_checkpoint(attempt: Attempt) -> bool:
-    """Tell whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
+    """Return whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
     try:
         written = journal.read(attempt.journal).records
     except OSError:  # it has not arrived yet, or is no file

@@ -15,7 +15,7 @@ from ...store.layout import RunFiles
 
 
 def is_cancelled(run: RunFiles, submission: str) -> bool:
-    """Tell whether the run was cancelled as part of `submission`.
+    """Return whether the run was cancelled as part of `submission`.
 
     Raises:
         UserError: the marker cannot be read.

@@ -106,7 +106,7 @@ class Scheduler(ABC):
     sets_environment: ClassVar[bool] = False
     """Whether a job's script sets the profile's variables before the worker starts."""
     checks_code_origin: ClassVar[bool] = True
-    """Whether the worker imports the user's code anew, and so has to check that it is the snapshot's."""
+    """Whether the worker imports the user's code again, and so has to check that it is the snapshot's."""
 
     @abstractmethod
     def check(self, root: Root, environ: Mapping[str, str]) -> None:

@@ -169,7 +169,7 @@ class LocalQueue:
 
 
 def _signature(files: ExperimentFiles) -> _Signature:
-    """Return what changes with every file that is new or written anew, however coarse the disk's times."""
+    """Return what changes with every file that is new or written again, however coarse the disk's times."""
     found = []
     for path in submissions.submission_files(files):
         try:

@@ -69,7 +69,7 @@ class Supervisor:
         self._kept = float("-inf")
 
     def has_work(self) -> bool:
-        """Look once more; tell whether anything is left to do."""
+        """Look once more; return whether anything is left to do."""
         self._refresh(0.0)
         return self._queue.next() is not None or len(self._queue) > 0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ...errors import SystemRefused
 from ...slurm import sacct, scontrol, squeue
@@ -177,6 +178,8 @@ def in_queue(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
 def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
     """Return what accounting says of runs, in one call; a run whose job it does not know is left out.
 
+    A record of an array that names no task is that of its last pending task, cancelled by itself.
+
     Raises:
         SystemRefused: sacct is not there, or failed.
     """
@@ -185,7 +188,7 @@ def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
     states: dict[RunKey, SchedulerState] = {}
     for job_id, submitted in by_job_id.items():
         for job in submitted:
-            own = own_records(job, records.get(job_id, ()))
+            own = own_records(job, records.get(job_id) or records.get(array_of(job_id)) or ())
             if own:
                 states[job.key] = _final_state(own[-1].state, own[-1].exit_code)
     return states
@@ -194,7 +197,8 @@ def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
 def at_controller(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
     """Return what the controller itself says of runs; it soon forgets jobs that ended.
 
-    One call is made per array or, where there are many, one for all jobs of the cluster. Sites cache squeue,
+    One call is made per array or, where there are many, one for all jobs of the cluster. A record of an array
+    that names no task is that of its last pending task, cancelled by itself. Sites cache squeue,
     and squeue itself now and then leaves out a job; the controller's own record of a job does not.
 
     Raises:
@@ -203,7 +207,12 @@ def at_controller(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState
     by_job_id = _by_job_id(jobs)
     arrays = sorted({array_of(job_id) for job_id in by_job_id})
     answers = map(scontrol.jobs, arrays) if len(arrays) <= MAX_CALLS else [scontrol.all_jobs()]
-    known = [job for answer in answers for job_id, job in answer.items() if job_id in by_job_id]
+    answered = {job_id: job for answer in answers for job_id, job in answer.items()}
+    known = [
+        replace(queued, job_id=job_id)
+        for job_id in by_job_id
+        if (queued := answered.get(job_id) or answered.get(array_of(job_id))) is not None
+    ]
     states: dict[RunKey, SchedulerState] = {}
     for queued in known:
         if queued.state in OVER:

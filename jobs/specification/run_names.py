@@ -39,7 +39,7 @@ def _varying(cells: Sequence[Cell], seeds: bool) -> list[str]:
 
 
 def _differs(values: Iterable[Any]) -> bool:
-    """Tell whether there are two values that differ (1 and true do)."""
+    """Return whether there are two values that differ (1 and true do)."""
     values = iter(values)
     first = next(values)
     return any(value != first or type(value) is not type(first) for value in values)

@@ -35,7 +35,7 @@ def read_settings(
 
 
 def has_section(config: Config, path: tuple[str, ...]) -> bool:
-    """Tell whether a config has the section that the leaf at `path` belongs to, be it by default."""
+    """Return whether a config has the section that the leaf at `path` belongs to, be it by default."""
     if len(path) == 1:
         return True
     if path[0] in config:

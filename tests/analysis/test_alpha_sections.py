@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.alphas import intervals, statistics, values
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.alphas import estimator_values, summarise_values, window_medians
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.report import write_report
-from alphagrid.analysis.sections import alpha_diagnostics, alpha_noise, alpha_observations
-from alphagrid.analysis.statistics import Components, components
+from alphagrid.analysis.sections.alpha_diagnostics import AlphaDiagnosticsSection
+from alphagrid.analysis.sections.alpha_noise import AlphaNoiseSection
+from alphagrid.analysis.sections.alpha_observations import AlphaObservationsSection
+from alphagrid.analysis.statistics import Components, variance_components
 from alphagrid.store.queries import AlphaRow, Estimate, EstimateSummary, RunRow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,13 +69,13 @@ def report(*alphas: AlphaRow, **alpha: Any) -> ReportData:
 
 
 def first_row(data: ReportData) -> dict[str, Any]:
-    (table,) = alpha_observations.tables(data)
+    (table,) = AlphaObservationsSection().tables(data)
     return dict(zip(table.columns, table.rows[0], strict=True))
 
 
 def test_the_mean_standard_error_and_the_share_of_batch_noise_stand_beside_the_spread() -> None:
     data = report(single(0, 1.0, 0.5), single(1, 3.0, 1.5), single(2, math.nan, math.nan))
-    relative, absolute = alpha_observations.tables(data)[0].rows
+    relative, absolute = AlphaObservationsSection().tables(data)[0].rows
     assert relative[3:5] == (2, 1)
     assert relative[9] == pytest.approx(1.0)
     assert relative[10] == pytest.approx(100 * (0.25 + 2.25) / 2 / 2)
@@ -81,7 +84,7 @@ def test_the_mean_standard_error_and_the_share_of_batch_noise_stand_beside_the_s
 
 
 def test_without_standard_errors_there_is_no_column_for_them() -> None:
-    (table,) = alpha_observations.tables(report(single(0, 1.0), single(1, 3.0)))
+    (table,) = AlphaObservationsSection().tables(report(single(0, 1.0), single(1, 3.0)))
     assert "mean SE" not in table.columns
 
 
@@ -90,9 +93,11 @@ def test_summaries_say_the_same_as_the_values_they_sum_up_but_for_the_median(
     windows: list[list[float]],
 ) -> None:
     every = [value for window in windows for value in window]
-    apart = statistics(values([single(k, value) for k, value in enumerate(every)], "unbiased", "relative"))
-    together = statistics(
-        values([summed(10 * k, window) for k, window in enumerate(windows)], "unbiased", "relative")
+    apart = summarise_values(
+        estimator_values([single(k, value) for k, value in enumerate(every)], "unbiased", "relative")
+    )
+    together = summarise_values(
+        estimator_values([summed(10 * k, window) for k, window in enumerate(windows)], "unbiased", "relative")
     )
     assert apart is not None
     assert together is not None
@@ -105,7 +110,7 @@ def test_summaries_say_the_same_as_the_values_they_sum_up_but_for_the_median(
 
 def test_the_median_of_summaries_is_marked_and_mixed_with_single_values_weighs_by_steps() -> None:
     data = report(summed(0, [1.0, 2.0, 3.0]), single(20, 9.0))
-    (table,) = alpha_observations.tables(data)
+    (table,) = AlphaObservationsSection().tables(data)
     assert first_row(data)["n"] == 4
     assert first_row(data)["median"] == 2.0
     assert table.shown[0][6].startswith("≈")
@@ -114,7 +119,7 @@ def test_the_median_of_summaries_is_marked_and_mixed_with_single_values_weighs_b
 
 def test_the_band_is_the_standard_error_of_a_single_value_and_of_a_summary_its_spread() -> None:
     found = run(single(0, 1.0, 0.1), single(1, 3.0, 0.3), single(2, 5.0, 0.2), summed(20, [0.0, 2.0]))
-    first, second = intervals(values(found.alphas, "unbiased", "relative"), found)
+    first, second = window_medians(estimator_values(found.alphas, "unbiased", "relative"), found)
     assert (first.step, first.median, first.spread) == (1, 3.0, 0.2)
     assert (second.step, second.median) == (21, 1.0)
     assert second.spread == pytest.approx(math.sqrt(2))
@@ -122,7 +127,10 @@ def test_the_band_is_the_standard_error_of_a_single_value_and_of_a_summary_its_s
 
 def test_where_every_step_measures_values_are_grouped_by_the_windows_of_the_journal() -> None:
     found = run(*(single(step, float(step), 0.1) for step in range(40)), interval=1, count=1)
-    assert [window.step for window in intervals(values(found.alphas, "unbiased", "relative"), found)] == [
+    assert [
+        window.step
+        for window in window_medians(estimator_values(found.alphas, "unbiased", "relative"), found)
+    ] == [
         9.5,
         29.5,
     ]
@@ -130,7 +138,7 @@ def test_where_every_step_measures_values_are_grouped_by_the_windows_of_the_jour
 
 def test_the_panel_draws_single_values_summaries_and_a_band() -> None:
     data = report(*(single(step, 1.0 + step, 0.1) for step in range(3)), summed(20, [0.0, 2.0]))
-    (figure,) = alpha_observations.figures(data)
+    (figure,) = AlphaObservationsSection().figures(data)
     assert "± 1 standard error" in figure.caption
     (panel,) = figure.draw().axes
     dots, line, *_ = panel.lines
@@ -148,7 +156,7 @@ def test_batch_noise_and_movement_are_told_apart_where_they_are_known() -> None:
         for repeat in range(4)
     ]
     data = report(*alphas, repeat=4)
-    (table,) = alpha_noise.tables(data)
+    (table,) = AlphaNoiseSection().tables(data)
     found = dict(zip(table.columns, table.rows[0], strict=True))
     assert (found["steps"], found["n"]) == (400, 1600)
     assert found["variance within a step"] == pytest.approx(1.0, rel=0.1)
@@ -158,7 +166,7 @@ def test_batch_noise_and_movement_are_told_apart_where_they_are_known() -> None:
 
 
 def test_without_repetitions_noise_and_movement_are_not_told_apart() -> None:
-    assert not alpha_noise.applies(report(*(single(step, float(step)) for step in range(5))))
+    assert not AlphaNoiseSection().applies(report(*(single(step, float(step)) for step in range(5))))
 
 
 def test_an_estimator_that_was_not_repeated_has_no_components() -> None:
@@ -168,23 +176,23 @@ def test_an_estimator_that_was_not_repeated_has_no_components() -> None:
         replace(one, estimates={**one.estimates, "biased": biased}) if one.repeat == 0 else one
         for one in alphas
     ]
-    (table,) = alpha_noise.tables(report(*alphas, repeat=2))
+    (table,) = AlphaNoiseSection().tables(report(*alphas, repeat=2))
     assert {row[1] for row in table.rows} == {"unbiased"}
 
 
 def test_components_follow_a_worked_example() -> None:
     """Groups (1, 3) and (5, 7): mean squares 2 within and 16 between, so (16 − 2) / 2 = 7 between."""
-    assert components([[1.0, 3.0], [5.0, 7.0]]) == Components(4.0, 2.0, 7.0, 2, 4)
-    assert components([[1.0, 3.0], [1.0, 3.0]]) == Components(2.0, 2.0, 0.0, 2, 4)
-    assert components([[1.0], [2.0]]) is None
-    assert components([[1.0, 2.0]]) is None
+    assert variance_components([[1.0, 3.0], [5.0, 7.0]]) == Components(4.0, 2.0, 7.0, 2, 4)
+    assert variance_components([[1.0, 3.0], [1.0, 3.0]]) == Components(2.0, 2.0, 0.0, 2, 4)
+    assert variance_components([[1.0], [2.0]]) is None
+    assert variance_components([[1.0, 2.0]]) is None
 
 
 def test_reduction_ratios_and_cosines_have_a_table_where_they_were_recorded(tmp_path: Path) -> None:
-    assert not alpha_diagnostics.applies(report(single(0, 1.0)))
+    assert not AlphaDiagnosticsSection().applies(report(single(0, 1.0)))
     ratios = [0.5, 1.0, 3.0, math.nan]
     data = report(*(single(k, 1.0, reduction_ratio=ratio, cosine=-0.5) for k, ratio in enumerate(ratios)))
-    (table,) = alpha_diagnostics.tables(data)
+    (table,) = AlphaDiagnosticsSection().tables(data)
     ratio, cosine = table.rows
     assert ratio[1:5] == ("reduction ratio", 3, 1.5, 1.0)
     assert cosine[2:] == (4, -0.5, -0.5, 0.0)

@@ -7,7 +7,7 @@ import math
 import pytest
 from alphagrid.analysis.budget import Curve
 from alphagrid.analysis.configurations import Axis
-from alphagrid.analysis.statistics import Summary, expected_best, median, pearson
+from alphagrid.analysis.statistics import MeanAndSD, expected_best, median, pearson
 from alphagrid.analysis.tables import Table, as_csv, as_markdown, decimals_to_differ, fixed, significant
 from alphagrid.store.queries import EvaluationRow, WindowRow
 
@@ -91,9 +91,9 @@ def test_the_time_of_a_step_between_two_records_is_interpolated() -> None:
 
 
 def test_one_value_has_no_deviation_and_several_have_that_of_a_sample() -> None:
-    assert Summary.of([2.0, None]) == Summary(2.0, None, 1)
-    assert Summary.of([1.0, 3.0]) == Summary(2.0, math.sqrt(2), 2)
-    assert Summary.of([None, math.nan]) is None
+    assert MeanAndSD.of([2.0, None]) == MeanAndSD(2.0, None, 1)
+    assert MeanAndSD.of([1.0, 3.0]) == MeanAndSD(2.0, math.sqrt(2), 2)
+    assert MeanAndSD.of([None, math.nan]) is None
 
 
 def test_the_median_of_an_even_number_is_the_midpoint() -> None:

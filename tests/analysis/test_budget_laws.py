@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from alphagrid.analysis.budget import Curve, Kind, Outcome
+from alphagrid.analysis.budget import BudgetResult, Curve, Kind
 from alphagrid.store.queries import EvaluationRow, WindowRow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +62,7 @@ def test_evaluations_at_stops_that_were_passed_are_left_out(curve: Curve) -> Non
     assert all(row.step == curve.step for row in curve.evaluations if row.at_stop)
 
 
-def _oracle(curve: Curve, limit: float, kind: Kind) -> Outcome:
+def _oracle(curve: Curve, limit: float, kind: Kind) -> BudgetResult:
     """Apply each sentence of the definitions by itself."""
 
     def at(row: EvaluationRow | WindowRow) -> float:
@@ -75,7 +75,7 @@ def _oracle(curve: Curve, limit: float, kind: Kind) -> Outcome:
     reached = max(ends) if ends else max((row.step for row in within), default=None)
     complete = curve.finished or (curve.train_seconds if kind == "seconds" else curve.step) >= limit
     if best is None:
-        return Outcome(steps_reached=reached, complete=complete)
+        return BudgetResult(steps_reached=reached, complete=complete)
     loss, test = best.losses["validation"], best.losses["test"]
     at_best = (loss, test if math.isfinite(test) else None, best.step, best.train_seconds)
-    return Outcome(*at_best, reached, complete)
+    return BudgetResult(*at_best, reached, complete)

@@ -8,16 +8,15 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.batches import slope
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.alpha_by_batch_size import least_squares_slope
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
-from alphagrid.analysis.sections import (
-    baseline_differences,
-    batch_scaling,
-    bias_over_passes,
-    optimizers,
-    time_to_result,
-)
+from alphagrid.analysis.sections.baseline_differences import BaselineDifferencesSection
+from alphagrid.analysis.sections.batch_scaling import BatchScalingSection
+from alphagrid.analysis.sections.bias_over_passes import BiasOverPassesSection
+from alphagrid.analysis.sections.optimizers import OptimizersSection
+from alphagrid.analysis.sections.time_to_result import TimeToResultSection
 from alphagrid.analysis.significance import Difference, holm
 from alphagrid.store.queries import AlphaRow, Estimate, EvaluationRow, EventRow, RunRow
 from hypothesis import given
@@ -104,24 +103,27 @@ def test_a_difference_is_students_paired_test() -> None:
     assert Difference.of([1.0]) == Difference(1.0, None, 1, None, None)
 
 
-def test_configurations_are_told_apart_from_a_baseline_seed_by_seed() -> None:
+def test_differences_to_a_baseline_are_tested_seed_by_seed() -> None:
     noise = (0.3, 0.0, -0.2)  # what seeds share; a comparison that is not paired would drown in it
     base = [run([1 + n, 1 + n], s, baseline="sgd", schedule=COSINE) for s, n in enumerate(noise)]
     better = [run([0.9 + n + s / 1000], s, params={"x": 1}, x=1) for s, n in enumerate(noise)]
     same = [run([1 + n + 0.1 * (s - 1)], s, params={"x": 2}, x=2) for s, n in enumerate(noise)]
-    (table,) = baseline_differences.tables(report(*better, *same, *base))
-    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    (table,) = BaselineDifferencesSection().tables(report(*better, *same, *base))
+    assert (table.columns[-1], table.raw_columns[-1]) == ("significant", "told apart")
+    first, second = (dict(zip(table.raw_columns, row, strict=True)) for row in table.rows)
     assert (first["configuration"], first["told apart"], first["n"]) == ("x 1", "better", 3)
     assert first["difference of the best loss"] == pytest.approx(-0.099)
     assert first["steps in the baseline's (%)"] == pytest.approx(50)
     assert second["told apart"] == "no"
-    (figure,) = baseline_differences.figures(report(*better, *same, *base))
+    (figure,) = BaselineDifferencesSection().figures(report(*better, *same, *base))
     assert len(figure.draw().axes) == 1
-    assert not baseline_differences.applies(report(*better, *same))
+    assert not BaselineDifferencesSection().applies(report(*better, *same))
 
 
 def test_a_single_seed_tells_nothing_apart() -> None:
-    (table,) = baseline_differences.tables(report(run([0.1], params={"x": 1}), run([1.0], baseline="sgd")))
+    (table,) = BaselineDifferencesSection().tables(
+        report(run([0.1], params={"x": 1}), run([1.0], baseline="sgd"))
+    )
     ((*_, p, corrected, verdict),) = table.rows
     assert (p, corrected, verdict) == (None, None, "no")
 
@@ -144,14 +146,14 @@ def search(seed: int) -> list[RunData]:
 
 
 def test_a_search_pays_for_its_losers_and_for_the_winner_until_the_target() -> None:
-    (table,) = time_to_result.tables(report(*search(0), *search(1)))
+    (table,) = TimeToResultSection().tables(report(*search(0), *search(1)))
     ema, cosine = (dict(zip(table.raw_columns, row, strict=True)) for row in table.rows)
     assert (cosine["method"], cosine["searched"], cosine["result"]) == ("warmup_cosine", 3, 1.0)
     assert cosine["seconds_of_all_runs"] == 30 + 40 + 50
     assert cosine["seconds_to_target"] == 30 + 50 + 30  # the winner gets there with its third evaluation
     assert (ema["method"], ema["searched"], ema["seconds_to_target"]) == ("ema", 1, 30)
     assert ema["in_the_references"] == pytest.approx(30 / 110)
-    (figure,) = time_to_result.figures(report(*search(0), *search(1)))
+    (figure,) = TimeToResultSection().figures(report(*search(0), *search(1)))
     lines = {line.get_label(): line for line in figure.draw().axes[0].lines}
     assert list(cast(Any, lines["warmup_cosine (3)"].get_xdata())) == pytest.approx([40, 80, 120])
     assert list(cast(Any, lines["ema"].get_ydata())) == [2.0, 1.1, 0.9, 0.8]
@@ -159,7 +161,7 @@ def test_a_search_pays_for_its_losers_and_for_the_winner_until_the_target() -> N
 
 def test_a_method_that_stays_above_the_target_has_no_time_to_it() -> None:
     runs = [*search(0)[:3], run([2.0, 1.01], alpha={"policy": "ema"})]
-    (table,) = time_to_result.tables(report(*runs))
+    (table,) = TimeToResultSection().tables(report(*runs))
     assert table.rows[-1][table.raw_columns.index("seconds_to_target")] is None
     assert dict(zip(table.columns, table.shown[-1], strict=True))["seeds that reach the target"] == "0 of 1"
 
@@ -182,14 +184,14 @@ def test_workloads_that_differ_in_their_fourth_key_have_names_and_times_of_their
             ([2.0, 0.9], {"lr": None}, {"alpha": {"policy": "ema"}}),
         )
     ]
-    (table,) = time_to_result.tables(report(*runs))
+    (table,) = TimeToResultSection().tables(report(*runs))
     assert len({row[:2] for row in table.rows}) == len(table.rows) == 6
 
 
 def test_a_search_with_a_run_that_diverged_expects_a_result_once_no_choice_is_of_such_runs_alone() -> None:
     rate = {"name": "nadamw", "lr": 10.0}
     nothing = run([math.nan] * 4, params={"optimizer.lr": 10.0}, schedule=COSINE, optimizer=rate)
-    (figure,) = time_to_result.figures(report(*search(0), nothing))
+    (figure,) = TimeToResultSection().figures(report(*search(0), nothing))
     lines = {line.get_label(): line for line in figure.draw().axes[0].lines}
     expected = list(cast(Any, lines["warmup_cosine (4)"].get_ydata()))
     assert expected[0] == math.inf
@@ -199,8 +201,8 @@ def test_a_search_with_a_run_that_diverged_expects_a_result_once_no_choice_is_of
 def test_a_search_that_has_not_ended_with_any_seed_is_no_contest() -> None:
     first, *others = search(0)
     waiting = replace(first, row=replace(first.row, end_status=None))
-    assert time_to_result.applies(report(*search(0)))
-    assert not time_to_result.applies(report(waiting, *others))
+    assert TimeToResultSection().applies(report(*search(0)))
+    assert not TimeToResultSection().applies(report(waiting, *others))
 
 
 def test_methods_are_held_against_the_schedule_of_their_optimizer_and_of_the_workload() -> None:
@@ -215,17 +217,17 @@ def test_methods_are_held_against_the_schedule_of_their_optimizer_and_of_the_wor
         run([loss], params={"optimizer": {"name": name}}, alpha={"policy": "ema"}, optimizer={"name": name})
         for name, loss in (("nadamw", 0.41), ("sgd", 0.66))
     ]  # fmt: skip
-    (table,) = optimizers.tables(report(*runs))
+    (table,) = OptimizersSection().tables(report(*runs))
     rows = {(row[1], row[2]): dict(zip(table.raw_columns, row, strict=True)) for row in table.rows}
     assert rows["nadamw", "warmup_cosine"]["best_validation_loss"] == pytest.approx(0.405)
     assert rows["nadamw", "warmup_cosine"]["configurations"] == 2
     ema = rows["sgd", "ema"]
     assert ema["regret_in_optimizer_percent"] == pytest.approx(100 * (0.66 / 0.605 - 1))
     assert ema["regret_in_workload_percent"] == pytest.approx(100 * (0.66 / 0.405 - 1))
-    (figure,) = optimizers.figures(report(*runs))
+    (figure,) = OptimizersSection().figures(report(*runs))
     (panel,) = figure.draw().axes
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["nadamw", "sgd"]
-    assert not optimizers.applies(report(*runs[:4], runs[-2]))
+    assert not OptimizersSection().applies(report(*runs[:4], runs[-2]))
 
 
 def batch_runs(exponent: float, level: float = 1e-3) -> list[RunData]:
@@ -242,29 +244,29 @@ def batch_runs(exponent: float, level: float = 1e-3) -> list[RunData]:
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 def test_the_exponent_of_alpha_in_the_batch_is_found(exponent: float) -> None:
     data = report(*batch_runs(exponent))
-    values, fits = batch_scaling.tables(data)
+    values, fits = BatchScalingSection().tables(data)
     assert [row[2] for row in fits.rows] == pytest.approx([exponent, exponent])
     assert [row[1] for row in values.rows] == [32, 64, 128]
     ratios = [cast(float, row[values.columns.index("median / smallest batch's")]) for row in values.rows]
     assert ratios == pytest.approx([1.0, 2**exponent, 4**exponent])
     assert values.rows[-1][-2:] == (4.0, 2.0)  # the linear rule, and that of the square root
-    (figure,) = batch_scaling.figures(data)
+    (figure,) = BatchScalingSection().figures(data)
     assert len(figure.draw().axes) == 2
 
 
 def test_batches_need_three_sizes_and_values_above_zero_for_an_exponent() -> None:
-    assert not batch_scaling.applies(report(*batch_runs(1.0)[:4]))
-    values, fits = batch_scaling.tables(report(*batch_runs(1.0, level=-1e-3)))
+    assert not BatchScalingSection().applies(report(*batch_runs(1.0)[:4]))
+    values, fits = BatchScalingSection().tables(report(*batch_runs(1.0, level=-1e-3)))
     assert len(values.rows) == 3
     assert fits.rows == ()
-    (figure,) = batch_scaling.figures(report(*batch_runs(1.0, level=-1e-3)))
+    (figure,) = BatchScalingSection().figures(report(*batch_runs(1.0, level=-1e-3)))
     assert len(figure.draw().axes) == 2
 
 
 @given(st.floats(-3, 3), st.floats(-10, 10), st.lists(st.floats(-5, 5), min_size=2, unique=True))
 def test_the_slope_of_points_on_a_line_is_the_lines(power: float, start: float, xs: list[float]) -> None:
     if max(xs) - min(xs) > 1e-2:
-        assert math.isclose(slope(xs, [start + power * x for x in xs]), power, abs_tol=1e-6)
+        assert math.isclose(least_squares_slope(xs, [start + power * x for x in xs]), power, abs_tol=1e-6)
 
 
 def test_the_bias_of_both_parts_is_told_by_passes() -> None:
@@ -276,13 +278,13 @@ def test_the_bias_of_both_parts_is_told_by_passes() -> None:
         run([1.0], seed, rows=100, workload={"name": "clicks", "batch_size": 10}, alphas=alphas)
         for seed in (0, 1)
     ]
-    (table,) = bias_over_passes.tables(report(*runs))
+    (table,) = BiasOverPassesSection().tables(report(*runs))
     named = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [(row["passes"], row["n"]) for row in named] == [("1", 4), ("2", 2), ("3–4", 4)]
     assert [row["numerator: bias (%)"] for row in named] == pytest.approx([50, 75, 100])
     assert [row["denominator: bias (%)"] for row in named] == pytest.approx([0, 50, 75])
     assert named[0]["numerator: biased"] == 4.0
-    (figure,) = bias_over_passes.figures(report(*runs))
+    (figure,) = BiasOverPassesSection().figures(report(*runs))
     assert len(figure.draw().axes) == 2
 
 
@@ -291,6 +293,6 @@ def test_data_without_a_known_size_or_without_a_second_pass_has_no_passes() -> N
         alpha(5, biased=Estimate(slope=-1.0, curvature=1.0), unbiased=Estimate(slope=-1.0, curvature=1.0))
     ]
     workload = {"name": "clicks", "batch_size": 10}
-    assert not bias_over_passes.applies(report(run([1.0], workload=workload, alphas=both)))
-    assert not bias_over_passes.applies(report(run([1.0], rows=100, workload=workload, alphas=both)))
-    assert bias_over_passes.applies(report(run([1.0], rows=30, workload=workload, alphas=both)))
+    assert not BiasOverPassesSection().applies(report(run([1.0], workload=workload, alphas=both)))
+    assert not BiasOverPassesSection().applies(report(run([1.0], rows=100, workload=workload, alphas=both)))
+    assert BiasOverPassesSection().applies(report(run([1.0], rows=30, workload=workload, alphas=both)))

@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import ExperimentData, load
-from alphagrid.analysis.report import (
-    report_csv,
-    report_json,
-    report_markdown,
-    report_tables,
-    warnings,
-    write_report,
-)
-from alphagrid.analysis.sections import best_and_worst, budget, search, time_to_result
+from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
+from alphagrid.analysis.report_warnings import warnings
+from alphagrid.analysis.sections.best_and_worst import BestAndWorstSection
+from alphagrid.analysis.sections.budget import BudgetSection
+from alphagrid.analysis.sections.expected_best import ExpectedBestSection
+from alphagrid.analysis.sections.time_to_result import TimeToResultSection
 from alphagrid.cli import app
 from alphagrid.errors import SystemRefused, UserError
 from alphagrid.store import submissions
@@ -419,13 +416,13 @@ def test_every_table_of_time_names_its_clock_and_shows_the_other_one_beside(root
     write_runs(root, slow_grid())
     for clock, other in (("measured", "normalised"), ("normalised", "measured")):
         data = compare(read(root), ["10"], ["500"], clock=clock)  # type: ignore[arg-type]
-        time, steps = budget.tables(data)
+        time, steps = BudgetSection().tables(data)
         assert f"{clock} clock" in time.title
         assert time.columns.count(f"… on the {other} clock") == 2
         assert f"at {clock} time" in steps.columns
         assert f"{other} clock" not in " ".join(steps.columns)
         assert report_json(data)["clock"] == clock
-        figures = budget.figures(data)
+        figures = BudgetSection().figures(data)
         assert f"{clock} clock" in figures[0].title
         assert f"Times are on the {clock} clock" in report_markdown(data)
 
@@ -434,11 +431,11 @@ def test_what_searches_and_results_cost_is_told_on_both_clocks(root: Root) -> No
     baseline = Run("plain", 0.3, baseline="plain", schedule=SCHEDULE, slow=2.0, host="snail")
     write_runs(root, [*slow_grid(), *(replace(baseline, seed=seed) for seed in range(3))])
     data = compare(read(root), ["10"])
-    (costs,) = search.tables(data)
-    (ends,) = best_and_worst.tables(data)
+    (costs,) = ExpectedBestSection().tables(data)
+    (ends,) = BestAndWorstSection().tables(data)
     both = {"10 s, measured clock", "10 s, normalised clock"}
     assert {row[0] for row in costs.shown} == both == {row[0] for row in ends.shown}
-    (table,) = time_to_result.tables(data)
+    (table,) = TimeToResultSection().tables(data)
     found = {row[1]: dict(zip(table.raw_columns, row, strict=True)) for row in table.rows}
     row = found["warmup_cosine"]
     assert row["seconds_of_all_runs"] == pytest.approx(1000 * 2 * PLAIN)
@@ -475,8 +472,8 @@ def test_slow_nodes_are_named(root: Root) -> None:
 def test_a_journal_without_costs_has_no_normalised_clock_and_says_so(root: Root) -> None:
     write_runs(root, [replace(run, costs=False) for run in slow_grid()])
     data = read(root)
-    assert compare(data, ["5"]).comparisons[0].beside is None
-    assert "… on the normalised clock" not in budget.tables(compare(data, ["5"]))[0].columns
+    assert compare(data, ["5"]).comparisons[0].on_other_clock is None
+    assert "… on the normalised clock" not in BudgetSection().tables(compare(data, ["5"]))[0].columns
     with pytest.raises(UserError, match="not known for 6 of 6 runs") as refusal:
         compare(data, ["5"], clock="normalised")
     assert refusal.value.hint == "use --clock measured"
@@ -486,7 +483,7 @@ def test_a_run_that_measured_time_has_stopped_is_said_to_end_before_the_normalis
     runs = [replace(run, stop={"train_seconds": 20.0}) for run in slow_grid()]
     runs[4] = replace(runs[4], steps=300)
     write_runs(root, runs)
-    notes = budget.tables(compare(read(root), ["20"]))[0].notes
+    notes = BudgetSection().tables(compare(read(root), ["20"]))[0].notes
     assert any("stopped by measured time" in note for note in notes)
 
 
@@ -523,7 +520,7 @@ def test_the_written_report_has_every_figure_it_links_beside_it(grid: Experiment
 
 
 def test_the_same_data_give_the_same_picture_to_the_byte(grid: ExperimentData, tmp_path: Path) -> None:
-    figure = budget.figures(compare(grid))[0]
+    figure = BudgetSection().figures(compare(grid))[0]
     first, second = (figure.save(tmp_path / name) for name in ("1", "2"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 

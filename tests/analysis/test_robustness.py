@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
 from alphagrid.analysis.methods import method_names
-from alphagrid.analysis.report import report_tables, warnings
-from alphagrid.analysis.sections import robustness
+from alphagrid.analysis.report import report_tables
+from alphagrid.analysis.report_warnings import warnings
+from alphagrid.analysis.sections.robustness import RobustnessSection
 from alphagrid.store.queries import EvaluationRow, RunRow
 
 RATES = (1e-3, 1e-2, 1e-1)
@@ -73,7 +75,7 @@ def report(*groups: list[RunData], steps: tuple[str, ...] = ()) -> ReportData:
 
 def rows(data: ReportData, table: int = 0) -> dict[str, dict[str, Any]]:
     """Return the raw rows of a table by method."""
-    found = robustness.tables(data)[table]
+    found = RobustnessSection().tables(data)[table]
     return {cast(str, row[1]): dict(zip(found.raw_columns, row, strict=True)) for row in found.rows}
 
 
@@ -108,7 +110,7 @@ def test_a_method_without_a_rate_has_a_row_and_a_level_of_its_own() -> None:
     found = rows(data)["ema, no rate"]
     assert (found["best_rate"], found["rates"], found["regret_at_worst_rate_percent"]) == (None, None, None)
     assert found["regret_percent"] == pytest.approx(4.0)
-    (panel,) = robustness.figures(data)[0].draw().axes
+    (panel,) = RobustnessSection().figures(data)[0].draw().axes
     level = next(line for line in panel.lines if line.get_label() == "ema, no rate")
     assert list(cast(Any, level.get_ydata())) == pytest.approx([0.52, 0.52])
     assert panel.get_xscale() == "log"
@@ -124,7 +126,7 @@ def test_a_policy_given_a_rate_and_given_none_are_told_apart() -> None:
 @pytest.mark.parametrize(("losses", "is_said"), [((1.0, 0.5, 0.8), False), ((1.0, 0.8, 0.5), True)])
 def test_a_tuned_optimum_at_the_edge_of_its_rates_is_said(losses: tuple[float, ...], is_said: bool) -> None:
     data = report(runs(COSINE, dict(zip(RATES, losses, strict=True))), runs(EMA, {None: 0.6}))
-    (table,) = robustness.tables(data)
+    (table,) = RobustnessSection().tables(data)
     assert any("at the edge of its rates" in note for note in table.notes) == is_said
     assert ("edge" in rows(data)["warmup_cosine"]["notes"]) == is_said
 
@@ -138,25 +140,25 @@ def test_a_tuned_optimum_at_the_edge_of_its_rates_is_said(losses: tuple[float, .
     ],
 )
 def test_without_several_methods_and_three_rates_there_is_nothing_to_say(groups: list[list[RunData]]) -> None:
-    assert not robustness.applies(report(*groups))
+    assert not RobustnessSection().applies(report(*groups))
 
 
 def test_each_workload_has_its_own_reference_and_panel() -> None:
     other = runs(COSINE, dict(zip(RATES, (2.0, 4.0, 3.0), strict=True)), workload="clicks")
     data = report(tuned(), runs(EMA, {None: 0.6}), other, runs(EMA, {None: 3.0}, workload="clicks"))
-    (table,) = robustness.tables(data)
+    (table,) = RobustnessSection().tables(data)
     regrets = {(row[0], row[1]): row[7] for row in table.rows}
     assert regrets["digits", "ema, no rate"] == pytest.approx(20.0)
     assert regrets["clicks", "ema, no rate"] == pytest.approx(50.0)
     assert "Runs train 2 workloads (clicks, digits): their losses are not comparable." in warnings(data)
-    panels = robustness.figures(data)[0].draw().axes
+    panels = RobustnessSection().figures(data)[0].draw().axes
     assert [panel.get_title() for panel in panels] == ["digits", "clicks"]
 
 
 def test_a_budget_that_is_asked_for_has_a_table_of_its_own_beside_the_full_runs() -> None:
     early = runs(CONSTANT, dict(zip(RATES, (0.9, 0.7, 0.6), strict=True)))
-    assert len(robustness.tables(report(tuned(), early))) == 1
-    whole, within = robustness.tables(report(tuned(), early, steps=("10",)))
+    assert len(RobustnessSection().tables(report(tuned(), early))) == 1
+    whole, within = RobustnessSection().tables(report(tuned(), early, steps=("10",)))
     assert within.name == "robustness-steps-10"
     assert whole.rows[0][4] != within.rows[0][4] == 9.0  # the evaluation after the first step
 
@@ -196,7 +198,7 @@ def test_a_schedule_stays_the_reference_where_others_do_better_and_under_a_polic
 
 def test_without_a_schedule_the_best_tuned_method_is_the_reference() -> None:
     data = report(runs(CONSTANT, dict(zip(RATES, (0.9, 0.5, 0.6), strict=True))), runs(EMA, {None: 0.6}))
-    (table,) = robustness.tables(data)
+    (table,) = RobustnessSection().tables(data)
     assert rows(data)["ema, no rate"]["reference"] == "constant"
     assert any("none of those with a rate has a schedule" in note for note in table.notes)
 
@@ -210,4 +212,4 @@ def test_grids_that_differ_in_their_base_are_not_one_configuration(tmp_path: Pat
     assert labels[-2:] == ["constant, lr 0.1", "ema, lr none"]
     assert all(len(configuration.runs) == 2 for configuration in data.configurations)
     assert report_tables(data)
-    assert tmp_path / "robustness.png" in robustness.figures(data)[0].save(tmp_path)
+    assert tmp_path / "robustness.png" in RobustnessSection().figures(data)[0].save(tmp_path)

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, RunData
-from alphagrid.analysis.heatmap import draw_heatmap, heatmap_axes
-from alphagrid.analysis.lines import Line, styles
+from alphagrid.analysis.plots.configuration_curves import MeanCurve, styles
+from alphagrid.analysis.plots.heatmap import draw_heatmap, heatmap_axes
 from alphagrid.analysis.report import report_json, report_markdown, report_tables, write_report
-from alphagrid.analysis.sections import (
-    alpha_observations,
-    applying,
-    attempts,
-    correlations,
-    learning_rates,
-    search,
-    step_timings,
-)
-from alphagrid.analysis.sections.budget import figures
+from alphagrid.analysis.sections import applicable_sections
+from alphagrid.analysis.sections.alpha_observations import AlphaObservationsSection
+from alphagrid.analysis.sections.attempts import AttemptsSection
+from alphagrid.analysis.sections.budget import BudgetSection
+from alphagrid.analysis.sections.correlations import CorrelationsSection
+from alphagrid.analysis.sections.expected_best import ExpectedBestSection
+from alphagrid.analysis.sections.learning_rates import LearningRatesSection
+from alphagrid.analysis.sections.step_timings import StepTimingsSection
 from alphagrid.store.queries import AlphaRow, Estimate, EvaluationRow, EventRow, RunRow, WindowRow
 
 WINDOW = WindowRow(100, 2.0, 1, 0.0, 100, 0, 1.0, 0.1, 0.2, 0.3, {"forward_backward": 1.5, "optimizer": 0.5})
@@ -68,7 +67,7 @@ def grid(rows: int, columns: int, loss: float = 0.5) -> list[RunData]:
 
 def test_an_experiment_without_records_has_a_report(tmp_path: Path) -> None:
     empty = compare(ExperimentData("exp", (run("a", key=0, step=0, train_seconds=0.0, end_status=None),)))
-    assert [section.TITLE for section in applying(empty)] == ["Best loss within a budget"]
+    assert [section.title for section in applicable_sections(empty)] == ["Best loss within a budget"]
     assert report_tables(empty)[0].shown[0][1] == "–"
     assert "nothing within the budget" in report_markdown(empty)
     assert [path.suffix for path in write_report(empty, tmp_path)] == [".md", ".csv", ".csv"]
@@ -97,7 +96,7 @@ def test_a_heatmap_needs_two_axes_and_a_rectangle(
     report = data(*runs)
     axes = heatmap_axes(report, report.comparisons[0])
     assert (axes and tuple(axis.key for axis in axes)) == expected
-    assert figures(report)[0].draw().axes
+    assert BudgetSection().figures(report)[0].draw().axes
 
 
 def test_two_configurations_in_one_cell_make_no_heatmap() -> None:
@@ -174,7 +173,7 @@ def test_json_says_null_for_what_it_cannot_say() -> None:
 
 def test_the_expected_best_of_k_stands_beside_the_baselines_with_what_it_costs() -> None:
     report = data(*grid(1, 3, loss=0.5), run("b", baseline="sgd", loss=0.4))
-    (table,) = search.tables(report)
+    (table,) = ExpectedBestSection().tables(report)
     assert [row[1] for row in table.shown] == ["1 of 3", "2 of 3", "3 of 3", "sgd (baseline)"]
     losses = [cast(float, row[5]) for row in table.rows]
     assert losses == pytest.approx([0.51, (0.5 + 0.5 + 0.51) / 3, 0.5, 0.4])
@@ -182,8 +181,8 @@ def test_the_expected_best_of_k_stands_beside_the_baselines_with_what_it_costs()
 
 
 def test_correlations_leave_baselines_out_and_need_three_cells_that_vary() -> None:
-    assert not correlations.applies(data(*grid(1, 2)))
-    (table,) = correlations.tables(data(*grid(1, 3), run("b", baseline="sgd", loss=9.0)))
+    assert not CorrelationsSection().applies(data(*grid(1, 2)))
+    (table,) = CorrelationsSection().tables(data(*grid(1, 3), run("b", baseline="sgd", loss=9.0)))
     ((_, quantity, r, _, n),) = table.rows
     assert (quantity, n) == ("a.y", 3)
     assert r == pytest.approx(1.0)
@@ -191,13 +190,15 @@ def test_correlations_leave_baselines_out_and_need_three_cells_that_vary() -> No
 
 def test_learning_rates_weigh_every_step_the_same() -> None:
     longer = replace(WINDOW, step=400, steps=300, lr_mean=0.1)
-    (table,) = learning_rates.tables(data(run("a", windows=(WINDOW, longer), events=(event("rejected"),))))
+    (table,) = LearningRatesSection().tables(
+        data(run("a", windows=(WINDOW, longer), events=(event("rejected"),)))
+    )
     assert table.rows[0][1] == pytest.approx((100 * 0.2 + 300 * 0.1) / 400)
     assert table.rows[0][-2:] == (0, 1)
 
 
 def test_time_per_step_is_shown_by_category() -> None:
-    (table,) = step_timings.tables(data(run("a", windows=(WINDOW, WINDOW))))
+    (table,) = StepTimingsSection().tables(data(run("a", windows=(WINDOW, WINDOW))))
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row["forward_backward (ms/step)"] == pytest.approx(15.0)
 
@@ -208,7 +209,7 @@ def test_what_an_alpha_step_costs_says_how_many_steps_fit_into_the_time_of_plain
     plain = replace(WINDOW, costs={"plain": 0.018, "data": 0.002})
     config = {"seed": 0, "alpha": {"policy": "median"}}
     runs = [run("a", {"x": 1}, windows=(plain,)), run("b", {"x": 2}, windows=(measured,), config=config)]
-    _, table = step_timings.tables(data(*runs))
+    _, table = StepTimingsSection().tables(data(*runs))
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert (first["α* step (ms)"], first["steps in a plain run's time (%)"]) == (None, 100.0)
     assert second["α* step (ms)"] == pytest.approx(58.0)
@@ -224,14 +225,14 @@ def test_an_observed_alpha_costs_what_diagnostics_took_at_each_measured_step() -
     )
     config = {"seed": 0, "alpha": {"policy": "observe"}}
     alphas = tuple(alpha(step, unbiased=Estimate(1.0)) for step in range(10))
-    _, table = step_timings.tables(data(run("a", windows=(observed,), alphas=alphas, config=config)))
+    _, table = StepTimingsSection().tables(data(run("a", windows=(observed,), alphas=alphas, config=config)))
     assert dict(zip(table.columns, table.rows[0], strict=True))["observed α* (ms)"] == pytest.approx(20.0)
 
 
 def test_alpha_statistics_leave_undefined_values_out_and_count_negative_ones() -> None:
     values = [Estimate(alpha_rel=value) for value in (1.0, -1.0, 3.0, math.nan)]
     alphas = tuple(alpha(step, biased=value) for step, value in enumerate(values))
-    (table,) = alpha_observations.tables(data(run("a", alphas=alphas)))
+    (table,) = AlphaObservationsSection().tables(data(run("a", alphas=alphas)))
     (row,) = table.rows
     assert row[:5] == ("a", "biased", "relative", 3, 1)
     assert row[5:] == pytest.approx((1.0, 1.0, 2.0, 100 / 3))
@@ -241,7 +242,7 @@ def test_alpha_panels_have_one_line_of_medians_for_each_estimator() -> None:
     config = {"seed": 0, "alpha": {"start_step": 0, "interval": 10, "count": 2}}
     both = {"unbiased": Estimate(1.0, 1e-4), "biased": Estimate(50.0, 5e-3)}
     alphas = tuple(alpha(step, **both) for step in (0, 1, 10, 11))
-    (figure,) = alpha_observations.figures(data(run("a", alphas=alphas, config=config)))
+    (figure,) = AlphaObservationsSection().figures(data(run("a", alphas=alphas, config=config)))
     (panel,) = figure.draw().axes
     medians = {line.get_label(): list(cast(Any, line.get_xdata())) for line in panel.lines}
     assert medians["unbiased"] == medians["biased"] == [0.5, 10.5]
@@ -249,14 +250,14 @@ def test_alpha_panels_have_one_line_of_medians_for_each_estimator() -> None:
 
 
 def test_attempts_are_listed_where_something_was_interrupted() -> None:
-    assert not attempts.applies(data(run("a", loss=0.5)))
+    assert not AttemptsSection().applies(data(run("a", loss=0.5)))
     restarted = run("b", {"x": 2}, attempts=2, superseded=7, events=(event("interrupted"),))
-    (table,) = attempts.tables(data(run("a", {"x": 1}), restarted))
+    (table,) = AttemptsSection().tables(data(run("a", {"x": 1}), restarted))
     assert [row[:6] for row in table.rows] == [("b", 2, 1, 0, 0, 7)]
 
 
 def test_a_line_joins_seeds_while_all_have_a_point_and_breaks_where_one_is_no_number() -> None:
-    line = Line.of([[(1, 1.0), (2, math.nan), (3, 3.0), (4, 4.0)], [(1, 3.0), (2, 2.0), (5, 5.0)]])
+    line = MeanCurve.of([[(1, 1.0), (2, math.nan), (3, 3.0), (4, 4.0)], [(1, 3.0), (2, 2.0), (5, 5.0)]])
     assert line.xs == [1, 2, 4]
     assert str(line.means) == "[2.0, nan, 4.0]"
     assert (line.lows[0], line.highs[0]) == (1.0, 3.0)

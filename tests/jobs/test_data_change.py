@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alphagrid.analysis.comparison import compare
+from alphagrid.analysis.compare_runs import compare
 from alphagrid.analysis.data import load
 from alphagrid.analysis.report import report_json
 from alphagrid.cli import app

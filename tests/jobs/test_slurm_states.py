@@ -282,3 +282,20 @@ def test_a_requeued_job_is_known_by_the_end_of_its_previous_record(site: Site) -
     site.answers("sacct", f"7|PREEMPTED|0:0|{SENT}|{again}|ada|renamed|billing")
     site.answers("squeue", f"7|N/A|PENDING|ada|{again + 2}|None|renamed|billing")
     assert slurm_states.in_queue([handed("a", "7")]) == {("s1", "a"): SchedulerState("pending")}
+
+
+CANCELLED = {("s1", "b"): SchedulerState("cancelled", "cancelled with scancel")}
+ARRAY_WITHOUT_TASKS = (
+    "JobId=7 ArrayJobId=7 ArrayTaskId=4294967294 ArrayTaskThrottle=2 JobName=exp.s1 UserId=ada(1000) "
+    f"JobState=CANCELLED Reason=BeginTime SubmitTime={SENT} EndTime={SENT + 60} Comment=alphagrid:s1"
+)
+
+
+def test_the_controllers_record_of_an_array_without_tasks_is_that_of_its_last_task(site: Site) -> None:
+    site.answers("scontrol", ARRAY_WITHOUT_TASKS)
+    assert slurm_states.at_controller([handed("b", "7_1")]) == CANCELLED
+
+
+def test_accountings_record_of_an_array_without_tasks_is_that_of_its_last_task(site: Site) -> None:
+    site.answers("sacct", f"7|CANCELLED by 0|0:0|{SENT}|{SENT + 60}|exp.s1|alphagrid:s1")
+    assert slurm_states.in_accounting([handed("b", "7_1")]) == CANCELLED

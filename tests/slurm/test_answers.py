@@ -374,3 +374,14 @@ def test_jobs_of_many_arrays_are_asked_of_the_controller_at_once(
     assert [run["state"] for run in lab.runs()] == ["pending", "pending"]
     asked = (lab.folder.parent / "instead" / "asked").read_text()
     assert asked.count("show job") == 1
+
+
+def test_the_last_pending_task_of_an_array_is_cancelled_with_scancel(slurm: Slurm, experiment: Make) -> None:
+    lab = experiment(10, grid={"optimizer.lr": [0.01, 0.02]}, **LATER)
+    lab.submit()
+    first, second = (run["id"] for run in lab.runs())
+    lab.tell("cancel", lab.name, first)
+    slurm.run("scancel", lab.jobs()[second])
+    until(lambda: not queued(slurm), "it is cancelled by its user")
+    lab.wait(lambda runs: [run["state"] for run in runs] == ["cancelled", "cancelled"], seconds=60)
+    assert "sent 0 runs" in lab.submit()

@@ -5,9 +5,7 @@ The arrays here are large, so they never run: their partition is down while they
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,18 +21,14 @@ from tests.slurm.conftest import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("closed")]
 
-COUNTING = '#!/bin/sh\necho "$@" >> {calls}\nexec {sbatch} "$@"\n'
+COUNTING = 'echo "$@" >> {folder}/calls; exec {real} "$@"'
 
 
 @pytest.fixture
-def sbatch_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def sbatch_calls(tmp_path: Path, instead_of: Callable[[str, str], None]) -> Callable[[], int]:
     """Return how often sbatch was called since the last time this was asked."""
-    folder, calls = tmp_path / "bin", tmp_path / "calls"
-    folder.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
-    (folder / "sbatch").write_text(COUNTING.format(calls=calls, sbatch=real))
-    (folder / "sbatch").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    calls = tmp_path / "instead" / "calls"
+    instead_of("sbatch", COUNTING)
 
     def count() -> int:
         found = len(calls.read_text().splitlines()) if calls.exists() else 0

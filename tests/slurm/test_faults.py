@@ -87,6 +87,13 @@ class Victim:
         assert "sent 1 run" in self.experiment.submit()
         self.trains(100)
 
+    def train_without_controller(self) -> None:
+        """Train, and kill slurmctld meanwhile."""
+        self.train()
+        self.slurm.wait_until_saved(self.experiment.job())
+        moment = self.slurm.kill("slurmctld")
+        assert self.trained_at(moment)
+
     def trains(self, steps: int, attempt: int = 1) -> None:
         """Wait until an attempt has done so many more steps."""
         goal = self.step(attempt) + steps
@@ -136,8 +143,7 @@ class Victim:
 def cluster(slurm_with: Callable[..., Slurm], monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """A cluster of two nodes for daemons and nodes to be killed on."""
     slurm = slurm_with(*CLUSTER)
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
+    slurm.use(monkeypatch)
     yield slurm
     slurm.up()
     for node in ("node1", "node2"):
@@ -348,10 +354,7 @@ def test_a_run_that_ends_while_slurmctld_is_dead_is_not_run_again(
     victim: Victim, fault_row: FaultRow
 ) -> None:
     slurm = victim.slurm
-    victim.train()
-    slurm.wait_until_saved(victim.experiment.job())
-    moment = slurm.kill("slurmctld")
-    assert victim.trained_at(moment)
+    victim.train_without_controller()
     victim.say("hurry")
     until(lambda: victim.experiment.attempts()[0].end == "completed", "its end")
     assert victim.status()["state"] == "completed"
@@ -371,10 +374,7 @@ def test_a_run_that_crashes_while_slurmctld_is_dead_waits_to_be_requeued(
     victim: Victim, fault_row: FaultRow
 ) -> None:
     slurm = victim.slurm
-    victim.train()
-    slurm.wait_until_saved(victim.experiment.job())
-    moment = slurm.kill("slurmctld")
-    assert victim.trained_at(moment)
+    victim.train_without_controller()
     victim.say("crash")
     until(lambda: "scontrol failed" in victim.log(), "the worker has met the dead controller")
     slurm.up()

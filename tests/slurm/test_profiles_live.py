@@ -212,8 +212,7 @@ def test_other_clusters_are_understood_without_accounting_too(
     slurm_with: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
     other = slurm_with("--no-accounting", *options)
-    for name, value in other.variables.items():
-        monkeypatch.setenv(name, value)
+    other.use(monkeypatch)
     found = checked(tmp_path, "slurm-a100", 0)
     assert said in found["preemption"]["said"]
     assert (found["preemption"]["verdict"], found["accounting"]["verdict"]) == ("warning", "warning")

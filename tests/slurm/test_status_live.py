@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alphagrid.store import submissions
 
+from tests.slurm.conftest import FORGETS_A_JOB, LATER
 from tests.slurm.waiting import SECONDS, until
 
 pytestmark = pytest.mark.slurm
 
-LATER: dict[str, Any] = {"resources": {"sbatch": {"begin": "now+1hour"}}}
-"""Jobs that wait, and need nobody to run them."""
-
 
 @pytest.fixture
-def calls(tmp_path: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
+def calls(tmp_path: Path, slurm: Any, instead_of: Callable[[str, str], None]) -> Callable[[], Counter[str]]:
     """Count the calls of squeue and sacct since the last count; they pass through to Slurm's own."""
-    folder, log = tmp_path / "counted", tmp_path / "calls"
+    log = tmp_path / "calls"
     for command in ("squeue", "sacct"):
-        real = shlex.quote(str(shutil.which(command)))
-        script(folder / command, f'echo {command} >> {shlex.quote(str(log))}; exec {real} "$@"')
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        instead_of(command, f'echo {command} >> {shlex.quote(str(log))}; exec {{real}} "$@"')
 
     def count() -> Counter[str]:
         found = Counter(log.read_text().split()) if log.exists() else Counter[str]()
@@ -36,12 +33,6 @@ def calls(tmp_path: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch) -> Callab
         return found
 
     return count
-
-
-def script(path: Path, body: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
 
 
 def states(lab: Any) -> Counter[str]:
@@ -55,8 +46,6 @@ def begins_later(run: dict[str, Any]) -> bool:
 
 def array(lab: Any) -> str:
     """The array, or job, of the newest submission."""
-    from alphagrid.store import submissions
-
     newest = submissions.read_all(lab.files)[-1]
     (number,) = {job.job_id.split("_")[0] for job in newest.jobs.values()}
     return number
@@ -107,20 +96,18 @@ def test_what_scancel_ended_stays_so_until_it_is_retried(slurm: Any, experiment:
 
 
 def test_without_accounting_status_says_so_once_and_goes_by_the_journals(
-    slurm: Any, experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Any, experiment: Any, instead_of: Callable[[str, str], None]
 ) -> None:
     lab = experiment(10, seeds=[0, 1], **LATER)
     lab.submit()
     slurm.run("scancel", array(lab))
     lab.wait_for("cancelled")
-    script(tmp_path / "down" / "sacct", "echo 'sacct: error: slurmdbd: Connection refused' >&2; exit 1")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'down'}:{os.environ['PATH']}")
+    instead_of("sacct", "echo 'sacct: error: slurmdbd: Connection refused' >&2; exit 1")
     done = lab.call("status", lab.name)
     assert done.returncode == 0
     assert done.stdout.count("Connection refused") == 1
     assert states(lab) == {"cancelled": 2}  # the controller remembers for some minutes
-    forgets = 'case "$*" in *"show job"*) echo "Invalid job id specified" >&2; exit 1 ;; esac'
-    script(tmp_path / "down" / "scontrol", f'{forgets}; exec {shutil.which("scontrol")} "$@"')
+    instead_of("scontrol", FORGETS_A_JOB.replace("JOB", array(lab)))
     assert states(lab) == {"unknown": 2}
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from alphagrid.slurm import sbatch
 from alphagrid.store import submissions
 from alphagrid.store.layout import Root
 
+from tests.slurm.conftest import KILLED_BY_SBATCH
 from tests.slurm.submitters import Submitters
 from tests.slurm.waiting import until
 
@@ -41,13 +41,12 @@ SPEC: dict[str, Any] = {
     "resources": {"memory": "1G", "cpus": 1, "max_array": 2, "partition": "a100"},
 }
 SINGLE = {"max_array": 1}
-KILLER = 'kill -9 $PPID; sleep 0.5; exec {sbatch} "$@"'
-LATE = '{sbatch} "$@" > /dev/null; exec sleep 60'
+LATE = '{real} "$@" > /dev/null; exec sleep 60'
 DEAF = "exec sleep 60"
 SECOND_FAILS = """
 echo >> {folder}/calls
-if [ $(wc -l < {folder}/calls) -eq 2 ]; then exec {sbatch} --partition=nowhere "$@"; fi
-exec {sbatch} "$@"
+if [ $(wc -l < {folder}/calls) -eq 2 ]; then exec {real} --partition=nowhere "$@"; fi
+exec {real} "$@"
 """
 
 
@@ -99,25 +98,6 @@ def submitters() -> Iterator[Submitters]:
     found.close()
 
 
-@pytest.fixture
-def instead_of_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a shell script before sbatch on the PATH; `{sbatch}` in it is the real one."""
-    real, folder = which("sbatch"), tmp_path / "bin"
-    folder.mkdir()
-
-    def replace(script: str) -> None:
-        path = folder / "sbatch"
-        path.write_text("#!/bin/sh\n" + script.format(sbatch=real, folder=folder))
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    return replace
-
-
-def which(command: str) -> str:
-    return subprocess.run(["which", command], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def test_wherever_a_submit_is_killed_the_next_one_leaves_one_job_a_run(
     tmp_path: Path,
     slurm: Any,
@@ -146,10 +126,10 @@ def test_wherever_a_submit_is_killed_the_next_one_leaves_one_job_a_run(
 
 
 def test_a_submit_killed_while_sbatch_works_is_awaited_and_cleared_up(
-    case: Case, instead_of_sbatch: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
+    case: Case, instead_of: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
 ) -> None:
     before = os.environ["PATH"]
-    instead_of_sbatch(KILLER)
+    instead_of("sbatch", KILLED_BY_SBATCH)
     killed = Submitters()
     assert killed.submit(case.spec, case.root)[0] == -9
     killed.close()
@@ -187,10 +167,10 @@ def test_runs_of_a_killed_submit_run_once(
 
 
 def test_an_array_that_is_refused_stops_the_rest_and_the_next_submit_sends_it(
-    case: Case, instead_of_sbatch: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
+    case: Case, instead_of: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
 ) -> None:
     before = os.environ["PATH"]
-    instead_of_sbatch(SECOND_FAILS)
+    instead_of("sbatch", SECOND_FAILS)
     with pytest.raises(SystemRefused, match=r"invalid partition.*\(sent 2 of 3 runs\)"):
         case.submit()
     monkeypatch.setenv("PATH", before)
@@ -206,10 +186,10 @@ def test_an_array_that_is_refused_stops_the_rest_and_the_next_submit_sends_it(
 
 
 def test_a_job_whose_sbatch_never_answered_is_found_in_the_queue(
-    case: Case, instead_of_sbatch: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
+    case: Case, instead_of: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
 ) -> None:
     monkeypatch.setattr(sbatch, "SECONDS", 15.0)
-    instead_of_sbatch(LATE)
+    instead_of("sbatch", LATE)
     assert len(case.submit().sent) == 3
     case.assert_whole()
     fault_row(
@@ -218,11 +198,11 @@ def test_a_job_whose_sbatch_never_answered_is_found_in_the_queue(
 
 
 def test_an_sbatch_that_does_not_answer_is_given_up_and_the_next_submit_sends_everything(
-    case: Case, instead_of_sbatch: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
+    case: Case, instead_of: Any, monkeypatch: pytest.MonkeyPatch, fault_row: Any
 ) -> None:
     before = os.environ["PATH"]
     monkeypatch.setattr(sbatch, "SECONDS", 0.5)
-    instead_of_sbatch(DEAF)
+    instead_of("sbatch", DEAF)
     with pytest.raises(SystemRefused, match="did not answer"):
         case.submit()
     monkeypatch.setenv("PATH", before)

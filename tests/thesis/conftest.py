@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 from alphagrid.analysis.clocks import Clock
-from alphagrid.analysis.comparison import ReportData, compare
+from alphagrid.analysis.compare_runs import compare
+from alphagrid.analysis.comparison import ReportData
 from alphagrid.analysis.data import ExperimentData, load
-from alphagrid.analysis.published import reference_for
+from alphagrid.analysis.reference import reference_for
 from alphagrid.store import submissions
 from alphagrid.store.database import open_store
 from alphagrid.store.journal import Journal, open_next

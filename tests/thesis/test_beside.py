@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from alphagrid.analysis.comparison import ReportData
-from alphagrid.analysis.report import report_json, report_tables, warnings, write_report
-from alphagrid.analysis.sections import (
-    alpha_beginning,
-    alpha_components,
-    alpha_dispersion,
-    alpha_observations,
-    applying,
-    baseline_differences,
-    best_and_worst,
-    budget,
-    correlations,
-    loss_splits,
-    published,
-    rates_within_budget,
-    schedules,
-    step_timings,
-    throughput,
-)
+from alphagrid.analysis.report import report_json, report_tables, write_report
+from alphagrid.analysis.report_warnings import warnings
+from alphagrid.analysis.sections import applicable_sections
+from alphagrid.analysis.sections.alpha_beginning import AlphaBeginningSection
+from alphagrid.analysis.sections.alpha_components import AlphaComponentsSection
+from alphagrid.analysis.sections.alpha_dispersion import AlphaDispersionSection
+from alphagrid.analysis.sections.alpha_observations import AlphaObservationsSection
+from alphagrid.analysis.sections.baseline_differences import BaselineDifferencesSection
+from alphagrid.analysis.sections.best_and_worst import BestAndWorstSection
+from alphagrid.analysis.sections.budget import BudgetSection
+from alphagrid.analysis.sections.correlations import CorrelationsSection
+from alphagrid.analysis.sections.loss_splits import LossSplitsSection
+from alphagrid.analysis.sections.published import PublishedSection
+from alphagrid.analysis.sections.rates_within_budget import RatesWithinBudgetSection
+from alphagrid.analysis.sections.schedules import SchedulesSection
+from alphagrid.analysis.sections.step_timings import StepTimingsSection
+from alphagrid.analysis.sections.throughput import ThroughputSection
 from alphagrid.analysis.tables import Table
 from alphagrid.cli import app
 from alphagrid.store.queries import AlphaRow
@@ -52,7 +51,7 @@ def table(tables: Sequence[Table], name: str) -> Table:
 
 
 def beside(data: ReportData) -> Rows:
-    (found,) = published.tables(data)
+    (found,) = PublishedSection().tables(data)
     return rows(found)
 
 
@@ -104,7 +103,7 @@ def test_another_experiment_has_no_thesis_beside_it_unless_it_is_asked_for(
 ) -> None:
     empty.write("mine", make_grid()[-4:])
     data = empty.report("mine")
-    assert not published.applies(data)
+    assert not PublishedSection().applies(data)
     assert not any("thesis" in column for one in report_tables(data) for column in one.columns)
     assert [c.budget.label for c in data.comparisons] == ["until:nadamw", "all"]
     asked = empty.report("mine", reference="thesis2025")
@@ -117,8 +116,10 @@ def test_evaluations_at_the_stop_are_left_out_beside_the_thesis_only(workshop: W
     last = [max(row.step for row in run.evaluations) for run in beside_it.experiment.runs]
     assert set(last) == {1901}
     assert {max(row.step for row in run.evaluations) for run in alone.experiment.runs} == {TOTAL}
-    assert any("left out beside the thesis" in note for note in best_and_worst.tables(beside_it)[0].notes)
-    assert not any("left out" in note for note in best_and_worst.tables(alone)[0].notes)
+    assert any(
+        "left out beside the thesis" in note for note in BestAndWorstSection().tables(beside_it)[0].notes
+    )
+    assert not any("left out" in note for note in BestAndWorstSection().tables(alone)[0].notes)
 
 
 def test_the_budgets_are_the_thesis(by_steps: ReportData, by_time: ReportData) -> None:
@@ -141,7 +142,7 @@ def test_best_and_worst_cells_are_told_with_their_differences(by_steps: ReportDa
     comparison = by_steps.comparisons[-1]
     losses = {e.configuration.label: e.best.mean for e in comparison.entries if e.best}
     cells = {e.configuration.label: losses[e.configuration.label] for e in comparison.cells}
-    found = [row for row in rows(best_and_worst.tables(by_steps)[0]) if row["of"] == comparison.title]
+    found = [row for row in rows(BestAndWorstSection().tables(by_steps)[0]) if row["of"] == comparison.title]
     told = {row["quantity"]: row for row in found}
     best, worst = min(cells, key=cells.__getitem__), max(cells, key=cells.__getitem__)
     assert (told["best cell"]["at"], told["worst cell"]["at"]) == (best, worst)
@@ -157,14 +158,14 @@ def test_cells_of_several_workloads_have_no_best_and_worst(
 ) -> None:
     cells = make_grid()[:2]
     empty.write("mine", cells)
-    assert best_and_worst.applies(empty.report("mine"))
+    assert BestAndWorstSection().applies(empty.report("mine"))
     cells[0].workload = "digits_mlp"
     empty.write("other", cells)
-    assert not best_and_worst.applies(empty.report("other"))
+    assert not BestAndWorstSection().applies(empty.report("other"))
 
 
 def test_correlations_have_r_and_p_of_the_thesis_beside_them(by_time: ReportData) -> None:
-    (found,) = correlations.tables(by_time)
+    (found,) = CorrelationsSection().tables(by_time)
     small = [row for row in rows(found) if "until:nadamw" in row["budget"]]
     assert [(row["r, thesis"], row["p, thesis"], row["n"]) for row in small] == [
         (-0.573, 0.107, 9),
@@ -177,7 +178,7 @@ def test_correlations_have_r_and_p_of_the_thesis_beside_them(by_time: ReportData
 
 
 def test_learning_rates_within_a_budget_are_those_of_the_runs(by_steps: ReportData) -> None:
-    found = table(rates_within_budget.tables(by_steps), "learning-rates-steps-until-nadamw")
+    found = table(RatesWithinBudgetSection().tables(by_steps), "learning-rates-steps-until-nadamw")
     told = {row["configuration"]: row for row in rows(found)}
     run = by_steps.experiment.runs[0]
     medians = [event for event in run.events if event.event == "learning_rate"]
@@ -198,7 +199,7 @@ def test_learning_rates_within_a_budget_are_those_of_the_runs(by_steps: ReportDa
 
 
 def test_rates_end_with_the_budget_of_time(by_time: ReportData) -> None:
-    small, normalised, large, _ = rates_within_budget.tables(by_time)
+    small, normalised, large, _ = RatesWithinBudgetSection().tables(by_time)
     assert all(one["steps"] <= other["steps"] for one, other in zip(rows(small), rows(large), strict=True))
     assert rows(small)[0]["SD, thesis"] == 2.40e-5
     assert rows(small)[0]["range, thesis"] is None  # not legible in table C.4
@@ -209,7 +210,7 @@ def test_rates_end_with_the_budget_of_time(by_time: ReportData) -> None:
 
 
 def test_steps_within_a_time_show_the_other_clock_and_name_the_slow_node(by_time: ReportData) -> None:
-    small, _, waiting = throughput.tables(by_time)
+    small, _, waiting = ThroughputSection().tables(by_time)
     told = {row["configuration"]: row for row in rows(small)}
     slow = told["interval 200, count 10"]
     assert (slow["steps"], slow["… on the normalised clock"]) == (550, 1000)
@@ -224,13 +225,13 @@ def test_differences_and_targets_are_told_on_both_clocks(by_time: ReportData) ->
     on_the_slow_node = ("interval 200, count 10", "interval 200, count 25")
     found = [
         row
-        for row in rows(baseline_differences.tables(by_time)[0])
+        for row in rows(BaselineDifferencesSection().tables(by_time)[0])
         if (row["baseline"], row["configuration"]) == ("nadamw", on_the_slow_node[0])
         and "until:nadamw" in row["budget"]
     ]
     assert [row["steps in the baseline's (%)"] for row in found] == [27.5, 50]
     assert found[1]["difference of the best loss"] < found[0]["difference of the best loss"]
-    (targets,) = loss_splits.tables(by_time)
+    (targets,) = LossSplitsSection().tables(by_time)
     for row in rows(targets):
         measured, normalised = row["first at seconds"], row["first at seconds, normalised clock"]
         if row["configuration"] in on_the_slow_node:
@@ -240,7 +241,7 @@ def test_differences_and_targets_are_told_on_both_clocks(by_time: ReportData) ->
 
 
 def test_the_wait_for_data_of_every_run_is_told(by_time: ReportData) -> None:
-    waiting = {row["run"]: row for row in rows(throughput.tables(by_time)[-1])}
+    waiting = {row["run"]: row for row in rows(ThroughputSection().tables(by_time)[-1])}
     plain = waiting["nadamw-seed0"]
     assert plain["waiting for data (%)"] == pytest.approx(100 * WAIT / (PLAIN + WAIT))
     assert plain["time without it (s)"] == pytest.approx(TOTAL * PLAIN)
@@ -251,9 +252,9 @@ def test_a_clock_without_the_wait_for_data_reads_every_budget_from_it(workshop: 
     data = workshop.report("exp2-time-small", clock="without-data-wait")
     comparison = data.comparisons[0]
     assert comparison.budget.value == pytest.approx(TOTAL * PLAIN)
-    assert comparison.beside is not None
-    assert comparison.beside.budget.value == pytest.approx(TOTAL * (PLAIN + WAIT))
-    found = budget.tables(data)[0]
+    assert comparison.on_other_clock is not None
+    assert comparison.on_other_clock.budget.value == pytest.approx(TOTAL * (PLAIN + WAIT))
+    found = BudgetSection().tables(data)[0]
     assert "without-data-wait clock" in found.title
     assert any("On the measured clock the budget is" in note for note in found.notes)
     assert report_json(data)["clock"] == "without-data-wait"
@@ -263,7 +264,7 @@ def test_a_clock_without_the_wait_for_data_reads_every_budget_from_it(workshop: 
 def test_observed_alpha_spreads_as_its_values_do(observed: ReportData) -> None:
     (run,) = observed.experiment.runs
     values = [row.estimates["unbiased"].alpha_abs or math.nan for row in run.alphas if row.step > 0]
-    tables = alpha_dispersion.tables(observed)
+    tables = AlphaDispersionSection().tables(observed)
     name = "alpha-dispersion"
 
     def told(quantity: str) -> Any:
@@ -294,13 +295,13 @@ def test_observed_alpha_spreads_as_its_values_do(observed: ReportData) -> None:
 
 
 def test_the_first_step_counts_in_no_statistic_of_alpha(observed: ReportData) -> None:
-    (found,) = alpha_observations.tables(observed)
+    (found,) = AlphaObservationsSection().tables(observed)
     assert {row["n"] for row in rows(found)} == {199}
     assert any("warm-up begins from nothing" in note for note in found.notes)
 
 
 def test_components_cosines_and_the_decomposition_have_the_thesis_beside_them(observed: ReportData) -> None:
-    tables = alpha_components.tables(observed)
+    tables = AlphaComponentsSection().tables(observed)
     numerator = fact(tables, "alpha-components", "biased", "numerator, mean")
     assert numerator["thesis"] == 3.65e-4
     cosine = fact(tables, "alpha-components", "seed0", "mean cosine of d₂ and g₁")
@@ -314,7 +315,7 @@ def test_components_cosines_and_the_decomposition_have_the_thesis_beside_them(ob
 
 
 def test_the_beginning_tells_the_first_step_and_the_first_windows(observed: ReportData) -> None:
-    tables = alpha_beginning.tables(observed)
+    tables = AlphaBeginningSection().tables(observed)
     first = fact(tables, "alpha-beginning", "seed0", "first step, norm of d")
     assert (first["yours"], first["thesis"]) == (pytest.approx(2.19e-12, rel=0.01), 3.76e-12)
     second = fact(tables, "alpha-beginning", "unbiased", "second window, mean absolute α*")
@@ -323,7 +324,7 @@ def test_the_beginning_tells_the_first_step_and_the_first_windows(observed: Repo
 
 def test_the_parts_of_an_alpha_step_are_those_of_table_4_1(workshop: Workshop) -> None:
     data = workshop.report("pretest-small")
-    tables = step_timings.tables(data)
+    tables = StepTimingsSection().tables(data)
 
     def told(quantity: str) -> dict[str, Any]:
         return fact(tables, "alpha-step", "", quantity)
@@ -341,23 +342,23 @@ def test_without_its_parts_only_the_whole_of_alpha_is_known(
     empty: Workshop, make_observing: Callable[..., Twin]
 ) -> None:
     empty.write("pretest", [make_observing(stop={"steps": 200})])
-    tables = step_timings.tables(empty.report("pretest"))
+    tables = StepTimingsSection().tables(empty.report("pretest"))
     assert fact(tables, "alpha-step", "", "products with G (s)")["yours"] is None
     assert fact(tables, "alpha-step", "", "complete step (s)")["yours"] == pytest.approx(PLAIN + WAIT + ALPHA)
 
 
 def test_the_schedule_stands_beside_the_unscaled_one(observed: ReportData, workshop: Workshop) -> None:
-    (figure,) = schedules.figures(observed)
+    (figure,) = SchedulesSection().figures(observed)
     (axes,) = figure.draw().axes
     applied, before = ([list(cast(Any, part)) for part in line.get_data()] for line in axes.lines)
     assert max(before[1]) == pytest.approx(8 * max(applied[1]))
     assert max(before[0]) == pytest.approx(max(applied[0]) / 8)
-    (alone,) = schedules.figures(workshop.report("exp1-observe-small", reference="none"))
+    (alone,) = SchedulesSection().figures(workshop.report("exp1-observe-small", reference="none"))
     assert len(alone.draw().axes[0].lines) == 1
 
 
 def test_targets_are_those_of_the_workload(by_steps: ReportData) -> None:
-    (found,) = loss_splits.tables(by_steps)
+    (found,) = LossSplitsSection().tables(by_steps)
     assert {row["target"] for row in rows(found)} == {0.123735, 0.126041}
     nadamw = next(row for row in rows(found) if row["configuration"] == "nadamw")
     assert nadamw["seeds that reached it"] == "1 of 1"
@@ -369,7 +370,9 @@ def test_every_figure_of_the_thesis_is_drawn_and_named(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     data = request.getfixturevalue(name)
-    captions = " ".join(figure.caption for section in applying(data) for figure in section.figures(data))
+    captions = " ".join(
+        figure.caption for section in applicable_sections(data) for figure in section.figures(data)
+    )
     numbers = set(re.findall(r"Thesis, figure ([\w.–]+?)\.?(?=\s|$|,)", captions)) | (
         {"4.1"} if "figure 4.1:" in captions else set()
     )
@@ -394,7 +397,7 @@ def test_figures_of_observed_alpha_show_the_means_of_its_windows(observed: Repor
         return [fmean(values) for values in found]
 
     drawn = {figure.name: figure.draw() for figure in [
-        *alpha_dispersion.figures(observed), *alpha_components.figures(observed)
+        *AlphaDispersionSection().figures(observed), *AlphaComponentsSection().figures(observed)
     ]}  # fmt: skip
     for name in ("biased", "unbiased", "hybrid"):
         lines = {line.get_label(): line for line in drawn["alpha-relative-means"].axes[0].lines}
@@ -408,7 +411,7 @@ def test_figures_of_observed_alpha_show_the_means_of_its_windows(observed: Repor
 
 
 def test_lines_of_rates_end_with_their_budget_and_are_marked_at_the_smaller_one(by_time: ReportData) -> None:
-    figures = {figure.name: figure for figure in rates_within_budget.figures(by_time)}
+    figures = {figure.name: figure for figure in RatesWithinBudgetSection().figures(by_time)}
     (axes,) = figures["learning-rates-seconds-all-interval200"].draw().axes
     steps = [list(cast(Any, line.get_xdata())) for line in axes.lines]
     assert [max(line) for line in steps if len(line) > 1][1:] == [6004, 2299, 1404]

@@ -21,8 +21,8 @@ from alphagrid.analysis.dispersion import (
     value_range,
 )
 from alphagrid.analysis.estimator_pairs import correlation, decompose
+from alphagrid.analysis.observed_alphas import alpha_dispersion
 from alphagrid.analysis.rates import first_median, rate_statistics, stretches
-from alphagrid.analysis.spreads import spread
 from alphagrid.analysis.statistics import p_of_r, pearson
 from alphagrid.analysis.targets import first_within
 from alphagrid.store.queries import AlphaRow, Estimate, EvaluationRow, EventRow, RunRow, WindowRow
@@ -222,11 +222,11 @@ def test_the_first_step_of_a_warm_up_from_nothing_is_left_out() -> None:
     rows = [alpha(0, rate=1e-14, unbiased=estimate(1e10, 1.0))]
     rows += [alpha(step, unbiased=estimate(float(step), 1.0)) for step in range(1, 5)]
     observed = run(config={"alpha": {"policy": "observe", "interval": 2, "count": 2}}, alphas=tuple(rows))
-    found = spread(observed, "unbiased", "relative")
+    found = alpha_dispersion(observed, "unbiased", "relative")
     assert found is not None
     assert (found.n, found.mean, found.spread) == (4, 2.5, 3.0)
     constant = replace(observed, alphas=tuple(replace(row, learning_rate=1e-4) for row in rows))
-    kept = spread(constant, "unbiased", "relative")
+    kept = alpha_dispersion(constant, "unbiased", "relative")
     assert kept is not None
     assert kept.n == 5
 
@@ -235,7 +235,7 @@ def test_ranges_of_windows_are_of_their_means_and_medians() -> None:
     values = [1.0, 2.0, 9.0, 5.0, 5.0, 8.0]
     rows = [alpha(10 * (k // 3) + k % 3, unbiased=estimate(value, 1.0)) for k, value in enumerate(values)]
     observed = run(config={"alpha": {"policy": "observe", "interval": 10, "count": 3}}, alphas=tuple(rows))
-    found = spread(observed, "unbiased", "relative")
+    found = alpha_dispersion(observed, "unbiased", "relative")
     assert found is not None
     assert found.spread_of_means == pytest.approx(2.0)  # 4 and 6
     assert found.spread_of_medians == pytest.approx(3.0)  # 2 and 5

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from alphagrid.analysis.costs import implied_alpha_cost, steps_with_alpha
 from alphagrid.analysis.dispersion import coefficient_of_variation, range_relative_deviation
+from alphagrid.analysis.epochs import epochs_of_steps
 from alphagrid.analysis.estimator_pairs import Decomposition
-from alphagrid.analysis.passes import passes_over
-from alphagrid.analysis.published import HEDGES, THESIS, Key, Reference, read, reference_for
+from alphagrid.analysis.reference import HEDGES, THESIS, Key, Reference, read_reference, reference_for
 from alphagrid.analysis.statistics import p_of_r
 from alphagrid.errors import UserError
 
@@ -21,7 +21,7 @@ SMALL, LARGE = "exp2_time.budget_13699", "exp2_time.budget_61624"
 
 @pytest.fixture(scope="module")
 def thesis() -> Reference:
-    return read("thesis2025")
+    return read_reference("thesis2025")
 
 
 def value(thesis: Reference, item: str, quantity: str, cell: tuple[int, int] | None = None) -> float:
@@ -183,7 +183,7 @@ def test_the_parts_of_table_4_1_follow_but_for_the_last_digit(thesis: Reference)
 
 def test_the_passes_over_the_data_are_0_6665_where_0_66_is_printed(thesis: Reference) -> None:
     steps, batch = int(value(thesis, "schedule", "total_steps")), int(value(thesis, "setup", "batch_size"))
-    found = passes_over(steps, batch, int(value(thesis, "criteo1tb", "train_examples")))
+    found = epochs_of_steps(steps, batch, int(value(thesis, "criteo1tb", "train_examples")))
     assert found == pytest.approx(0.6665, abs=5e-5)
     assert value(thesis, "exp1", "train_split_passes") == 0.66
 

@@ -39,7 +39,7 @@ class Estimate:
 
     @property
     def usable(self) -> bool:
-        """Tell whether α* is defined: finite, and over a curvature that is positive and finite."""
+        """Return whether α* is defined: finite, and over a curvature that is positive and finite."""
         return 0 < self.curvature < math.inf and math.isfinite(self.alpha_rel)
 
     @property

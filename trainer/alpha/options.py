@@ -74,15 +74,15 @@ class AlphaOptions(Section):
         return (self.estimator, *self.also)
 
     def measures(self, index: int) -> bool:
-        """Tell whether the step with 0-based `index` lies in a window: (index - start) mod I < N."""
+        """Return whether the step with 0-based `index` lies in a window: (index - start) mod I < N."""
         return index >= self.start_step and (index - self.start_step) % self.interval < self.count
 
     def ends_window(self, index: int) -> bool:
-        """Tell whether `index` is the last step of a window."""
+        """Return whether `index` is the last step of a window."""
         return self.measures(index) and (index - self.start_step) % self.interval == self.count - 1
 
     def pays(self, index: int) -> bool:
-        """Tell whether the step with 0-based `index` bears the cost of the α* that acts.
+        """Return whether the step with 0-based `index` bears the cost of the α* that acts.
 
         A lookahead value is known, and paid for, in the step after the one that it judges.
         """

@@ -94,7 +94,7 @@ class Router:
         """Return what a way gives; None where finite differences serve from now on.
 
         What failed may have drawn random numbers: the generators are put back, so that what comes instead
-        draws what it would have drawn at once. A resumed run fails anew, and goes on to the same numbers.
+        draws what it would have drawn at once. A resumed run fails again, and goes on to the same numbers.
         """
         start = self.generators.state()
         try:

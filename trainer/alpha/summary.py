@@ -34,7 +34,7 @@ class AlphaSummary:
                 values[quantity].append(getattr(estimate, quantity))
 
     def take(self) -> dict[str, Any] | None:
-        """Return the fields of a windowed `alpha` record and start anew; None if there was nothing.
+        """Return the fields of a windowed `alpha` record and start again; None if there was nothing.
 
         Norms, cosines, losses and reduction ratios are means over the window.
         """

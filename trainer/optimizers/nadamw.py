@@ -182,7 +182,7 @@ class NAdamWStepper(Stepper):
 
 
 def _are_apart(tensors: list[Tensor]) -> bool:
-    """Tell whether no two share memory, as autograd lets the gradients of a and b in `a + b` do."""
+    """Return whether no two share memory, as autograd lets the gradients of a and b in `a + b` do."""
     return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
 
 

@@ -44,7 +44,7 @@ def train_and_look(line: Line, batch: Batch) -> tuple[Tensor, Quadratic]:
         clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
         at = substitutes(line.model, {**_dual(line.parameters, line.vector), **clones})
         outputs, tangent = _unpacked(call(line.model, at, batch["inputs"]))
-        moved = {name: at[name].detach() for name in clones}  # those assigned anew, too
+        moved = {name: at[name].detach() for name in clones}  # those assigned again, too
     loss = mean(line.loss.values(outputs, batch["targets"]), batch.get("weights"))
     torch.autograd.backward(loss)
     with torch.no_grad():

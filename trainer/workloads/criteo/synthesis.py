@@ -104,7 +104,7 @@ def read_provenance(source: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}", "synthesize the logs anew") from error
+        raise UserError(f"{path} is damaged: {error}", "synthesize the logs again") from error
     return content
 
 

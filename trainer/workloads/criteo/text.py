@@ -231,7 +231,7 @@ def _unusual(tokens: Sequence[bytes], rows: Positions, category: int, faults: di
 
 
 def _are_hexadecimal(words: Words) -> Mask:
-    """Tell whether all eight bytes are digits or letters from a to f, of either case.
+    """Return whether all eight bytes are digits or letters from a to f, of either case.
 
     The highest bit of a byte tells what comes of adding to it; no sum of such bytes carries.
     """

@@ -37,7 +37,7 @@ class Unit:
 
     @property
     def origin(self) -> list[str | int]:
-        """What it is made from: if that changes, it has to be made anew."""
+        """What it is made from: if that changes, it has to be made again."""
         return [FORMAT, self.file.path.name, self.file.size, self.file.mtime_ns, self.start, self.stop]
 
 

@@ -1,4 +1,4 @@
-"""Lines over steps or time, one for each configuration, with colours and dashes that follow the axes."""
+"""Draw a curve over steps or time per configuration, with colours and dashes that follow the axes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .comparison import ReportData
-from .configurations import Configuration
-from .data import RunData
-from .figures import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_beside, legend_label
-from .statistics import Summary
+from ..comparison import ReportData
+from ..configurations import Configuration
+from ..data import RunData
+from ..statistics import MeanAndSD
+from .canvas import BASELINE_COLOURS, COLOURS, DASHES, QUIET, legend_label, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = Sequence[tuple[float, float]]
 MOST = 12
-"""Beyond so many configurations of the grid, the others are drawn grey, without a name."""
+"""The maximum number of configurations with a label; the others are drawn grey."""
 
 
 @dataclass(frozen=True)
-class Line:
+class MeanCurve:
     """The mean over seeds at the k-th record of each, and the span of the seeds around it."""
 
     xs: list[float]
@@ -31,16 +31,16 @@ class Line:
     highs: list[float]
 
     @classmethod
-    def of(cls, seeds: Sequence[Points]) -> Line:
+    def of(cls, seeds: Sequence[Points]) -> MeanCurve:
         """Join the k-th points of all seeds, as long as all have one; non-finite values break the line."""
         line = cls([], [], [], [])
         for present in zip(*seeds, strict=False):
             values = [value for _, value in present]
-            whole = all(math.isfinite(value) for value in values)
+            is_finite = all(math.isfinite(value) for value in values)
             line.xs.append(sum(x for x, _ in present) / len(present))
-            line.means.append(sum(values) / len(values) if whole else math.nan)
-            line.lows.append(min(values) if whole else math.nan)
-            line.highs.append(max(values) if whole else math.nan)
+            line.means.append(sum(values) / len(values) if is_finite else math.nan)
+            line.lows.append(min(values) if is_finite else math.nan)
+            line.highs.append(max(values) if is_finite else math.nan)
         return line
 
 
@@ -60,28 +60,30 @@ def draw_lines(
 ) -> None:
     """Draw every configuration; with `steps`, values hold until the next point."""
     for configuration, style in styles(data):
-        seeds = [found for run in configuration.runs if (found := points(run))]
+        seeds = list(filter(None, map(points, configuration.runs)))
         if seeds:
-            _draw(axes, Line.of(seeds), configuration, style, "steps-pre" if steps else "default")
+            _draw_curve(axes, MeanCurve.of(seeds), configuration, style, "steps-pre" if steps else "default")
 
 
-def with_legend(axes: Axes) -> None:
-    """Add the legend beside the axes, if anything was drawn under a name."""
+def add_legend(axes: Axes) -> None:
+    """Add the legend beside the axes, if any curve has a label."""
     if axes.get_legend_handles_labels()[1]:
-        legend_beside(axes, columns=1)
+        put_legend_beside(axes, columns=1)
 
 
 def styles(data: ReportData) -> list[tuple[Configuration, Style]]:
     """Return the configurations with their style: the first axis sets the colour, the second the dash."""
     baselines = [c for c in data.configurations if c.baseline is not None]
     cells = [c for c in data.configurations if c.baseline is None]
-    named = _named(data, cells)
-    styled = [(cell, _cell_style(data, cell, index, named)) for index, cell in enumerate(cells)]
+    labelled = _labelled_cells(data, cells)
+    styled = [(cell, _cell_style(data, cell, index, labelled)) for index, cell in enumerate(cells)]
     return styled + [(baseline, _baseline_style(index)) for index, baseline in enumerate(baselines)]
 
 
-def _draw(axes: Axes, line: Line, configuration: Configuration, style: Style, drawstyle: Any) -> None:
-    look: dict[str, Any] = {"color": style.colour, "zorder": style.order}
+def _draw_curve(
+    axes: Axes, line: MeanCurve, configuration: Configuration, style: Style, drawstyle: Any
+) -> None:
+    colours: dict[str, Any] = {"color": style.colour, "zorder": style.order}
     label = legend_label(configuration.label) if style.named else None
     axes.plot(
         line.xs,
@@ -90,30 +92,34 @@ def _draw(axes: Axes, line: Line, configuration: Configuration, style: Style, dr
         linestyle=style.dash,
         linewidth=style.width,
         drawstyle=drawstyle,
-        **look,
+        **colours,
     )
     if style.named and len(configuration.runs) > 1:
         step: Any = "pre" if drawstyle == "steps-pre" else None
-        axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **look)
+        axes.fill_between(line.xs, line.lows, line.highs, step=step, alpha=0.15, linewidth=0, **colours)
 
 
-def _named(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
-    """Return the ids of the cells that get a name: all, or the best of the last comparison."""
+def _labelled_cells(data: ReportData, cells: Sequence[Configuration]) -> set[int]:
+    """Return the ids of the cells that get a label: all, or the best of the last comparison."""
     if len(cells) <= MOST or not data.comparisons:
         return {id(cell) for cell in cells[:MOST]}
     ranked = [entry.configuration for entry in data.comparisons[-1].ranked]
     return {id(cell) for cell in [c for c in ranked if c.baseline is None][: len(COLOURS)]}
 
 
-def _cell_style(data: ReportData, cell: Configuration, index: int, named: set[int]) -> Style:
-    if id(cell) not in named:
+def _cell_style(data: ReportData, cell: Configuration, index: int, labelled: set[int]) -> Style:
+    if id(cell) not in labelled:
         return Style(QUIET, "-", 0.7, False, 1)
-    colour, dash = _by_axes(data, cell) if _fits(data) else (index % len(COLOURS), index // len(COLOURS))
+    colour, dash = (
+        _style_indices(data, cell)
+        if _colours_and_dashes_suffice(data)
+        else (index % len(COLOURS), index // len(COLOURS))
+    )
     return Style(COLOURS[colour % len(COLOURS)], DASHES[dash % len(DASHES)], 1.5, True, 3)
 
 
-def _fits(data: ReportData) -> bool:
-    """Tell whether two axes tell all cells apart, and colours and dashes suffice for one value each."""
+def _colours_and_dashes_suffice(data: ReportData) -> bool:
+    """Return whether colours and dashes suffice: two axes identify all cells, with few values each."""
     sizes = [len(axis.values) for axis in data.axes]
     cells = [configuration for configuration in data.configurations if configuration.baseline is None]
     on_both = all(axis.key in cell.params for axis in data.axes for cell in cells)
@@ -122,23 +128,23 @@ def _fits(data: ReportData) -> bool:
     return sizes[0] <= len(COLOURS) and sizes[1] <= len(DASHES)
 
 
-def _by_axes(data: ReportData, cell: Configuration) -> tuple[int, int]:
+def _style_indices(data: ReportData, cell: Configuration) -> tuple[int, int]:
     places = [axis.index(cell.params.get(axis.key)) or 0 for axis in data.axes]
     return places[0], places[1]
 
 
 def _baseline_style(index: int) -> Style:
-    again, place = divmod(index, len(BASELINE_COLOURS))
-    dash = DASHES[(place % 2 + 2 * again) % len(DASHES)]
+    cycle, place = divmod(index, len(BASELINE_COLOURS))
+    dash = DASHES[(place % 2 + 2 * cycle) % len(DASHES)]
     return Style(BASELINE_COLOURS[place], dash, 2.4, True, 4)
 
 
 def final_losses(data: ReportData) -> list[float]:
     """Return the last finite mean of every configuration's runs: what the end of a figure must show."""
-    found: Iterable[Summary | None] = (
-        Summary.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
+    summaries: Iterable[MeanAndSD | None] = (
+        MeanAndSD.of([_last_loss(run) for run in configuration.runs]) for configuration in data.configurations
     )
-    return [summary.mean for summary in found if summary is not None]
+    return [summary.mean for summary in summaries if summary is not None]
 
 
 def _last_loss(run: RunData) -> float | None:

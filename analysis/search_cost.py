@@ -1,8 +1,8 @@
-"""What a method costs until it has a result, with every run that was needed to choose its settings.
+"""Time to result of a method, with every run of the search for its settings.
 
 A **search** is all configurations of one method (policy and estimator, else the schedule; and the
-optimizer): they differ in settings that someone has to choose. Who does so has to train every one of them
-to its end to know the best. Of that best one, the **winner**, only the time until it reaches the **target**
+optimizer): they differ in settings that the search chooses. It trains every one of them
+to its end to find the best. Of the best one, the **winner**, only the time until it reaches the **target**
 counts. The target is the result of the reference, the schedule with the most configurations: the highest
 over its seeds, so that each of these reaches it.
 """
@@ -17,9 +17,9 @@ from typing import Any
 
 from .configurations import Configuration
 from .data import RunData
-from .methods import acts, canonical, method_names, told_apart
+from .methods import alpha_acts, canonical_text, group_by_workload, method_names
 from .regret import REFERENCE
-from .statistics import Summary, expected_best
+from .statistics import MeanAndSD, expected_best
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class SeedSearch:
     @cached_property
     def losses(self) -> list[float]:
         """The best validation loss of each run over its whole length; infinite if none was finite."""
-        found = map(best_loss, self.runs)
-        return [math.inf if loss is None else loss for loss in found]
+        return [math.inf if run.best_loss is None else run.best_loss for run in self.runs]
 
     @property
     def result(self) -> float:
@@ -47,7 +46,7 @@ class SeedSearch:
     def seconds_to(self, target: float) -> float | None:
         """Return the time of the losers, and the winner's up to the target; None if it stays above."""
         winner = self.runs[self.losses.index(self.result)]
-        reached = _first_at(winner, target)
+        reached = _first_seconds_at(winner, target)
         return None if reached is None else self.seconds - winner.curve.train_seconds + reached
 
 
@@ -63,18 +62,18 @@ class Search:
     seeds: tuple[SeedSearch, ...]
 
     @property
-    def result(self) -> Summary | None:
+    def result(self) -> MeanAndSD | None:
         """Mean and SD over seeds of what the search finds."""
-        return Summary.of(seed.result for seed in self.seeds)
+        return MeanAndSD.of(seed.result for seed in self.seeds)
 
     @property
-    def seconds(self) -> Summary | None:
+    def seconds(self) -> MeanAndSD | None:
         """Mean and SD over seeds of the time of all its runs."""
-        return Summary.of(seed.seconds for seed in self.seeds)
+        return MeanAndSD.of(seed.seconds for seed in self.seeds)
 
-    def seconds_to(self, target: float) -> Summary | None:
+    def seconds_to(self, target: float) -> MeanAndSD | None:
         """Summarise the time to the target over the seeds that reach it; None if none does."""
-        return Summary.of(seed.seconds_to(target) for seed in self.seeds)
+        return MeanAndSD.of(seed.seconds_to(target) for seed in self.seeds)
 
     def expected(self, k: int) -> tuple[float, float]:
         """Return what a search over `k` configurations costs and finds: means over choices and seeds."""
@@ -84,7 +83,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Contest:
+class SearchComparison:
     """All methods on one workload, and the reference among them."""
 
     workload: str
@@ -97,60 +96,52 @@ class Contest:
         return max(seed.result for seed in self.reference.seeds)
 
 
-def contests(configurations: Iterable[Configuration]) -> list[Contest]:
+def search_comparisons(configurations: Iterable[Configuration]) -> list[SearchComparison]:
     """Return the workloads on which a schedule and another method ran, one with settings to choose."""
-    workloads: dict[str, list[Configuration]] = {}
-    for configuration in configurations:
-        config = configuration.runs[0].row.config
-        workloads.setdefault(canonical(config.get("workload")), []).append(configuration)
-    sections = [group[0].runs[0].row.config.get("workload") or {} for group in workloads.values()]
-    names = told_apart([str(section.get("name", "workload")) for section in sections], sections)
-    found = [_contest(name, group) for name, group in zip(names, workloads.values(), strict=True)]
-    return [contest for contest in found if contest is not None]
+    groups = group_by_workload(configurations, lambda configuration: configuration.runs[0].row.config)
+    comparisons = [_search_comparison(workload, group) for workload, group in groups]
+    return [comparison for comparison in comparisons if comparison is not None]
 
 
-def best_loss(run: RunData) -> float | None:
-    """Return the best validation loss of a run over its whole length."""
-    return run.curve.outcome(math.inf, "steps").best_validation_loss
-
-
-def _contest(workload: str, configurations: Sequence[Configuration]) -> Contest | None:
+def _search_comparison(workload: str, configurations: Sequence[Configuration]) -> SearchComparison | None:
     groups: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        groups.setdefault(canonical(_method(configuration)), []).append(configuration)
-    names = method_names([_method(group[0]) for group in groups.values()])
-    found = [_search(workload, name, group) for name, group in zip(names, groups.values(), strict=True)]
-    searches = tuple(search for search in found if search.seeds)
+        groups.setdefault(canonical_text(_method_section(configuration)), []).append(configuration)
+    names = method_names([_method_section(group[0]) for group in groups.values()])
+    all_searches = [
+        _search_of(workload, name, group) for name, group in zip(names, groups.values(), strict=True)
+    ]
+    searches = tuple(search for search in all_searches if search.seeds)
     scheduled = [search for search in searches if search.schedule is not None]
     if len(searches) < 2 or not scheduled or max(search.k for search in searches) < 2:
         return None
     reference = max(scheduled, key=lambda search: (search.schedule == REFERENCE, search.k))
-    return Contest(workload, searches, reference)
+    return SearchComparison(workload, searches, reference)
 
 
-def _method(configuration: Configuration) -> dict[str, Any]:
+def _method_section(configuration: Configuration) -> dict[str, Any]:
     """Return what is not chosen by a search: optimizer, schedule, policy and estimator, by name."""
     config = configuration.runs[0].row.config
     alpha, schedule = (config.get(key) or {} for key in ("alpha", "schedule"))
     optimizer = {"name": (config.get("optimizer") or {}).get("name")}
-    if acts(config):
-        named = {key: alpha.get(key) for key in ("policy", "estimator")}
-        return {"optimizer": optimizer, "schedule": None, "alpha": named}
+    if alpha_acts(config):
+        alpha_names = {key: alpha.get(key) for key in ("policy", "estimator")}
+        return {"optimizer": optimizer, "schedule": None, "alpha": alpha_names}
     return {"optimizer": optimizer, "schedule": {"name": schedule.get("name")} if schedule else None}
 
 
-def _search(workload: str, name: str, configurations: Sequence[Configuration]) -> Search:
-    schedule = _method(configurations[0])["schedule"]
+def _search_of(workload: str, name: str, configurations: Sequence[Configuration]) -> Search:
+    schedule = _method_section(configurations[0])["schedule"]
     by_seed: dict[Any, list[RunData]] = {}
     for run in (run for configuration in configurations for run in configuration.runs):
         if run.finished:
             by_seed.setdefault(run.row.config.get("seed"), []).append(run)
-    whole = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
-    seeds = tuple(seed for seed in map(SeedSearch, whole) if math.isfinite(seed.result))
+    complete = [tuple(runs) for runs in by_seed.values() if len(runs) == len(configurations)]
+    seeds = tuple(seed for seed in map(SeedSearch, complete) if math.isfinite(seed.result))
     return Search(workload, name, schedule and schedule["name"], len(configurations), seeds)
 
 
-def _first_at(run: RunData, target: float) -> float | None:
+def _first_seconds_at(run: RunData, target: float) -> float | None:
     """Return the train_seconds of the first evaluation whose validation loss is at most the target."""
     reached = [
         row.train_seconds for row in run.curve.evaluations if row.losses.get("validation", math.nan) <= target

@@ -1,4 +1,4 @@
-"""α* over steps: single values, the medians of windows, and how far one value may lie off."""
+"""Draw α* over steps: single values, the medians of windows, and the spread of a value."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .alphas import Scale, Value, estimators, intervals, recorded, values
-from .configurations import Configuration
-from .data import RunData
-from .figures import COLOURS, common_legend, panels, thousands
-from .statistics import median
+from ..alphas import AlphaValue, Scale, estimator_values, has_alphas, recorded_estimators, window_medians
+from ..configurations import Configuration
+from ..data import RunData
+from ..statistics import median
+from .canvas import COLOURS, add_common_legend, format_thousands, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,47 +27,56 @@ RATE: dict[str, Any] = {
     "label": "learning rate",
 }
 HIDDEN = 20
-"""One value in so many is not drawn on either side; tails of α* are heavy."""
+"""The axis leaves out the outermost 1/20 of the values on each side; tails of α* are heavy."""
 
 
-def draw_panels(measured: Sequence[Configuration]) -> Canvas:
+def draw_alpha_panels(measured: Sequence[Configuration]) -> Canvas:
     """Draw one panel for the first seed of each configuration that measured."""
-    canvas, found = panels(len(measured), 3, (3.9, 2.6), (0.6, 0.7))
-    for axes, configuration in zip(found, measured, strict=True):
-        _panel(axes, configuration.label, next(filter(recorded, configuration.runs)))
-    common_legend(canvas, found, "outside upper left", in_a_row=True)
+    canvas, panel_axes = make_panels(len(measured), 3, (3.9, 2.6), (0.6, 0.7))
+    for axes, configuration in zip(panel_axes, measured, strict=True):
+        _draw_panel(axes, configuration.label, next(filter(has_alphas, configuration.runs)))
+    add_common_legend(canvas, panel_axes, "outside upper left", in_a_row=True)
     canvas.supxlabel("step", fontsize=10)
     return canvas
 
 
-def _panel(axes: Axes, title: str, run: RunData) -> None:
+def _draw_panel(axes: Axes, title: str, run: RunData) -> None:
     scale = _scale_of(run)
-    by_estimator = {name: values(run.alphas, name, scale) for name in estimators(run.alphas)}
-    for name, found in by_estimator.items():
-        _estimator(axes, name, found, run)
-    rates = _rates(run) if scale == "absolute" else []
+    by_estimator = {
+        name: estimator_values(run.alphas, name, scale) for name in recorded_estimators(run.alphas)
+    }
+    for name, alpha_values in by_estimator.items():
+        _draw_estimator(axes, name, alpha_values, run)
+    rates = _mean_rates(run) if scale == "absolute" else []
     if rates:
         axes.plot([step for step, _ in rates], [rate for _, rate in rates], **RATE)
     axes.axhline(0 if scale == "absolute" else 1, color="#444444", linewidth=0.8, linestyle=":")
-    drawn = [[value for value in found if value.n] for found in by_estimator.values()]
-    _choose_axis(axes, [median([value.median for value in found]) for found in drawn if found])
-    axes.set_ylim(*_limits([value for found in drawn for value in found], [rate for _, rate in rates]))
+    defined = [[value for value in alpha_values if value.n] for alpha_values in by_estimator.values()]
+    _choose_axis(
+        axes, [median([value.median for value in alpha_values]) for alpha_values in defined if alpha_values]
+    )
+    axes.set_ylim(
+        *_value_limits(
+            [value for alpha_values in defined for value in alpha_values], [rate for _, rate in rates]
+        )
+    )
     _thin_out_ticks(axes)
-    _label(axes, title, f"{scale} α*")
+    _label_axes(axes, title, f"{scale} α*")
 
 
 def _scale_of(run: RunData) -> Scale:
     """Return absolute if every estimator has such values, else relative."""
-    found = [
-        any(value.n for value in values(run.alphas, name, "absolute")) for name in estimators(run.alphas)
+    has_absolute = [
+        any(value.n for value in estimator_values(run.alphas, name, "absolute"))
+        for name in recorded_estimators(run.alphas)
     ]
-    return "absolute" if all(found) else "relative"
+    return "absolute" if all(has_absolute) else "relative"
 
 
-def _estimator(axes: Axes, name: str, found: Sequence[Value], run: RunData) -> None:
+def _draw_estimator(axes: Axes, name: str, alpha_values: Sequence[AlphaValue], run: RunData) -> None:
     """Draw dots for the single values, and the windows' medians in their band."""
     colour = COLOUR_OF.get(name, COLOURS[4])
-    single = [value for value in found if value.n and value.single]
+    single = [value for value in alpha_values if value.n and value.single]
     axes.plot(
         [value.step for value in single],
         [value.median for value in single],
@@ -77,7 +86,7 @@ def _estimator(axes: Axes, name: str, found: Sequence[Value], run: RunData) -> N
         alpha=0.35,
         markeredgewidth=0,
     )
-    windows = intervals(found, run)
+    windows = window_medians(alpha_values, run)
     steps, medians = [window.step for window in windows], [window.median for window in windows]
     low = [window.median - window.spread for window in windows]
     high = [window.median + window.spread for window in windows]
@@ -85,12 +94,12 @@ def _estimator(axes: Axes, name: str, found: Sequence[Value], run: RunData) -> N
     axes.plot(steps, medians, "o-", markersize=2.5, linewidth=1.2, color=colour, label=name, zorder=2.5)
 
 
-def _rates(run: RunData) -> list[tuple[int, float]]:
+def _mean_rates(run: RunData) -> list[tuple[int, float]]:
     return [(row.step, row.lr_mean) for row in run.windows if math.isfinite(row.lr_mean)]
 
 
 def _choose_axis(axes: Axes, medians: Sequence[float]) -> None:
-    """Choose a linear axis, or one that is logarithmic beyond the smallest median if they lie far apart."""
+    """Choose a linear axis, or one that is logarithmic beyond the smallest median if they differ a lot."""
     sizes = [abs(value) for value in medians if value]
     if sizes and max(sizes) > FAR * min(sizes):
         axes.set_yscale("symlog", linthresh=min(sizes))
@@ -99,27 +108,27 @@ def _choose_axis(axes: Axes, medians: Sequence[float]) -> None:
 
 
 def _thin_out_ticks(axes: Axes) -> None:
-    """Leave out those labels of an axis that is linear near 0 which would lie upon that of the 0."""
+    """Remove the ticks near 0 of a symlog axis, whose labels would overlap that of 0."""
     if axes.get_yscale() == "symlog":
         near = 2 * axes.yaxis.get_transform().linthresh  # type: ignore[attr-defined]
         low, high = axes.get_ylim()
         axes.set_yticks([t for t in axes.get_yticks() if low <= t <= high and not 0 < abs(t) <= near])
 
 
-def _limits(found: Sequence[Value], rates: Sequence[float]) -> tuple[float, float]:
+def _value_limits(alpha_values: Sequence[AlphaValue], rates: Sequence[float]) -> tuple[float, float]:
     """Return limits without the outermost values on each side, but with the usual band of a summary."""
-    ordered = sorted(value.median for value in found) or [0.0, 1.0]
+    ordered = sorted(value.median for value in alpha_values) or [0.0, 1.0]
     cut = len(ordered) // HIDDEN
     low = min([ordered[cut], *rates])
     high = max([ordered[len(ordered) - 1 - cut], *rates])
-    bands = [value.deviation for value in found if not value.single]
+    bands = [value.deviation for value in alpha_values if not value.single]
     room = max(0.08 * (high - low), median(bands) if bands else 0.0) or max(abs(high), 1e-12)
     return low - room, high + room
 
 
-def _label(axes: Axes, title: str, quantity: str) -> None:
+def _label_axes(axes: Axes, title: str, quantity: str) -> None:
     axes.set_title(title, fontsize=9.5)
     axes.set_ylabel(quantity, fontsize=9)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
-    thousands(axes.xaxis)
+    format_thousands(axes.xaxis)

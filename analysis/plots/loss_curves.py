@@ -1,16 +1,17 @@
-"""Validation loss along time or steps: the whole run, and the part where the runs differ."""
+"""Draw the validation loss over time or steps: the whole run, and the part where the runs differ."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from .budget import Kind, position
-from .comparison import ReportData
-from .data import RunData
-from .figures import new_canvas, plain_log, thousands, time_unit
-from .lines import Points, draw_lines, final_losses, with_legend
-from .statistics import median
+from ..budget import Kind, position
+from ..comparison import ReportData
+from ..data import RunData
+from ..durations import time_unit
+from ..statistics import median
+from .canvas import format_plain_log, format_thousands, new_canvas
+from .configuration_curves import Points, add_legend, draw_lines, final_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,73 +19,73 @@ if TYPE_CHECKING:
 
 
 def has_losses(data: ReportData) -> bool:
-    """Tell whether any run has a finite validation loss."""
-    return bool(_lowest(data))
+    """Return whether any run has a finite validation loss."""
+    return bool(_lowest_losses(data))
 
 
 def draw_losses(data: ReportData, kind: Kind) -> Canvas:
     """Draw both panels, with a dotted line at each budget of this kind."""
     canvas = new_canvas(11, 4.3)
-    whole, near = canvas.subplots(1, 2)
-    unit = _unit(data, kind)
-    for axes in (whole, near):
-        draw_lines(axes, data, lambda run: _points(run, kind, unit[0]))
-        _along(axes, kind, f"{unit[1]}, {data.clock} clock")
+    whole_axes, near_axes = canvas.subplots(1, 2)
+    unit = _axis_unit(data, kind)
+    for axes in (whole_axes, near_axes):
+        draw_lines(axes, data, lambda run: _loss_points(run, kind, unit[0]))
+        _label_axis(axes, kind, f"{unit[1]}, {data.clock} clock")
         axes.set_ylabel("validation loss")
-    whole.set_title("the whole run")
-    if min(_lowest(data)) > 0:
-        whole.set_yscale("log")
-        plain_log(whole.yaxis)
-        whole.set_title("the whole run (logarithmic)")
-    near.set_title("near the lowest losses")
-    near.set_ylim(*_near(data))
-    near.set_xlim(left=_entrance(data, kind, near.get_ylim()[1]) / unit[0])
-    for axes in (whole, near):
-        _budget_lines(axes, data, kind, unit[0])
-    with_legend(near)
+    whole_axes.set_title("the whole run")
+    if min(_lowest_losses(data)) > 0:
+        whole_axes.set_yscale("log")
+        format_plain_log(whole_axes.yaxis)
+        whole_axes.set_title("the whole run (logarithmic)")
+    near_axes.set_title("near the lowest losses")
+    near_axes.set_ylim(*_limits_near_lowest(data))
+    near_axes.set_xlim(left=_first_position_below(data, kind, near_axes.get_ylim()[1]) / unit[0])
+    for axes in (whole_axes, near_axes):
+        _draw_budget_lines(axes, data, kind, unit[0])
+    add_legend(near_axes)
     return canvas
 
 
-def _points(run: RunData, kind: Kind, unit: float) -> Points:
+def _loss_points(run: RunData, kind: Kind, unit: float) -> Points:
     rows = [(row, row.losses.get("validation")) for row in run.curve.evaluations]
     return [(position(row, kind) / unit, loss) for row, loss in rows if loss is not None]
 
 
-def _unit(data: ReportData, kind: Kind) -> tuple[float, str]:
+def _axis_unit(data: ReportData, kind: Kind) -> tuple[float, str]:
     if kind == "steps":
         return 1.0, "steps"
     return time_unit(max(run.curve.train_seconds for run in data.experiment.runs))
 
 
-def _along(axes: Axes, kind: Kind, unit: str) -> None:
+def _label_axis(axes: Axes, kind: Kind, unit: str) -> None:
     axes.set_xlabel("step" if kind == "steps" else f"training time ({unit})")
     axes.set_xlim(left=0)
     if kind == "steps":
-        thousands(axes.xaxis)
+        format_thousands(axes.xaxis)
 
 
-def _lowest(data: ReportData) -> list[float]:
+def _lowest_losses(data: ReportData) -> list[float]:
     """Return the lowest finite loss of each run that has one."""
-    found = [run.curve.outcome(math.inf, "steps").best_validation_loss for run in data.experiment.runs]
-    return [loss for loss in found if loss is not None]
+    best_losses = [run.best_loss for run in data.experiment.runs]
+    return [loss for loss in best_losses if loss is not None]
 
 
-def _near(data: ReportData) -> tuple[float, float]:
+def _limits_near_lowest(data: ReportData) -> tuple[float, float]:
     """Return limits from the lowest loss to a little above where the usual run ends."""
-    low = min(_lowest(data))
+    low = min(_lowest_losses(data))
     final = final_losses(data)
     reach = max(min(max(final), low + 3 * (median(final) - low)) - low, abs(low) * 1e-3, 1e-12)
     return low - 0.08 * reach, low + 1.6 * reach
 
 
-def _entrance(data: ReportData, kind: Kind, top: float) -> float:
+def _first_position_below(data: ReportData, kind: Kind, top: float) -> float:
     """Return where the first curve comes below `top`."""
     rows = [row for run in data.experiment.runs for row in run.curve.evaluations]
     below = [position(row, kind) for row in rows if row.losses.get("validation", math.inf) <= top]
     return 0.9 * min(below, default=0.0)
 
 
-def _budget_lines(axes: Axes, data: ReportData, kind: Kind, unit: float) -> None:
+def _draw_budget_lines(axes: Axes, data: ReportData, kind: Kind, unit: float) -> None:
     """Mark the budgets of this kind, but for the one that is the end of everything."""
     right = axes.get_xlim()[1]
     for comparison in data.comparisons:

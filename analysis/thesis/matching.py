@@ -1,4 +1,4 @@
-"""What in an experiment corresponds to what the thesis printed: by structure, as in its small twins.
+"""Match cells, baselines and budgets of an experiment with those that the thesis prints, by structure.
 
 * A **cell** of a 3 × 3 grid over `alpha.interval` and `alpha.count` stands where it stands in the thesis'
   grid: the smallest interval for 1000, the next for 2000, and so on.
@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from .comparison import Comparison, ReportData
-from .configurations import Configuration
-from .methods import acts
-from .published import Place
-from .request import UNTIL
-from .structure import has_grid, stops_by_time
+from ..comparison import Comparison, ReportData
+from ..configurations import Configuration
+from ..reference import Place
+from ..request import UNTIL
+from .experiment_kind import has_grid, stops_by_time
 
 CLOSE = 1e-3
 INTERVALS, COUNTS = (1000, 2000, 5000), (10, 25, 50)
@@ -40,15 +39,15 @@ FACTORS = {("steps", 1.0): FULL_STEPS, ("steps", 0.5): HALF_STEPS, ("seconds", 1
 """What a multiple of `until:` the scheduled baseline means; 61,624 s are 4.498 times 13,699.45 s."""
 
 
-def place(data: ReportData, configuration: Configuration) -> Place | None:
+def thesis_cell(data: ReportData, configuration: Configuration) -> Place | None:
     """Return the cell of the thesis' grid that a configuration corresponds to; None if it is no such cell."""
     axes = {axis.key: axis for axis in data.axes}
     if configuration.baseline is not None or set(axes) != set(AXES):
         return None
     if any(len(axis.values) != 3 for axis in axes.values()):
         return None
-    found = [axes[key].index(configuration.params.get(key)) for key in AXES]
-    return None if None in found else (INTERVALS[found[0] or 0], COUNTS[found[1] or 0])
+    places = [axes[key].index(configuration.params.get(key)) for key in AXES]
+    return None if None in places else (INTERVALS[places[0] or 0], COUNTS[places[1] or 0])
 
 
 def baseline_item(configuration: Configuration) -> str | None:
@@ -58,23 +57,18 @@ def baseline_item(configuration: Configuration) -> str | None:
     config = configuration.runs[0].row.config
     if (config.get("optimizer") or {}).get("name") == "schedule_free_adamw":
         return SCHEDULE_FREE
-    return NADAMW if is_scheduled(configuration) else None
+    return NADAMW if configuration.is_scheduled else None
 
 
-def is_scheduled(configuration: Configuration) -> bool:
-    """Tell whether nothing but a schedule sets its learning rate."""
-    run = configuration.runs[0]
-    return run.schedule_steps is not None and not acts(run.row.config)
-
-
-def scheduled(data: ReportData) -> Configuration | None:
+def scheduled_configuration(data: ReportData) -> Configuration | None:
     """Return the first baseline (else the first configuration) that only follows a schedule."""
-    found = [configuration for configuration in data.configurations if is_scheduled(configuration)]
-    return next((one for one in found if one.baseline is not None), found[0] if found else None)
+    scheduled = [configuration for configuration in data.configurations if configuration.is_scheduled]
+    baselines = [configuration for configuration in scheduled if configuration.baseline is not None]
+    return next(iter([*baselines, *scheduled]), None)
 
 
 def budget_item(data: ReportData, comparison: Comparison) -> str | None:
-    """Return the thesis' name of a budget; None where it had none of that meaning, as on the other clock."""
+    """Return the thesis' name of a budget; None without a matching budget, as on the other clock."""
     if comparison.clock != data.clock:
         return None
     if not has_grid(data.experiment) or (comparison.kind == "seconds") != stops_by_time(data.experiment):
@@ -83,24 +77,24 @@ def budget_item(data: ReportData, comparison: Comparison) -> str | None:
     until = UNTIL.fullmatch(label)
     if until is not None:
         return FACTORS.get((comparison.kind, float(until["factor"] or 1)))
-    return _meant(value, PRINTED) or _by_extent(data, comparison)
+    return _item_of_amount(value, PRINTED) or _item_by_extent(data, comparison)
 
 
 def figure_note(data: ReportData, number: str | None) -> str:
-    """Return which figure of the thesis a figure corresponds to, if there is one and it stands beside."""
+    """Return a note that names the corresponding figure of the thesis; empty without one."""
     return f" Thesis, figure {number}." if data.reference is not None and number else ""
 
 
-def _by_extent(data: ReportData, comparison: Comparison) -> str | None:
+def _item_by_extent(data: ReportData, comparison: Comparison) -> str | None:
     value, label, runs = comparison.budget.value, comparison.budget.label, data.experiment.runs
     if comparison.kind == "seconds":
-        whole = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
-        return WHOLE_TIME if label == "all" else _meant(value, {whole: WHOLE_TIME})
+        stop_seconds = max((run.stop.get("train_seconds") or 0.0 for run in runs), default=0.0)
+        return WHOLE_TIME if label == "all" else _item_of_amount(value, {stop_seconds: WHOLE_TIME})
     steps = max((run.schedule_steps or 0 for run in runs), default=0)
-    return _meant(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
+    return _item_of_amount(value, {float(steps): FULL_STEPS, steps / 2: HALF_STEPS})
 
 
-def _meant(value: float | None, names: Mapping[float, str]) -> str | None:
+def _item_of_amount(value: float | None, names: Mapping[float, str]) -> str | None:
     """Return the name of an amount, to a thousandth: 13,699 s, or the last step but one, mean the same."""
-    found = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
-    return next(found, None)
+    matches = (name for amount, name in names.items() if math.isclose(value or 0.0, amount, rel_tol=CLOSE))
+    return next(matches, None)

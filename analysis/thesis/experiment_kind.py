@@ -1,29 +1,29 @@
-"""What kind of experiment this is, as far as its runs' configs tell: observed, a grid of medians, by time."""
+"""The kind of an experiment, from its configs: observation of α*, a grid of medians, stops by time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from .data import ExperimentData, RunData
+from ..data import ExperimentData, RunData
 
 
 def has_grid(data: ExperimentData) -> bool:
-    """Tell whether medians of α* act in some run that is no baseline."""
+    """Return whether medians of α* act in some run that is no baseline."""
     return any(_is_cell(run) for run in data.runs)
 
 
 def observes(data: ExperimentData) -> bool:
-    """Tell whether some run only observes α*."""
+    """Return whether some run only observes α*."""
     return any((run.row.config.get("alpha") or {}).get("policy") == "observe" for run in data.runs)
 
 
 def stops_by_time(data: ExperimentData) -> bool:
-    """Tell whether the grid's runs stop after a training time."""
+    """Return whether the grid's runs stop after a training time."""
     return any(run.stop.get("train_seconds") for run in data.runs if _is_cell(run))
 
 
 def step_budgets(data: ExperimentData) -> list[str]:
-    """Return the thesis' budgets of steps, half the schedule and the whole; none where time is compared."""
+    """Return the thesis' budgets of steps, half the schedule and the whole; none where runs stop by time."""
     first = next((run for run in data.runs if run.baseline is not None and run.schedule_steps), None)
     if first is None or not has_grid(data) or stops_by_time(data):
         return []
@@ -35,12 +35,12 @@ def without_evaluations_at_stop(data: ExperimentData) -> ExperimentData:
 
     A run that was never evaluated otherwise but after its first step keeps them.
     """
-    return replace(data, runs=tuple(map(_without_stop, data.runs)))
+    return replace(data, runs=tuple(map(_without_stop_evaluations, data.runs)))
 
 
-def _without_stop(run: RunData) -> RunData:
-    kept = tuple(row for row in run.evaluations if not row.at_stop)
-    return replace(run, evaluations=kept) if any(row.step > 1 for row in kept) else run
+def _without_stop_evaluations(run: RunData) -> RunData:
+    evaluations = tuple(row for row in run.evaluations if not row.at_stop)
+    return replace(run, evaluations=evaluations) if any(row.step > 1 for row in evaluations) else run
 
 
 def _is_cell(run: RunData) -> bool:

@@ -1,15 +1,14 @@
-"""Learning rates over steps, cell by cell, each line to where its budget ended."""
+"""Draw learning rates over steps, one curve per cell, up to the end of its budget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .comparison import Comparison, Entry, ReportData
-from .counterparts import is_scheduled
-from .data import RunData
-from .figures import BASELINE_COLOURS, COLOURS, legend_beside, new_canvas, thousands
-from .rates import Stretch, stretches
+from ..comparison import Comparison, Entry, ReportData
+from ..data import RunData
+from ..rates import RateStretch, stretches
+from .canvas import BASELINE_COLOURS, COLOURS, format_thousands, new_canvas, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,62 +24,64 @@ def draw_rates(
     canvas = new_canvas(9, 4.2)
     axes = canvas.subplots()
     for entry in comparison.baselines:
-        if is_scheduled(entry.configuration):
-            _lines(axes, comparison, entry, [], BASELINE_COLOURS[0], 1.1)
+        if entry.configuration.is_scheduled:
+            _draw_rates_of_entry(axes, comparison, entry, [], BASELINE_COLOURS[0], 1.1)
     for place, entry in enumerate(entries):
-        _lines(axes, comparison, entry, marks, COLOURS[place % len(COLOURS)], 1.7)
+        _draw_rates_of_entry(axes, comparison, entry, marks, COLOURS[place % len(COLOURS)], 1.7)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate")
-    thousands(axes.xaxis)
-    legend_beside(axes)
+    format_thousands(axes.xaxis)
+    put_legend_beside(axes)
     return canvas
 
 
-def points(run: RunData, until: float) -> list[tuple[float, float]]:
+def rate_points(run: RunData, until: float) -> list[tuple[float, float]]:
     """Return the rates as a line: both ends of a stretch of one rate, the middle of one that changes."""
-    found = stretches(run, until)
-    return _beginning(found) + [point for stretch in found for point in _ends(stretch)]
+    rate_stretches = stretches(run, until)
+    return _first_point(rate_stretches) + [
+        point for stretch in rate_stretches for point in _stretch_points(stretch)
+    ]
 
 
-def _beginning(found: Sequence[Stretch]) -> list[tuple[float, float]]:
+def _first_point(rate_stretches: Sequence[RateStretch]) -> list[tuple[float, float]]:
     """Return where the line begins if its first stretch changes: low if it then rises, else high."""
-    if len(found) < 2 or found[0].constant:
+    if len(rate_stretches) < 2 or rate_stretches[0].constant:
         return []
-    rises = found[1].mean > found[0].mean
-    return [(found[0].start, found[0].low if rises else found[0].high)]
+    rises = rate_stretches[1].mean > rate_stretches[0].mean
+    return [(rate_stretches[0].start, rate_stretches[0].low if rises else rate_stretches[0].high)]
 
 
-def _ends(stretch: Stretch) -> list[tuple[float, float]]:
+def _stretch_points(stretch: RateStretch) -> list[tuple[float, float]]:
     if stretch.constant:
         return [(stretch.start, stretch.mean), (stretch.end, stretch.mean)]
     return [((stretch.start + stretch.end) / 2, stretch.mean)]
 
 
-def _lines(
+def _draw_rates_of_entry(
     axes: Axes, comparison: Comparison, entry: Entry, marks: Sequence[Comparison], colour: str, width: float
 ) -> None:
     """Draw the first seed under the configuration's name, and the others thin."""
     for place, (run, outcome) in enumerate(zip(entry.configuration.runs, entry.outcomes, strict=True)):
-        line = points(run, outcome.steps_reached or 0)
-        look: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
-        look |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
+        line = rate_points(run, outcome.steps_reached or 0)
+        style: dict[str, Any] = {"color": colour, "linewidth": width if place == 0 else 0.5 * width}
+        style |= {"alpha": 1.0 if place == 0 else THIN, "zorder": 3 if place == 0 else 2}
         label = entry.configuration.label if place == 0 else None
-        axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **look)
+        axes.plot([step for step, _ in line], [rate for _, rate in line], label=label, **style)
         for mark in marks if place == 0 else ():
-            _dot(axes, line, _step_at(mark, run), colour)
+            _mark_rate(axes, line, _steps_reached_at(mark, run), colour)
 
 
-def _step_at(mark: Comparison, run: RunData) -> int | None:
+def _steps_reached_at(mark: Comparison, run: RunData) -> int | None:
     limit = mark.budget.limit(run)
     return None if limit is None else run.curve.steps_reached(limit, mark.kind)
 
 
-def _dot(axes: Axes, line: Sequence[tuple[float, float]], step: int | None, colour: str) -> None:
+def _mark_rate(axes: Axes, line: Sequence[tuple[float, float]], step: int | None, colour: str) -> None:
     """Mark the rate at a step, unless the line does not reach it."""
     if step is None or not line or step > line[-1][0]:
         return
-    rate = next(rate for at, rate in line if at >= step)
+    rate = next(rate for point_step, rate in line if point_step >= step)
     axes.plot([step], [rate], "o", markersize=7, color=colour, markeredgecolor="black", zorder=5)

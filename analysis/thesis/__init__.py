@@ -1,0 +1,1 @@
+"""Compare an experiment with the values that the thesis prints."""
