@@ -71,10 +71,27 @@ profile: debug
     assert run["best_validation_loss"] < 0.6
 
 
+PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+OF_THE_REPOSITORY = (
+    r"\b(?:analysis|benchmarks|cluster_profiles|docs|jobs|slurm|store|tests|trainer)/[\w/-]+\.py\b"
+)
+
+
 def test_every_file_the_documentation_points_to_exists() -> None:
-    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_every_module_the_documentation_names_exists() -> None:
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":  # its older entries name what there was
+            continue
+        prose = re.sub(
+            r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+        )
+        for name in re.findall(OF_THE_REPOSITORY, prose):
+            assert (REPOSITORY / name).exists(), f"{page.name} names {name}"
 
 
 def test_every_spec_that_is_shipped_is_valid(call: Call) -> None:
