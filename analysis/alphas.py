@@ -125,9 +125,9 @@ def window_of(run: RunData) -> int:
 
     Where every step measures, it is the window of the journal.
     """
-    alpha = run.row.config.get("alpha") or {}
+    alpha = run.config_section("alpha")
     interval, count = alpha.get("interval") or 1, alpha.get("count") or 1
-    return int(interval) if count < interval else int((run.row.config.get("log") or {}).get("every_steps", 1))
+    return int(interval) if count < interval else int(run.config_section("log").get("every_steps", 1))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class WindowMedian:
 
 def group_by_window(alpha_values: Iterable[AlphaValue], run: RunData) -> list[list[AlphaValue]]:
     """Return the defined values of each window in which any is, in the order of steps."""
-    start, length = int((run.row.config.get("alpha") or {}).get("start_step") or 0), window_of(run)
+    start, length = int(run.config_section("alpha").get("start_step") or 0), window_of(run)
     windows: dict[int, list[AlphaValue]] = {}
     for value in alpha_values:
         if value.n:

@@ -70,7 +70,7 @@ def epoch_spans(configuration: Configuration) -> list[EpochSpan]:
     They are 1, 2, 3–4, 5–8, and so on; none where there were fewer than two passes, or nowhere both
     estimators.
     """
-    steps = [run_steps for run in configuration.runs if (run_steps := _steps_with_both(run))]
+    steps = list(filter(None, map(_steps_with_both, configuration.runs)))
     last = max((estimates.turn for of_run in steps for estimates in of_run), default=0)
     groups: dict[int, list[list[_StepEstimates]]] = defaultdict(list)
     for of_run in steps:

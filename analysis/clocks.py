@@ -150,7 +150,7 @@ def _run_on_timeline(run: RunData, timeline: Timeline) -> RunData:
 
 def _no_costs(names: Sequence[str], runs: int) -> UserError:
     return UserError(
-        f"--clock normalised: what a step costs is not known for {len(names)} of {runs} runs "
+        f"--clock normalised: the cost of a step is unknown for {len(names)} of {runs} runs "
         f"({_first_names(names)}): no window of steps has been written yet, or an older alphagrid wrote them",
         "use --clock measured",
     )
@@ -158,7 +158,7 @@ def _no_costs(names: Sequence[str], runs: int) -> UserError:
 
 def _no_windows(names: Sequence[str], runs: int) -> UserError:
     return UserError(
-        f"--clock without-data-wait: how long steps waited for data is not known for {len(names)} of {runs} "
+        f"--clock without-data-wait: the wait for data is unknown for {len(names)} of {runs} "
         f"runs ({_first_names(names)}): no window of steps has been written yet",
         "use --clock measured",
     )

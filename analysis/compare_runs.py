@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .budget_labels import Budget, resolve_budgets
 from .clocks import Clock, normalised, normalised_if_known, without_data_wait
 from .comparison import Comparison, Entry, ReportData
 from .configurations import Configuration, configurations, varying_axes
 from .data import ExperimentData
 from .reference import Reference
-from .request import Budget, resolve_budgets
 from .thesis.experiment_kind import step_budgets, without_evaluations_at_stop
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .budget import BudgetResult, Kind
+from .budget_labels import Budget
 from .clocks import Clock
 from .configurations import Axis, Configuration
 from .data import ExperimentData, RunData
 from .durations import duration
 from .reference import Reference
-from .request import Budget
 from .statistics import MeanAndSD, mean
 
 

@@ -169,5 +169,5 @@ def _device_of(run: RunData) -> Any:
 
 
 def _alpha_key(run: RunData) -> str:
-    alpha = run.row.config.get("alpha") or {}
+    alpha = run.config_section("alpha")
     return json.dumps([_plain_key(run), *(alpha.get(key) for key in ALPHA_KEYS)])

@@ -34,15 +34,20 @@ class RunData:
         """The name of the baseline that this run is, if it is one."""
         return self.row.baseline
 
+    def config_section(self, name: str) -> Mapping[str, Any]:
+        """Return a section of the config; empty where the config has none."""
+        section: Mapping[str, Any] = self.row.config.get(name) or {}
+        return section
+
     @property
     def stop(self) -> Mapping[str, Any]:
         """The newest `stop` section."""
-        return self.row.config.get("stop") or {}
+        return self.config_section("stop")
 
     @property
     def schedule_steps(self) -> int | None:
         """`schedule.total_steps`; None without a schedule that has it."""
-        return (self.row.config.get("schedule") or {}).get("total_steps")
+        return self.config_section("schedule").get("total_steps")
 
     @property
     def finished(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .data import RunData
 
 
@@ -12,7 +10,7 @@ def epochs(run: RunData) -> float | None:
 
     The thesis prints "≈ 0.66" for experiment 1; 85,328 · 32,768 / 4,195,197,692 is 0.6665.
     """
-    workload: dict[str, Any] = run.row.config.get("workload") or {}
+    workload = run.config_section("workload")
     batch, examples = workload.get("batch_size"), train_examples(run)
     if batch is None or not examples:
         return None

@@ -129,4 +129,4 @@ def highest_rate(run: RunData) -> float | None:
 
 
 def _alpha_section(configuration: Configuration) -> Mapping[str, Any]:
-    return configuration.runs[0].row.config.get("alpha") or {}
+    return configuration.runs[0].config_section("alpha")

@@ -77,12 +77,8 @@ def stretches(run: RunData, until: float | None = None) -> list[RateStretch]:
     limit = math.inf if until is None else until
     windows = sorted((row for row in run.windows if row.steps > 0), key=lambda row: row.step)
     changes = _accepted_medians(run)
-    return [
-        stretch
-        for window in windows
-        if window.step <= limit and math.isfinite(window.lr_mean)
-        for stretch in _window_stretches(window, changes)
-    ]
+    within = [window for window in windows if window.step <= limit and math.isfinite(window.lr_mean)]
+    return [stretch for window in within for stretch in _window_stretches(window, changes)]
 
 
 def first_median(run: RunData) -> int | None:
@@ -102,15 +98,20 @@ def rate_statistics(run: RunData, until: float | None = None) -> RateStatistics 
         mean=math.fsum(stretch.mean * stretch.steps for stretch in rate_stretches) / steps,
         median=math.nan if middle is None else middle,
         deviation=_rate_deviation(from_first_median),
-        spread=max(s.high for s in from_first_median) - min(s.low for s in from_first_median)
-        if from_first_median
-        else None,
+        spread=_rate_range(from_first_median),
     )
+
+
+def _rate_range(rate_stretches: Sequence[RateStretch]) -> float | None:
+    if not rate_stretches:
+        return None
+    highest = max(stretch.high for stretch in rate_stretches)
+    return highest - min(stretch.low for stretch in rate_stretches)
 
 
 def _stretches_from_first_median(run: RunData, rate_stretches: Sequence[RateStretch]) -> list[RateStretch]:
     """Return what the method set: everything where no median sets the rate, nothing before the first one."""
-    if (run.row.config.get("alpha") or {}).get("policy") != "median":
+    if run.config_section("alpha").get("policy") != "median":
         return list(rate_stretches)
     first = first_median(run)
     return [] if first is None else [stretch for stretch in rate_stretches if stretch.start >= first]

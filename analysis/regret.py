@@ -127,7 +127,7 @@ def spread_over_rates(method: Method) -> tuple[float, float] | None:
 
 def rate_comparisons(runs: Iterable[RunData], best: Best) -> list[RateComparison]:
     """Return the workloads on which methods can be compared over starting rates."""
-    with_rate = [run for run in runs if "lr" in (run.row.config.get("optimizer") or {})]
+    with_rate = [run for run in runs if "lr" in run.config_section("optimizer")]
     groups = group_by_workload(with_rate, lambda run: run.row.config)
     comparisons = [RateComparison(workload, _methods_of(group, best)) for workload, group in groups]
     return [comparison for comparison in comparisons if comparison.compares]

@@ -30,7 +30,7 @@ def warnings(data: ReportData) -> list[str]:
 
 
 def _workload_warnings(data: ReportData) -> list[str]:
-    sections = [run.row.config.get("workload") or {} for run in data.experiment.runs]
+    sections = [run.config_section("workload") for run in data.experiment.runs]
     names = sorted({str(section["name"]) for section in sections if "name" in section})
     if len(names) < 2:
         return []
@@ -76,7 +76,7 @@ def data_warnings(data: ExperimentData) -> list[str]:
     for run in data.runs:
         record = training_data(run)
         if record.get("fingerprint") is not None:
-            workload = str((run.row.config.get("workload") or {}).get("name"))
+            workload = str(run.config_section("workload").get("name"))
             by_workload.setdefault(workload, []).append((run.row.name, record))
     different = [_different_data(workload, members) for workload, members in by_workload.items()]
     changed = [_changed_data(run) for run in data.runs]

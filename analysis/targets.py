@@ -33,7 +33,7 @@ class TargetReached:
 
 def target_of(data: ReportData) -> Target | None:
     """Return the target of the one workload that an experiment trains; None where it has none."""
-    names = {str((run.row.config.get("workload") or {}).get("name")) for run in data.experiment.runs}
+    names = {str(run.config_section("workload").get("name")) for run in data.experiment.runs}
     return TARGETS.get(names.pop()) if len(names) == 1 else None
 
 

@@ -94,7 +94,7 @@ def _observed_steps(configuration: Configuration) -> list[int]:
     return [
         len({row.step for row in run.alphas if not row.summaries}) + sum(map(_largest_count, run.alphas))
         for run in configuration.runs
-        if (run.row.config.get("alpha") or {}).get("policy") == "observe"
+        if run.config_section("alpha").get("policy") == "observe"
     ]
 
 

@@ -110,11 +110,9 @@ def _labelled_cells(data: ReportData, cells: Sequence[Configuration]) -> set[int
 def _cell_style(data: ReportData, cell: Configuration, index: int, labelled: set[int]) -> Style:
     if id(cell) not in labelled:
         return Style(QUIET, "-", 0.7, False, 1)
-    colour, dash = (
-        _style_indices(data, cell)
-        if _colours_and_dashes_suffice(data)
-        else (index % len(COLOURS), index // len(COLOURS))
-    )
+    dash, colour = divmod(index, len(COLOURS))
+    if _colours_and_dashes_suffice(data):
+        colour, dash = _style_indices(data, cell)
     return Style(COLOURS[colour % len(COLOURS)], DASHES[dash % len(DASHES)], 1.5, True, 3)
 
 

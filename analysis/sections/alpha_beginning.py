@@ -51,15 +51,12 @@ class AlphaBeginningSection(ReportSection):
 
     def statistics(self, data: ReportData) -> list[Statistic]:
         """Return the statistics of the configurations that measure their first step."""
-        return [
-            statistic
-            for configuration in observed_configurations(data)
-            if not (configuration.runs[0].row.config.get("alpha") or {}).get("start_step")
-            for statistic in (
-                *_first_step_statistics(configuration),
-                *_first_window_statistics(configuration),
-            )
-        ]
+        statistics: list[Statistic] = []
+        for configuration in observed_configurations(data):
+            if not configuration.runs[0].config_section("alpha").get("start_step"):
+                statistics += _first_step_statistics(configuration)
+                statistics += _first_window_statistics(configuration)
+        return statistics
 
 
 def _first_step_statistics(configuration: Configuration) -> Iterator[Statistic]:

@@ -54,8 +54,8 @@ def _diagnostic_rows(data: ReportData) -> list[tuple[Cell, ...]]:
 def _quantity_rows(configuration: Configuration) -> Iterator[tuple[Cell, ...]]:
     rows = [row for run in configuration.runs for row in run.alphas]
     for name, text in QUANTITIES.items():
-        measured = [value for row in rows if (value := getattr(row, name)) is not None]
-        finite = [value for value in measured if math.isfinite(value)]
+        measured = [getattr(row, name) for row in rows]
+        finite = [value for value in measured if value is not None and math.isfinite(value)]
         summary = MeanAndSD.of(finite)
         if summary is not None:
             yield (configuration.label, text, summary.n, summary.mean, median(finite), summary.deviation)

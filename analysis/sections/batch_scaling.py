@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, batch_size_series
+from ..alpha_by_batch_size import AVERAGES, Average, BatchSizeSeries, BatchSizeStatistics, batch_size_series
 from ..comparison import ReportData
 from ..plots.canvas import COLOURS, format_plain_log, new_canvas
 from ..plots.figure import Figure
@@ -86,33 +86,39 @@ class BatchScalingSection(ReportSection):
         ]
 
 
-def _series_name(of_estimator: BatchSizeSeries) -> str:
-    return f"{of_estimator.estimator} {of_estimator.name}".strip()
+def _series_name(estimator_series: BatchSizeSeries) -> str:
+    return f"{estimator_series.estimator} {estimator_series.name}".strip()
 
 
-def _size_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
-    smallest = of_estimator.sizes[0].batch
-    growths = zip(of_estimator.growth("mean"), of_estimator.growth("median"), strict=True)
+def _size_rows(estimator_series: BatchSizeSeries) -> list[tuple[Cell, ...]]:
+    growths = zip(estimator_series.growth("mean"), estimator_series.growth("median"), strict=True)
+    sizes = zip(estimator_series.sizes, growths, strict=True)
+    return [_size_row(estimator_series, size, growth) for size, growth in sizes]
+
+
+def _size_row(
+    estimator_series: BatchSizeSeries, size: BatchSizeStatistics, growth: tuple[float | None, float | None]
+) -> tuple[Cell, ...]:
+    factor = size.batch / estimator_series.sizes[0].batch
+    return (
+        _series_name(estimator_series),
+        size.batch,
+        len(size.of_seeds),
+        sum(seed.n for seed in size.of_seeds),
+        *_mean_and_error(size.summary("mean")),
+        *_mean_and_error(size.summary("median")),
+        *growth,
+        factor,
+        math.sqrt(factor),
+    )
+
+
+def _fit_rows(estimator_series: BatchSizeSeries) -> list[tuple[Cell, ...]]:
+    fits = [(quantity, estimator_series.exponent(quantity)) for quantity in AVERAGES]
     return [
-        (
-            _series_name(of_estimator),
-            size.batch,
-            len(size.of_seeds),
-            sum(seed.n for seed in size.of_seeds),
-            *_mean_and_error(size.summary("mean")),
-            *_mean_and_error(size.summary("median")),
-            *growth,
-            size.batch / smallest,
-            math.sqrt(size.batch / smallest),
-        )
-        for size, growth in zip(of_estimator.sizes, growths, strict=True)
-    ]
-
-
-def _fit_rows(of_estimator: BatchSizeSeries) -> list[tuple[Cell, ...]]:
-    fits = [(quantity, of_estimator.exponent(quantity)) for quantity in AVERAGES]
-    return [
-        (_series_name(of_estimator), q, *_mean_and_error(fit), fit.n) for q, fit in fits if fit is not None
+        (_series_name(estimator_series), q, *_mean_and_error(fit), fit.n)
+        for q, fit in fits
+        if fit is not None
     ]
 
 
@@ -136,8 +142,8 @@ def _draw_scaling(all_series: list[BatchSizeSeries]) -> Canvas:
 def _draw_panel(axes: Axes, all_series: list[BatchSizeSeries], quantity: Average) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for place, of_estimator in enumerate(all_series):
-        _draw_sizes(axes, of_estimator, quantity, place)
+    for place, estimator_series in enumerate(all_series):
+        _draw_sizes(axes, estimator_series, quantity, place)
     _draw_rules(axes, all_series[0], quantity)
     axes.set_xticks(
         [size.batch for size in all_series[0].sizes], [f"{s.batch:,}" for s in all_series[0].sizes]
@@ -149,14 +155,14 @@ def _draw_panel(axes: Axes, all_series: list[BatchSizeSeries], quantity: Average
     axes.legend(loc="best")
 
 
-def _draw_sizes(axes: Axes, of_estimator: BatchSizeSeries, quantity: Average, place: int) -> None:
-    colour, fit = COLOURS[place % len(COLOURS)], of_estimator.exponent(quantity)
-    summaries = [(size.batch, size.summary(quantity)) for size in of_estimator.sizes]
+def _draw_sizes(axes: Axes, estimator_series: BatchSizeSeries, quantity: Average, place: int) -> None:
+    colour, fit = COLOURS[place % len(COLOURS)], estimator_series.exponent(quantity)
+    summaries = [(size.batch, size.summary(quantity)) for size in estimator_series.sizes]
     shown = [(batch, summary) for batch, summary in summaries if summary.mean > 0]
     label = (
-        _series_name(of_estimator)
+        _series_name(estimator_series)
         if fit is None
-        else f"{_series_name(of_estimator)}: exponent {_exponent_text(fit)}"
+        else f"{_series_name(estimator_series)}: exponent {_exponent_text(fit)}"
     )
     axes.errorbar(
         [batch for batch, _ in shown],
@@ -169,7 +175,7 @@ def _draw_sizes(axes: Axes, of_estimator: BatchSizeSeries, quantity: Average, pl
         zorder=3,
     )
     if fit is not None and len(shown) == len(summaries):
-        _draw_fit(axes, of_estimator, quantity, fit.mean, colour)
+        _draw_fit(axes, estimator_series, quantity, fit.mean, colour)
 
 
 def _exponent_text(fit: MeanAndSD) -> str:
@@ -178,10 +184,10 @@ def _exponent_text(fit: MeanAndSD) -> str:
 
 
 def _draw_fit(
-    axes: Axes, of_estimator: BatchSizeSeries, quantity: Average, exponent: float, colour: str
+    axes: Axes, estimator_series: BatchSizeSeries, quantity: Average, exponent: float, colour: str
 ) -> None:
     """Draw the fitted line through the points' common middle."""
-    logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in of_estimator.sizes]
+    logs = [(math.log(size.batch), math.log(size.summary(quantity).mean)) for size in estimator_series.sizes]
     x, y = (math.fsum(part) / len(logs) for part in zip(*logs, strict=True))
     axes.plot(
         [math.exp(log_batch) for log_batch, _ in logs],
@@ -191,11 +197,11 @@ def _draw_fit(
     )
 
 
-def _draw_rules(axes: Axes, of_estimator: BatchSizeSeries, quantity: Average) -> None:
-    first = of_estimator.sizes[0].summary(quantity).mean
+def _draw_rules(axes: Axes, estimator_series: BatchSizeSeries, quantity: Average) -> None:
+    first = estimator_series.sizes[0].summary(quantity).mean
     if first <= 0:
         return
-    batches = [size.batch for size in of_estimator.sizes]
+    batches = [size.batch for size in estimator_series.sizes]
     for power, dash, label in ((1.0, "--", "linear rule"), (0.5, ":", "square-root rule")):
         levels = [first * (batch / batches[0]) ** power for batch in batches]
         axes.plot(batches, levels, linestyle=dash, color="#555555", linewidth=1.2, label=label, zorder=2)

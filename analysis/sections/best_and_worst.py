@@ -31,7 +31,7 @@ class BestAndWorstSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether there is a best and a worst: two cells of one workload with a loss."""
-        workloads = {str((run.row.config.get("workload") or {}).get("name")) for run in data.experiment.runs}
+        workloads = {str(run.config_section("workload").get("name")) for run in data.experiment.runs}
         return len(workloads) < 2 and bool(_comparisons_with_best_and_worst(data))
 
     def tables(self, data: ReportData) -> list[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..comparison import Comparison, Entry, ReportData
 from ..durations import duration
 from ..statistics import expected_best
-from ..tables import Table, decimals_to_differ, fixed
+from ..tables import Cell, Table, decimals_to_differ, fixed
 from .base import ReportSection
 
 TITLE = "Expected best of k configurations"
@@ -31,21 +31,16 @@ class ExpectedBestSection(ReportSection):
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table over all budgets."""
-        searches = [
-            (c, lines)
-            for c in data.on_both_clocks
-            if len(_cells_with_loss(c)) > 1
-            for lines in [_search_rows(c)]
-        ]
-        decimals = {
-            id(c): decimals_to_differ([loss for _, _, loss, _ in lines], at_most=6) for c, lines in searches
-        }
-        shown = [
-            (comparison.title, name, fixed(loss, decimals[id(comparison)]), duration(cost))
-            for comparison, lines in searches
-            for name, _, loss, cost in lines
-        ]
-        rows = [(c.budget.label, c.kind, c.clock, *line) for c, lines in searches for line in lines]
+        shown: list[tuple[str, ...]] = []
+        rows: list[tuple[Cell, ...]] = []
+        for comparison in data.on_both_clocks:
+            if len(_cells_with_loss(comparison)) < 2:
+                continue
+            searches = _search_rows(comparison)
+            decimals = decimals_to_differ([loss for _, _, loss, _ in searches], at_most=6)
+            for name, k, loss, cost in searches:
+                shown.append((comparison.title, name, fixed(loss, decimals), duration(cost)))
+                rows.append((comparison.budget.label, comparison.kind, comparison.clock, name, k, loss, cost))
         right = (False, False, True, True)
         clock = f"Times are on the {data.clock} clock where no other is named."
         return [Table("search", TITLE, COLUMNS, tuple(shown), RAW_COLUMNS, tuple(rows), right, (NOTE, clock))]

@@ -102,20 +102,18 @@ def _configurations_with_splits(data: ReportData) -> list[Configuration]:
 
 
 def _only_observes(configuration: Configuration) -> bool:
-    return bool((configuration.runs[0].row.config.get("alpha") or {}).get("policy") == "observe")
+    return bool(configuration.runs[0].config_section("alpha").get("policy") == "observe")
 
 
 def _split_curves(run: RunData) -> dict[str, list[tuple[int, float]]]:
     """Return the finite losses of each split that has at least two, by step."""
-    curves = {
-        split: [
-            (row.step, row.losses[split])
-            for row in run.curve.evaluations
-            if math.isfinite(row.losses.get(split, math.nan))
-        ]
-        for split in SPLITS
-    }
-    return {split: points for split, points in curves.items() if len(points) > 1}
+    curves = {}
+    for split in SPLITS:
+        losses = [(row.step, row.losses.get(split, math.nan)) for row in run.curve.evaluations]
+        points = [(step, loss) for step, loss in losses if math.isfinite(loss)]
+        if len(points) > 1:
+            curves[split] = points
+    return curves
 
 
 def _target_rows(configuration: Configuration, target: Target) -> Iterator[tuple[Cell, ...]]:

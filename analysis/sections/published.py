@@ -147,7 +147,7 @@ def _sanity_statistics(data: ReportData) -> Iterator[Statistic]:
 
 
 def _applies_alpha(run: RunData) -> bool:
-    return bool((run.row.config.get("alpha") or {}).get("policy") == "apply")
+    return bool(run.config_section("alpha").get("policy") == "apply")
 
 
 def _is_after_one_step(step: int, losses: dict[str, float]) -> bool:

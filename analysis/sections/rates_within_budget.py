@@ -14,6 +14,7 @@ from ..reference import Key
 from ..statistics import mean
 from ..tables import Cell, Table
 from ..thesis.compared_statistics import SCALE, Statistic, printed_column
+from ..thesis.experiment_kind import is_grid_of_medians
 from ..thesis.matching import (
     FULL_STEPS,
     NADAMW,
@@ -56,12 +57,7 @@ class RatesWithinBudgetSection(ReportSection):
 
     def applies(self, data: ReportData) -> bool:
         """Return whether a policy set learning rates by medians of α*."""
-        return any(
-            run.baseline is None
-            and (run.row.config.get("alpha") or {}).get("policy") == "median"
-            and run.windows
-            for run in data.experiment.runs
-        )
+        return any(is_grid_of_medians(run) and run.windows for run in data.experiment.runs)
 
     def tables(self, data: ReportData) -> list[Table]:
         """Return one table for each budget and clock."""
@@ -190,5 +186,6 @@ def _figure_number(
     numbers = RATE_FIGURES.get(budget_item(data, comparison) or "", {})
     if name == BEST_WORST:
         return numbers.get(name)
-    intervals = {cell[0] for entry in entries if (cell := thesis_cell(data, entry.configuration))}
+    cells = [thesis_cell(data, entry.configuration) for entry in entries]
+    intervals = {cell[0] for cell in cells if cell is not None}
     return numbers.get(str(intervals.pop())) if len(intervals) == 1 else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...store.queries import EvaluationRow
 from ..comparison import ReportData
+from ..dispersion import ratio
 from ..durations import duration, time_unit
 from ..plots.canvas import COLOURS, DASHES, format_plain_log, new_canvas, put_legend_beside
 from ..plots.figure import Figure
@@ -127,15 +128,8 @@ def _ranked_searches(comparison: SearchComparison) -> list[Search]:
 
 
 def _ratio_to_reference(comparison: SearchComparison, search: Search) -> float | None:
-    seconds, reference_seconds = (
-        search.seconds_to(comparison.target),
-        comparison.reference.seconds_to(comparison.target),
-    )
-    return (
-        None
-        if seconds is None or reference_seconds is None or not reference_seconds.mean
-        else seconds.mean / reference_seconds.mean
-    )
+    seconds = mean_of(search.seconds_to(comparison.target))
+    return ratio(seconds, mean_of(comparison.reference.seconds_to(comparison.target)))
 
 
 def _shown_row(comparison: SearchComparison, search: Search, decimals: int) -> tuple[str, ...]:
@@ -152,8 +146,8 @@ def _shown_row(comparison: SearchComparison, search: Search, decimals: int) -> t
 
 
 def _shown_times(comparison: SearchComparison, search: Search) -> tuple[str, str, str]:
-    reached, ratio = search.seconds_to(comparison.target), _ratio_to_reference(comparison, search)
-    return duration(mean_of(search.seconds)), _time_text(reached), "–" if ratio is None else f"{ratio:.3g}"
+    reached, factor = search.seconds_to(comparison.target), _ratio_to_reference(comparison, search)
+    return duration(mean_of(search.seconds)), _time_text(reached), "–" if factor is None else f"{factor:.3g}"
 
 
 def _search_times(comparison: SearchComparison, search: Search) -> tuple[Cell, Cell, Cell]:

@@ -9,17 +9,17 @@ from ..data import ExperimentData, RunData
 
 def has_grid(data: ExperimentData) -> bool:
     """Return whether medians of α* act in some run that is no baseline."""
-    return any(_is_cell(run) for run in data.runs)
+    return any(is_grid_of_medians(run) for run in data.runs)
 
 
 def observes(data: ExperimentData) -> bool:
     """Return whether some run only observes α*."""
-    return any((run.row.config.get("alpha") or {}).get("policy") == "observe" for run in data.runs)
+    return any(run.config_section("alpha").get("policy") == "observe" for run in data.runs)
 
 
 def stops_by_time(data: ExperimentData) -> bool:
     """Return whether the grid's runs stop after a training time."""
-    return any(run.stop.get("train_seconds") for run in data.runs if _is_cell(run))
+    return any(run.stop.get("train_seconds") for run in data.runs if is_grid_of_medians(run))
 
 
 def step_budgets(data: ExperimentData) -> list[str]:
@@ -43,5 +43,6 @@ def _without_stop_evaluations(run: RunData) -> RunData:
     return replace(run, evaluations=evaluations) if any(row.step > 1 for row in evaluations) else run
 
 
-def _is_cell(run: RunData) -> bool:
-    return run.baseline is None and (run.row.config.get("alpha") or {}).get("policy") == "median"
+def is_grid_of_medians(run: RunData) -> bool:
+    """Return whether a run is no baseline and medians of α* set its learning rate."""
+    return run.baseline is None and run.config_section("alpha").get("policy") == "median"

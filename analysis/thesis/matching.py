@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..budget_labels import UNTIL
 from ..comparison import Comparison, ReportData
 from ..configurations import Configuration
 from ..reference import Place
-from ..request import UNTIL
 from .experiment_kind import has_grid, stops_by_time
 
 CLOSE = 1e-3

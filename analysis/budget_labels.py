@@ -1,4 +1,4 @@
-"""Budgets as they are requested: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
+"""Resolve budgets from their labels: `13699`, `50%`, `all`, `until:nadamw`, `4.5*until:nadamw`."""
 
 from __future__ import annotations
 
@@ -157,5 +157,5 @@ def _positive_product(factor: float, amount: float, label: str) -> float:
 
 def _check_positive(value: float, label: str) -> float:
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"budget '{label}' makes no sense", HINT)
+        raise UserError(f"budget '{label}' is not valid", HINT)
     return value
