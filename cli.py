@@ -135,7 +135,7 @@ def submit(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
+        bool, typer.Option("--dry-run", help="Show all runs of SPEC and what they take; send nothing.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the runs to their end; exit 1 if one failed.")

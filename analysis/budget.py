@@ -2,7 +2,7 @@
 
 * **Best loss within budget b**: the least validation loss over the evaluations with train_seconds ≤ b
   (or step ≤ b), the earlier on ties. A non-finite evaluation is never best. A run that diverges later
-  keeps its earlier best.
+  keeps its earlier best, and is complete. Means over seeds leave out seeds without a value; notes count them.
 * **Test loss**: the one of that same evaluation.
 * **Steps reached**: the step of the last window end within b. Where no window has ended yet, the step of
   the last evaluation within b: at least so many steps were done.

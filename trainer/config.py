@@ -132,9 +132,10 @@ class TrainingConfig(Section):
         return self
 
     def run_id(self) -> str:
-        """Return the identity of the run: a hash of all that changes its numbers.
+        """Return the run's id: ten hexadecimal digits of a hash (SHA-256) of its config.
 
-        `stop` and `checkpoint` are left out, fields at their defaults too, and `${VAR}` is unexpanded.
+        `stop`, `checkpoint` and fields at their defaults are left out; `${VAR}` and paths count as they are
+        written. The code, the contents of the data, the profile and the experiment's name do not count.
         """
         content = self.model_dump(mode="json", exclude_defaults=True, exclude=set(OUTSIDE_ID))
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

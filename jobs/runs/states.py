@@ -72,8 +72,9 @@ class RunState:
 def resolve(record: DiskRecord, scheduler: SchedulerState | None) -> RunState:
     """Return the state of a run.
 
-    By precedence: its end record and the cancel marker (unless a later submission supersedes them), the
-    scheduler's state, a clean interruption, else `unknown`.
+    By precedence: the run's end record and the cancel marker (unless a later submission supersedes them); the
+    scheduler's state, if it has the job, cancelled or interrupted it, or never got it; the run's last record
+    (interrupted or crashed); `unknown`.
     """
     return RunState(*_state(record, scheduler), scheduler)
 

@@ -75,8 +75,8 @@ def cause(shown: str, restarted: int, before_limit: bool = False) -> Cause:
 def come_back() -> bool:
     """Put this process' own job back into the queue, if it is Slurm's; Slurm then kills the process.
 
-    A Slurm that does not answer is asked again until it does: then only is its no a no. Returns False after
-    such a no, and where there is no scontrol (set-up may have taken it off the PATH).
+    While Slurm does not answer, it is asked again. Returns False if it answers and refuses, and if there is
+    no scontrol (set-up may have taken it off the PATH).
     """
     job, answers = own_job(), False
     while job is not None:

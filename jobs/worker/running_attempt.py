@@ -251,7 +251,7 @@ class RunningAttempt:
         return ("crash" if comes_back else "failed"), reason
 
     def _record_slurm_stop(self) -> Ending:
-        """Ask Slurm why it stopped the run, record that, and return whether the job has to be requeued."""
+        """Ask Slurm why it stopped the run, record that, and return `requeue` if the job comes back."""
         cause = requeue.why_stopped(self.stop.reason == signals.BEFORE_LIMIT)
         if cause == "cancelled":
             return self._record_end("cancelled", "cancelled with scancel")
