@@ -43,25 +43,25 @@ class Partition:
     @classmethod
     def read(cls, record: Mapping[str, str]) -> Partition:
         """Return the partition of a record of `scontrol show partition`."""
-        said = record.get
+        get = record.get
         return cls(
             name=record["PartitionName"],
-            state=said("State", ""),
-            default=said("Default") == "YES",
-            hidden=said("Hidden") == "YES",
-            root_only=said("RootOnly") == "YES",
-            needs_reservation=said("ReqResv") == "YES",
-            max_seconds=notation.seconds(said("MaxTime")),
-            default_seconds=notation.seconds(said("DefaultTime")),
-            tier=notation.whole(said("PriorityTier")) or 0,
-            modes=modes(said("PreemptMode")),
-            grace=notation.whole(said("GraceTime")),
-            allowed={key: _allowed(said(f"Allow{word}")) for key, word in _KINDS.items()},
-            denied={key: frozenset(notation.words(said(f"Deny{word}"))) for key, word in _KINDS.items()},
-            qos=next(iter(notation.words(said("QoS"))), None),
-            max_cpus=notation.limit(said("MaxCPUsPerNode")),
-            max_memory=notation.mebibytes(said("MaxMemPerNode")),
-            default_memory=said("DefMemPerNode") or said("DefMemPerCPU") or "",
+            state=get("State", ""),
+            default=get("Default") == "YES",
+            hidden=get("Hidden") == "YES",
+            root_only=get("RootOnly") == "YES",
+            needs_reservation=get("ReqResv") == "YES",
+            max_seconds=notation.seconds(get("MaxTime")),
+            default_seconds=notation.seconds(get("DefaultTime")),
+            tier=notation.whole(get("PriorityTier")) or 0,
+            modes=modes(get("PreemptMode")),
+            grace=notation.whole(get("GraceTime")),
+            allowed={key: _allowed_names(get(f"Allow{word}")) for key, word in _KINDS.items()},
+            denied={key: frozenset(notation.words(get(f"Deny{word}"))) for key, word in _KINDS.items()},
+            qos=next(iter(notation.words(get("QoS"))), None),
+            max_cpus=notation.limit(get("MaxCPUsPerNode")),
+            max_memory=notation.mebibytes(get("MaxMemPerNode")),
+            default_memory=get("DefMemPerNode") or get("DefMemPerCPU") or "",
         )
 
     def admits(self, kind: str, name: str) -> bool:
@@ -73,7 +73,7 @@ class Partition:
 _KINDS = {"accounts": "Accounts", "qos": "Qos", "groups": "Groups"}
 
 
-def _allowed(text: str | None) -> frozenset[str] | None:
+def _allowed_names(text: str | None) -> frozenset[str] | None:
     return None if text in (None, EVERYONE) else frozenset(notation.words(text))
 
 
@@ -98,14 +98,14 @@ class Node:
     @classmethod
     def read(cls, record: Mapping[str, str]) -> Node:
         """Return the node of a record of `scontrol show node`."""
-        memory, kept = (notation.mebibytes(record.get(key)) for key in ("RealMemory", "MemSpecLimit"))
+        memory, reserved = (notation.mebibytes(record.get(key)) for key in ("RealMemory", "MemSpecLimit"))
         return cls(
             name=record["NodeName"],
             state=record.get("State", ""),
             partitions=frozenset(notation.words(record.get("Partitions"))),
             devices=notation.devices(record.get("Gres")),
             cpus=notation.whole(record.get("CPUEfctv") or record.get("CPUTot")),
-            memory=None if memory is None else memory - (kept or 0),
+            memory=None if memory is None else memory - (reserved or 0),
             features=frozenset(notation.words(record.get("AvailableFeatures"))),
         )
 
@@ -114,10 +114,10 @@ class Node:
         """Whether it is up; a node that is switched off to save energy is."""
         return not UNUSABLE & {word.rstrip("*~#!%$@^-") for word in self.state.split("+")}
 
-    def count(self, wanted: Devices) -> int:
+    def count(self, request: Devices) -> int:
         """Return how many devices of the wanted name (and type, if one is wanted) it has."""
-        fitting = [each for each in self.devices if each.name == wanted.name]
-        return sum(each.count for each in fitting if wanted.type in (None, each.type))
+        fitting = [devices for devices in self.devices if devices.name == request.name]
+        return sum(devices.count for devices in fitting if request.type in (None, devices.type))
 
     @property
     def gpus(self) -> int:
@@ -215,6 +215,6 @@ class Site:
 
     def associations_for(self, account: str, partition: Partition) -> list[Association]:
         """Return what the user may do under an account in a partition, the closest first."""
-        own = [each for each in self.associations or () if each.account == account.lower()]
-        fitting = [each for each in own if each.partition in (None, partition.name)]
-        return sorted(fitting, key=lambda each: each.partition is None)
+        rows = [row for row in self.associations or () if row.account == account.lower()]
+        fitting = [row for row in rows if row.partition in (None, partition.name)]
+        return sorted(fitting, key=lambda row: row.partition is None)

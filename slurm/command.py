@@ -43,7 +43,7 @@ class Failed(SystemRefused):
     @property
     def job_is_gone(self) -> bool:
         """Whether it failed because the job has ended or is not known."""
-        return any(words in self.complaint for words in GONE)
+        return any(phrase in self.complaint for phrase in GONE)
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -78,7 +78,7 @@ def run(command: Sequence[str], *, seconds: float = CALL_SECONDS) -> str:
     """
     environment = {**clean_environment(), "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=environment
         )
     except FileNotFoundError as error:
@@ -87,10 +87,10 @@ def run(command: Sequence[str], *, seconds: float = CALL_SECONDS) -> str:
         raise SystemRefused(f"{command[0]} cannot be run ({error.strerror})") from error
     except subprocess.TimeoutExpired as error:
         raise SystemRefused(f"{command[0]} did not answer within {seconds:.0f} s") from error
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace").strip()
-        raise Failed(command[0], complaint or f"exit code {done.returncode}")
-    return done.stdout.decode(errors="replace")
+    if process.returncode:
+        complaint = process.stderr.decode(errors="replace").strip()
+        raise Failed(command[0], complaint or f"exit code {process.returncode}")
+    return process.stdout.decode(errors="replace")
 
 
 def _is_kept(name: str) -> bool:

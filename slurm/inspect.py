@@ -48,17 +48,17 @@ def survey(ask: Ask = ask) -> Site:
         UserError: there is no Slurm on this machine.
         SystemRefused: there is, and its controller does not answer.
     """
-    config = _config(ask)
-    user = _user()
+    config = _ask_config(ask)
+    user = _user_name()
     answers = {
         "partitions": ask(["scontrol", "--all", "--oneliner", "show", "partition"]),
         "nodes": ask(nodes.COMMAND),
-        "accounts": _accounts(ask, config, user, "association", ACCOUNTS),
-        "users": _accounts(ask, config, user, "user", ("defaultaccount",)),
-        "qos": _accounts(ask, config, user, "qos", QOS),
+        "accounts": _ask_accounts(ask, config, user, "association", ACCOUNTS),
+        "users": _ask_accounts(ask, config, user, "user", ("defaultaccount",)),
+        "qos": _ask_accounts(ask, config, user, "qos", QOS),
         "sacct": ask(["sacct", "--noheader", "--allocations", "--parsable2", "--starttime=now"]),
     }
-    return _site(config, user, answers)
+    return _parse_site(config, user, answers)
 
 
 def require() -> None:
@@ -73,13 +73,13 @@ def require() -> None:
         )
 
 
-def _config(ask: Ask) -> dict[str, str]:
+def _ask_config(ask: Ask) -> dict[str, str]:
     answer = ask(["scontrol", "show", "config"])
     config = notation.settings(answer.text)
     if answer.failure is None and "ClusterName" in config:
         return config
     failure = _last_line(answer.failure or "scontrol show config said nothing")
-    if any(words in (answer.failure or "") for words in NOT_SET_UP):
+    if any(phrase in (answer.failure or "") for phrase in NOT_SET_UP):
         raise UserError(
             f"this machine belongs to no Slurm cluster ({failure})", "run it on a login node of the cluster"
         )
@@ -88,7 +88,7 @@ def _config(ask: Ask) -> dict[str, str]:
     )
 
 
-def _accounts(ask: Ask, config: dict[str, str], user: str, what: str, columns: Sequence[str]) -> Answer:
+def _ask_accounts(ask: Ask, config: dict[str, str], user: str, what: str, columns: Sequence[str]) -> Answer:
     """Ask sacctmgr, where there is something to ask it about."""
     if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
         return Answer("", "this cluster keeps no accounts")
@@ -97,22 +97,22 @@ def _accounts(ask: Ask, config: dict[str, str], user: str, what: str, columns: S
     return ask(["sacctmgr", "--noheader", "--parsable2", "show", what, *whose[what], form])
 
 
-def _site(config: dict[str, str], user: str, answers: dict[str, Answer]) -> Site:
-    told = {key: None if answer.failure else answer.text for key, answer in answers.items()}
-    partitions, nodes, accounts, qos = (told[key] for key in ("partitions", "nodes", "accounts", "qos"))
-    parts = [Partition.read(each) for each in notation.records(partitions or "") if "PartitionName" in each]
-    machines = [Node.read(each) for each in notation.records(nodes or "") if "NodeName" in each]
+def _parse_site(config: dict[str, str], user: str, answers: dict[str, Answer]) -> Site:
+    texts = {key: None if answer.failure else answer.text for key, answer in answers.items()}
+    partitions, nodes, accounts, qos = (texts[key] for key in ("partitions", "nodes", "accounts", "qos"))
+    parts = [Partition.read(row) for row in notation.records(partitions or "") if "PartitionName" in row]
+    machines = [Node.read(row) for row in notation.records(nodes or "") if "NodeName" in row]
     services = [Qos.read(row) for row in notation.table(qos or "", QOS)]
     owned = [Association.read(row) for row in notation.table(accounts or "", ACCOUNTS)]
     return Site(
         config=config,
-        partitions={each.name: each for each in parts} or None,
+        partitions={part.name: part for part in parts} or None,
         nodes=tuple(machines) or None,
         associations=None if accounts is None else tuple(owned),
-        default_account=next(iter((told["users"] or "").split()), None),
-        qos=None if qos is None else {each.name: each for each in services},
+        default_account=next(iter((texts["users"] or "").split()), None),
+        qos=None if qos is None else {service.name: service for service in services},
         user=user,
-        groups=_groups(),
+        groups=_group_names(),
         silent={key: _last_line(answer.failure) for key, answer in answers.items() if answer.failure},
     )
 
@@ -122,14 +122,14 @@ def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else ""
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a user that this machine has no name for
         return str(os.getuid())
 
 
-def _groups() -> frozenset[str]:
+def _group_names() -> frozenset[str]:
     names = set()
     for number in {os.getgid(), *os.getgroups()}:
         try:

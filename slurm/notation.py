@@ -38,15 +38,15 @@ def records(text: str) -> list[dict[str, str]]:
 
     A value may hold blanks and even `=` (a node's Reason); of a key that occurs twice the first counts.
     """
-    return [_record(line) for line in text.splitlines() if "=" in line]
+    return [_parse_record(line) for line in text.splitlines() if "=" in line]
 
 
-def _record(line: str) -> dict[str, str]:
+def _parse_record(line: str) -> dict[str, str]:
     parts = _KEY.split(line)
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for key, value in zip(parts[1::2], parts[2::2], strict=True):
-        found.setdefault(key, value.strip())
-    return found
+        fields.setdefault(key, value.strip())
+    return fields
 
 
 def settings(text: str) -> dict[str, str]:
@@ -71,10 +71,10 @@ def seconds(text: str | None) -> float | None:
     """Return a duration: `3-00:00:00`, `01:30:00`, `10:00` (minutes), `30` (minutes), `UNLIMITED`."""
     if text in ENDLESS:
         return math.inf
-    found = _DURATION.fullmatch(text or "")
-    if found is None:
+    match = _DURATION.fullmatch(text or "")
+    if match is None:
         return None
-    days, *rest = found.groups()
+    days, *rest = match.groups()
     first, *more = (int(part) for part in rest if part is not None)
     if days is None and len(more) < 2:  # minutes, or minutes and seconds
         return first * 60.0 + sum(more)
@@ -89,8 +89,8 @@ def unix_time(text: str | None) -> float | None:
 
 def whole(text: str | None) -> int | None:
     """Return the number that a text begins with: of `10`, `5 sec`."""
-    found = re.match(r"\d+", text or "")
-    return int(found[0]) if found else None
+    match = re.match(r"\d+", text or "")
+    return int(match[0]) if match else None
 
 
 def limit(text: str | None) -> float | None:
@@ -102,34 +102,34 @@ def mebibytes(text: str | None) -> float | None:
     """Return memory as Slurm writes it: `80G`, `512000` (MiB), `UNLIMITED`."""
     if text in ENDLESS:
         return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)(?:i?B)?", text or "")
-    return float(found[1]) * UNITS[found[2]] if found else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)(?:i?B)?", text or "")
+    return float(match[1]) * UNITS[match[2]] if match else None
 
 
 def devices(text: str | None) -> tuple[Devices, ...]:
     """Return generic resources: `gpu:a100:4(S:0-1),shard:a100:16`, `bandwidth:lustre:no_consume:4G`."""
-    return tuple(_devices(part) for part in words(re.sub(r"\([^)]*\)", "", text or "")))
+    return tuple(_parse_devices(part) for part in words(re.sub(r"\([^)]*\)", "", text or "")))
 
 
-def _devices(text: str) -> Devices:
+def _parse_devices(text: str) -> Devices:
     name, *rest = [part for part in text.split(":") if part != "no_consume"]
-    found = re.fullmatch(r"(\d+)([KMGTP]?)", rest[-1]) if rest else None
-    kinds = rest[:-1] if found else rest
-    return Devices(name, kinds[0] if kinds else None, int(found[1]) * MULTIPLES[found[2]] if found else 1)
+    match = re.fullmatch(r"(\d+)([KMGTP]?)", rest[-1]) if rest else None
+    kinds = rest[:-1] if match else rest
+    return Devices(name, kinds[0] if kinds else None, int(match[1]) * MULTIPLES[match[2]] if match else 1)
 
 
 def hosts(text: str | None) -> frozenset[str]:
     """Return the nodes of a list: `node[1-3,07],rack[1-2]n[01-04],login`."""
-    found = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text or "")
-    return frozenset(name for part in found if part not in NOTHING for name in _names(part))
+    parts = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text or "")
+    return frozenset(name for part in parts if part not in NOTHING for name in _expand_names(part))
 
 
-def _names(text: str) -> list[str]:
+def _expand_names(text: str) -> list[str]:
     before, bracket, rest = text.partition("[")
     if not bracket:
         return [text]
     inside, _, after = rest.partition("]")
-    return [f"{before}{number}{end}" for number in numbers(inside) for end in _names(after)]
+    return [f"{before}{number}{end}" for number in numbers(inside) for end in _expand_names(after)]
 
 
 def numbers(text: str) -> Iterator[str]:

@@ -67,11 +67,11 @@ FAMILIES = (
 def in_words(reason: str) -> str | None:
     """Return what squeue's `reason` means, with what it adds after a comma; None where there is none."""
     word, comma, detail = reason.partition(",")
-    key = _key(word)
+    key = _reason_key(word)
     if key in ("none", ""):
         return None
-    if (known := REASONS.get(key)) is not None:
-        return f"{known} ({detail.strip()})" if comma else known
+    if (explanation := REASONS.get(key)) is not None:
+        return f"{explanation} ({detail.strip()})" if comma else explanation
     for family, meaning in FAMILIES:
         if family.fullmatch(reason):
             return f"{meaning} ({reason})"
@@ -80,8 +80,8 @@ def in_words(reason: str) -> str | None:
 
 def is_held(reason: str) -> bool:
     """Return whether a job waits for somebody to release it."""
-    return _key(reason) in RELEASED_BY_HAND
+    return _reason_key(reason) in RELEASED_BY_HAND
 
 
-def _key(word: str) -> str:
+def _reason_key(word: str) -> str:
     return word.replace("_", " ").strip(" ()").lower()

@@ -49,7 +49,7 @@ def records(selection: Sequence[str]) -> dict[str, list[Record]]:
     Raises:
         SystemRefused: sacct is not there, or failed.
     """
-    found: dict[str, list[Record]] = defaultdict(list)
+    records_by_job: dict[str, list[Record]] = defaultdict(list)
     for line in run([*_COMMAND, *selection]).split("\n"):
         fields = line.split("|", FIELDS.count(","))
         if len(fields) <= FIELDS.count(","):
@@ -58,12 +58,12 @@ def records(selection: Sequence[str]) -> dict[str, list[Record]]:
         began = unix_time(submitted)
         if began is not None:
             record = Record(state, exit_code, began, unix_time(ended), comment.strip(), name.strip())
-            for job_id in _each(job):
-                found[job_id].append(record)
-    return {job: sorted(own, key=lambda record: record.submitted) for job, own in found.items()}
+            for job_id in _expand_job_ids(job):
+                records_by_job[job_id].append(record)
+    return {job: sorted(group, key=lambda record: record.submitted) for job, group in records_by_job.items()}
 
 
-def _each(job: str) -> Iterator[str]:
+def _expand_job_ids(job: str) -> Iterator[str]:
     """Yield the single jobs of `7`, `7_3`, or of tasks that never started: `7_[0-2,5%4]`."""
     number, bracket, tasks = job.partition("_[")
     if not bracket:

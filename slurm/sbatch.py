@@ -79,30 +79,30 @@ def sbatch(script: Path, keep_open: Sequence[int] = ()) -> str:
     assert process.stdout is not None
     try:
         with process.stdout:
-            said = _listen(process.stdout)
-        code = None if WAITS.search(said) else process.wait()
+            output = _read_answer(process.stdout)
+        code = None if WAITS.search(output) else process.wait()
     finally:
         process.kill()
         process.wait()
-    if code == 0 and (found := SUBMITTED.search(said)):
-        return found[1]
-    raise refusal(said.strip() or f"exit code {code}")
+    if code == 0 and (match := SUBMITTED.search(output)):
+        return match[1]
+    raise refusal(output.strip() or f"exit code {code}")
 
 
-def refusal(said: str) -> SystemRefused:
+def refusal(output: str) -> SystemRefused:
     """Return what sbatch's refusal, in its own words, means."""
-    if found := SUBMIT_LIMIT.search(said) or WAITS.search(said):
-        return TooMany(found[1], is_certain=True)
-    told = "; ".join(PREFIX.sub("", line) for line in said.splitlines())
-    if any(words in said for words in PERHAPS_A_LIMIT):
-        return TooMany(told, is_certain=False)
-    return SystemRefused(f"sbatch refused: {told}", HINT)
+    if match := SUBMIT_LIMIT.search(output) or WAITS.search(output):
+        return TooMany(match[1], is_certain=True)
+    message = "; ".join(PREFIX.sub("", line) for line in output.splitlines())
+    if any(phrase in output for phrase in PERHAPS_A_LIMIT):
+        return TooMany(message, is_certain=False)
+    return SystemRefused(f"sbatch refused: {message}", HINT)
 
 
-def _listen(output: IO[bytes]) -> str:
+def _read_answer(output: IO[bytes]) -> str:
     """Return what sbatch says, up to its end or to its saying that it will try again later."""
-    said, deadline = b"", time.monotonic() + SECONDS
-    while not WAITS.search(said.decode(errors="replace")):
+    answer, deadline = b"", time.monotonic() + SECONDS
+    while not WAITS.search(answer.decode(errors="replace")):
         ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise Silent(
@@ -112,5 +112,5 @@ def _listen(output: IO[bytes]) -> str:
         piece = os.read(output.fileno(), 1 << 16)
         if not piece:
             break
-        said += piece
-    return said.decode(errors="replace")
+        answer += piece
+    return answer.decode(errors="replace")

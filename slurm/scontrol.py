@@ -22,8 +22,8 @@ def cluster_name() -> str | None:
     Raises:
         SystemRefused: scontrol is not there, or failed.
     """
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", run(["scontrol", "show", "config"]), re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", run(["scontrol", "show", "config"]), re.MULTILINE)
+    return match[1] if match else None
 
 
 def show_job(job_id: str, seconds: float = CALL_SECONDS) -> str:
@@ -44,12 +44,12 @@ def jobs(array: str) -> dict[str, QueuedJob]:
         SystemRefused: scontrol is not there, or failed otherwise than by not knowing the job.
     """
     try:
-        shown = show_job(array)
+        output = show_job(array)
     except Failed as error:
         if not error.job_is_gone:
             raise
         return {}
-    return _jobs(shown)
+    return _parse_jobs(output)
 
 
 def all_jobs() -> dict[str, QueuedJob]:
@@ -58,7 +58,7 @@ def all_jobs() -> dict[str, QueuedJob]:
     Raises:
         SystemRefused: scontrol is not there, or failed.
     """
-    return _jobs(run(["scontrol", "--oneliner", "show", "job"]))
+    return _parse_jobs(run(["scontrol", "--oneliner", "show", "job"]))
 
 
 def batch_script(job_id: str) -> str:
@@ -70,12 +70,12 @@ def batch_script(job_id: str) -> str:
     return run(["scontrol", "write", "batch_script", job_id, "-"])
 
 
-def _jobs(shown: str) -> dict[str, QueuedJob]:
-    found: dict[str, QueuedJob] = {}
-    for record in notation.records(shown):
+def _parse_jobs(output: str) -> dict[str, QueuedJob]:
+    jobs_by_id: dict[str, QueuedJob] = {}
+    for record in notation.records(output):
         if "JobId" in record and "JobState" in record:
-            found.update({job_id: _job(job_id, record) for job_id in _job_ids(record)})
-    return found
+            jobs_by_id.update({job_id: _parse_job(job_id, record) for job_id in _job_ids(record)})
+    return jobs_by_id
 
 
 def release(job_ids: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ def release(job_ids: Iterable[str]) -> None:
     Raises:
         SystemRefused: scontrol refused some; the others are released.
     """
-    _each(job_ids, lambda job: run(["scontrol", "release", job]))
+    _act_on_each_job(job_ids, lambda job: run(["scontrol", "release", job]))
 
 
 def requeue(job_id: str) -> None:
@@ -102,10 +102,10 @@ def exclude(job_id: str, nodes: Iterable[str]) -> None:
     Raises:
         SystemRefused: scontrol is not there, or refused, for example because the job runs.
     """
-    excluded = [field.get("ExcNodeList") for field in notation.records(show_job(job_id))]
-    before = [name for name in excluded if name and name not in notation.NOTHING]
-    listed = ",".join(dict.fromkeys([*before, *nodes]))
-    run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={listed}"])
+    excluded = [record.get("ExcNodeList") for record in notation.records(show_job(job_id))]
+    names = [name for name in excluded if name and name not in notation.NOTHING]
+    node_list = ",".join(dict.fromkeys([*names, *nodes]))
+    run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={node_list}"])
 
 
 def answers() -> bool:
@@ -127,20 +127,20 @@ def cancel(job_ids: Iterable[str]) -> None:
     for job_id in job_ids:
         number, _, task = job_id.partition("_")
         tasks[number].append(task)
-    _each(_named(tasks), lambda job: run(["scancel", job]))
+    _act_on_each_job(_scancel_arguments(tasks), lambda job: run(["scancel", job]))
 
 
-def _named(tasks: Mapping[str, list[str]]) -> Iterator[str]:
+def _scancel_arguments(tasks: Mapping[str, list[str]]) -> Iterator[str]:
     """Yield jobs and arrays as scancel takes them: `7`, `7_[0,2]`."""
-    for number, some in tasks.items():
-        if "" in some:
+    for number, task_ids in tasks.items():
+        if "" in task_ids:
             yield number
             continue
-        for first in range(0, len(some), TASKS_NAMED_AT_ONCE):
-            yield f"{number}_[{','.join(some[first : first + TASKS_NAMED_AT_ONCE])}]"
+        for first in range(0, len(task_ids), TASKS_NAMED_AT_ONCE):
+            yield f"{number}_[{','.join(task_ids[first : first + TASKS_NAMED_AT_ONCE])}]"
 
 
-def _each(job_ids: Iterable[str], act: Callable[[str], object]) -> None:
+def _act_on_each_job(job_ids: Iterable[str], act: Callable[[str], object]) -> None:
     """Act on every job, whatever becomes of the one before; raise the first refusal in the end."""
     refusals: list[SystemRefused] = []
     for job_id in job_ids:
@@ -152,8 +152,8 @@ def _each(job_ids: Iterable[str], act: Callable[[str], object]) -> None:
             if not (isinstance(error, Failed) and error.job_is_gone):
                 refusals.append(error)
     if refusals:
-        others = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
-        raise SystemRefused(f"{refusals[0].message}{others}", refusals[0].hint)
+        suffix = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        raise SystemRefused(f"{refusals[0].message}{suffix}", refusals[0].hint)
 
 
 def _job_ids(record: Mapping[str, str]) -> list[str]:
@@ -164,7 +164,7 @@ def _job_ids(record: Mapping[str, str]) -> list[str]:
     return [f"{array}_{task}" for task in notation.numbers(tasks.partition("%")[0])]
 
 
-def _job(job_id: str, record: Mapping[str, str]) -> QueuedJob:
+def _parse_job(job_id: str, record: Mapping[str, str]) -> QueuedJob:
     return QueuedJob(
         job_id=job_id,
         state=record["JobState"],

@@ -44,13 +44,13 @@ def jobs(selection: Sequence[str]) -> list[QueuedJob]:
         if not error.job_is_gone:
             raise
         return []
-    return [job for line in output.split("\n") if (job := _job(line)) is not None]
+    return [job for line in output.split("\n") if (job := _parse_job(line)) is not None]
 
 
-def _job(line: str) -> QueuedJob | None:
-    found = _LINE.fullmatch(line)
-    if found is None:
+def _parse_job(line: str) -> QueuedJob | None:
+    match = _LINE.fullmatch(line)
+    if match is None:
         return None
-    array, task, state, user, submitted, reason, name, comment = (text.strip() for text in found.groups())
+    array, task, state, user, submitted, reason, name, comment = (text.strip() for text in match.groups())
     job_id = f"{array}_{task}" if task.isdigit() else array
     return QueuedJob(job_id, state, reason, comment, name, user, unix_time(submitted))
