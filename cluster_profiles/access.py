@@ -17,10 +17,10 @@ STATES = {
 
 def chosen(profile: Profile, site: Site) -> list[Partition]:
     """Return the partitions where jobs of the profile may run, as far as they exist."""
-    known = site.partitions or {}
+    partitions = site.partitions or {}
     if profile.partition is None:
-        return [each for each in known.values() if each.default]
-    return [known[name] for name in profile.partition.split(",") if name in known]
+        return [part for part in partitions.values() if part.default]
+    return [partitions[name] for name in profile.partition.split(",") if name in partitions]
 
 
 def missing(profile: Profile, site: Site) -> Iterator[Finding]:
@@ -28,13 +28,13 @@ def missing(profile: Profile, site: Site) -> Iterator[Finding]:
     if site.partitions is None:
         yield unknown("partition", site.silent.get("partitions", "scontrol lists no partitions"))
         return
-    visible = [each.name for each in site.partitions.values() if not each.hidden]
-    there_are = f"set partition to one of {listed(visible)}"
+    visible = [part.name for part in site.partitions.values() if not part.hidden]
+    advice = f"set partition to one of {listed(visible)}"
     if profile.partition is None and not chosen(profile, site):
-        yield wrong("partition", "none is set, and the cluster has no default partition", there_are)
+        yield wrong("partition", "none is set, and the cluster has no default partition", advice)
     for name in (profile.partition or "").split(","):
         if name and name not in site.partitions:
-            yield wrong("partition", f"there is no partition '{name}'", there_are)
+            yield wrong("partition", f"there is no partition '{name}'", advice)
 
 
 def partition(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def partition(profile: Profile, site: Site, part: Partition) -> Iterator[Finding
         yield wrong("partition", f"{name} is {part.state}: {STATES[part.state]}", "wait, or choose another")
     elif part.root_only and not is_root:
         yield wrong("partition", f"{name} takes jobs of administrators only", "choose another")
-    elif not is_root and not _in_a_group(site, part):
+    elif not is_root and not _admits_user_groups(site, part):
         allowed = listed(part.allowed["groups"] or ())
         yield wrong(
             "partition", f"{name} is for members of {allowed}", "ask for membership, or choose another"
@@ -59,7 +59,7 @@ def partition(profile: Profile, site: Site, part: Partition) -> Iterator[Finding
         yield ok("partition", f"{name}{default} is up")
 
 
-def _in_a_group(site: Site, part: Partition) -> bool:
+def _admits_user_groups(site: Site, part: Partition) -> bool:
     if part.allowed["groups"] is None:
         return True
     return any(part.admits("groups", group) for group in site.groups)
@@ -79,15 +79,15 @@ def account(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     elif site.associations is None:
         yield unknown("account", site.silent.get("accounts", "sacctmgr says nothing of your accounts"))
     else:
-        yield _account(profile, site, part)
+        yield _account_finding(profile, site, part)
 
 
-def _account(profile: Profile, site: Site, part: Partition) -> Finding:
+def _account_finding(profile: Profile, site: Site, part: Partition) -> Finding:
     severe = wrong if "associations" in site.enforced else warning
     not_enforced = "" if "associations" in site.enforced else " (not enforced here)"
-    own = {each.account for each in site.associations or ()}
+    accounts = {row.account for row in site.associations or ()}
     name = profile.account or site.default_account
-    if not own:
+    if not accounts:
         return severe(
             "account",
             f"{site.user} has no account on this cluster{not_enforced}",
@@ -95,20 +95,22 @@ def _account(profile: Profile, site: Site, part: Partition) -> Finding:
         )
     if name is None:
         return unknown(
-            "account", "none is set, and Slurm tells no default", f"set account to one of {listed(own)}"
+            "account", "none is set, and Slurm tells no default", f"set account to one of {listed(accounts)}"
         )
-    if name.lower() not in own:
+    if name.lower() not in accounts:
         return severe(
-            "account", f"'{name}' is not yours{not_enforced}", f"set account to one of {listed(own)}"
+            "account", f"'{name}' is not yours{not_enforced}", f"set account to one of {listed(accounts)}"
         )
     if not site.associations_for(name, part):
-        here = [a.account for a in site.associations or () if a.partition in (None, part.name)]
-        said = f"'{name}' is not yours in partition '{part.name}'{not_enforced}"
-        return severe("account", said, f"set account; here you may use: {listed(here)}")
+        here = [row.account for row in site.associations or () if row.partition in (None, part.name)]
+        message = f"'{name}' is not yours in partition '{part.name}'{not_enforced}"
+        return severe("account", message, f"set account; here you may use: {listed(here)}")
     if not part.admits("accounts", name.lower()):
-        who = part.allowed["accounts"]
+        allowed = part.allowed["accounts"]
         advice = (
-            f"it takes {listed(who)}" if who is not None else f"it refuses {listed(part.denied['accounts'])}"
+            f"it takes {listed(allowed)}"
+            if allowed is not None
+            else f"it refuses {listed(part.denied['accounts'])}"
         )
         return wrong("account", f"partition '{part.name}' does not take account '{name}'", advice)
     return ok("account", f"'{name}'" + ("" if profile.account else " (your default)"))
@@ -116,10 +118,10 @@ def _account(profile: Profile, site: Site, part: Partition) -> Finding:
 
 def qos_name(profile: Profile, site: Site, part: Partition) -> str | None:
     """Return the QOS that jobs of the profile have; None if Slurm does not tell."""
-    own = association(profile, site, part)
-    if profile.qos or own is None:
+    own_association = association(profile, site, part)
+    if profile.qos or own_association is None:
         return profile.qos
-    return own.default_qos or ("normal" if "normal" in own.qos else None)
+    return own_association.default_qos or ("normal" if "normal" in own_association.qos else None)
 
 
 def qos(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
@@ -129,23 +131,27 @@ def qos(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     elif site.qos is None:
         yield unknown("QOS", site.silent.get("qos", "sacctmgr lists none"))
     else:
-        yield _qos(profile, site, part)
+        yield _qos_finding(profile, site, part)
 
 
-def _qos(profile: Profile, site: Site, part: Partition) -> Finding:
-    name, own = qos_name(profile, site, part), association(profile, site, part)
+def _qos_finding(profile: Profile, site: Site, part: Partition) -> Finding:
+    name, own_association = qos_name(profile, site, part), association(profile, site, part)
     if name is None:
         return unknown("QOS", "none is set, and Slurm tells no default", "set qos if jobs are refused")
     if name not in (site.qos or {}):
         return wrong("QOS", f"there is no QOS '{name}'", f"set qos to one of {listed(site.qos or ())}")
-    if own is not None and own.qos and name not in own.qos:
+    if own_association is not None and own_association.qos and name not in own_association.qos:
         severe, where = (wrong, "") if "qos" in site.enforced else (warning, " (not enforced here)")
-        said = f"'{name}' is not yours under account '{own.account}'{where}"
-        return severe("QOS", said, f"set qos to one of {listed(own.qos)}")
+        message = f"'{name}' is not yours under account '{own_association.account}'{where}"
+        return severe("QOS", message, f"set qos to one of {listed(own_association.qos)}")
     if not part.admits("qos", name):
-        who = part.allowed["qos"]
-        advice = f"it takes {listed(who)}" if who is not None else f"it refuses {listed(part.denied['qos'])}"
+        allowed = part.allowed["qos"]
+        advice = (
+            f"it takes {listed(allowed)}"
+            if allowed is not None
+            else f"it refuses {listed(part.denied['qos'])}"
+        )
         return wrong("QOS", f"partition '{part.name}' does not take QOS '{name}'", advice)
-    if own is None:
+    if own_association is None:
         return unknown("QOS", f"'{name}' exists; whether you may use it, Slurm does not say")
     return ok("QOS", f"'{name}'" + ("" if profile.qos else " (your default)"))

@@ -57,8 +57,8 @@ def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
     require()
     site = survey(ask)
     measured = slowest_checkpoint(root)
-    found = [*verdicts(profile, site, measured), trial(profile, site, ask(trial_command(profile)))]
-    return Checked(profile.name, site.name, site.config.get("SLURM_VERSION", ""), tuple(found))
+    findings = [*verdicts(profile, site, measured), trial(profile, site, ask(trial_command(profile)))]
+    return Checked(profile.name, site.name, site.config.get("SLURM_VERSION", ""), tuple(findings))
 
 
 def verdicts(profile: Profile, site: Site, measured: Measured | str) -> Iterator[Finding]:
@@ -66,13 +66,13 @@ def verdicts(profile: Profile, site: Site, measured: Measured | str) -> Iterator
     yield from secrets(profile)
     yield from access.missing(profile, site)
     for part in access.chosen(profile, site):
-        yield from _in_partition(profile, site, part, measured)
+        yield from _partition_findings(profile, site, part, measured)
     yield from limits.array_size(profile, site)
     yield from preemption.requeue(profile, site)
     yield from preemption.accounting(site)
 
 
-def _in_partition(
+def _partition_findings(
     profile: Profile, site: Site, part: Partition, measured: Measured | str
 ) -> Iterator[Finding]:
     yield from access.partition(profile, site, part)
@@ -89,13 +89,13 @@ def _in_partition(
 def secrets(profile: Profile) -> Iterator[Finding]:
     """Say which values look like secrets and are written out."""
     for key, name in secret_values.literal_secrets(profile):
-        said = f"{key}: the value of {name} looks like a secret; submissions and job scripts keep it"
-        yield warning("secrets", said, secret_values.advice(name))
+        message = f"{key}: the value of {name} looks like a secret; submissions and job scripts keep it"
+        yield warning("secrets", message, secret_values.advice(name))
 
 
 def trial_command(profile: Profile) -> list[str]:
     """Return a call of sbatch that asks whether a job of the profile would be taken, and sends none."""
-    wanted = {
+    values = {
         "partition": profile.partition,
         "gres": profile.gres,
         "account": profile.account,
@@ -109,7 +109,7 @@ def trial_command(profile: Profile) -> list[str]:
     }
     options = [
         f"--{key}" if value is True else f"--{key}={value}"
-        for key, value in wanted.items()
+        for key, value in values.items()
         if value is not None
     ]
     requeue = "--requeue" if profile.requeue else "--no-requeue"
@@ -120,19 +120,21 @@ def trial(profile: Profile, site: Site, answer: Answer) -> Finding:
     """Say what sbatch answered to `trial_command`."""
     if answer.failure is None:
         return ok("sbatch", "--test-only: a job would be taken")
-    said = (
+    message = (
         answer.failure.splitlines()[-1].removeprefix("allocation failure: ").removeprefix("sbatch: error: ")
     )
-    if any(words in answer.failure for words in SILENCE):
-        return unknown("sbatch", f"--test-only: {said}")
-    if NO_NODE_NOW in said and _some_node_fits(profile, site):
-        return warning("sbatch", f"--test-only: {said}", "jobs wait until a node that fits is up")
-    if POLICY in said:
+    if any(phrase in answer.failure for phrase in SILENCE):
+        return unknown("sbatch", f"--test-only: {message}")
+    if NO_NODE_NOW in message and _some_node_fits(profile, site):
+        return warning("sbatch", f"--test-only: {message}", "jobs wait until a node that fits is up")
+    if POLICY in message:
         return warning(
-            "sbatch", f"--test-only: {said}", "fine if you have as many jobs as you may have already"
+            "sbatch", f"--test-only: {message}", "fine if you have as many jobs as you may have already"
         )
     return wrong(
-        "sbatch", f"--test-only: {said}", "see the lines above; `alphagrid profiles show` prints the profile"
+        "sbatch",
+        f"--test-only: {message}",
+        "see the lines above; `alphagrid profiles show` prints the profile",
     )
 
 

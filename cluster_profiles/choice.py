@@ -34,25 +34,25 @@ class Choice:
         return _profile(self.part, self.account, self.qos)
 
 
-def choose(site: Site, wanted: str | None = None) -> tuple[Choice, list[Choice]]:
+def choose(site: Site, partition_name: str | None = None) -> tuple[Choice, list[Choice]]:
     """Return the default partition, if it has GPUs, else that with most; and the others, the best first.
 
-    `wanted` names another one.
+    `partition_name` selects another partition.
 
     Raises:
-        UserError: there is no partition that the user can use, or none called `wanted`.
+        UserError: there is no partition that the user can use, or none called `partition_name`.
     """
     choices = [choice for part in (site.partitions or {}).values() if (choice := _choice(site, part))]
     choices.sort(key=_rank, reverse=True)
-    fitting = [choice for choice in choices if wanted in (None, choice.part.name)]
+    fitting = [choice for choice in choices if partition_name in (None, choice.part.name)]
     if not fitting:
-        raise _refusal(site, wanted, choices)
-    return fitting[0], [one for one in choices if one is not fitting[0] and not one.part.hidden]
+        raise _refusal(site, partition_name, choices)
+    return fitting[0], [choice for choice in choices if choice is not fitting[0] and not choice.part.hidden]
 
 
 def associations(site: Site, part: Partition) -> list[Association]:
     """Return the accounts under which the user can send jobs to a partition."""
-    return [each for each in site.associations or () if each.partition in (None, part.name)]
+    return [row for row in site.associations or () if row.partition in (None, part.name)]
 
 
 def _rank(choice: Choice) -> tuple[bool, bool, bool, int, int]:
@@ -60,16 +60,18 @@ def _rank(choice: Choice) -> tuple[bool, bool, bool, int, int]:
     return (not part.hidden, choice.gpus > 0, part.default, choice.gpus, len(choice.nodes))
 
 
-def _refusal(site: Site, wanted: str | None, choices: list[Choice]) -> UserError:
+def _refusal(site: Site, partition_name: str | None, choices: list[Choice]) -> UserError:
     names = listed(choice.part.name for choice in choices)
-    if wanted is None:
+    if partition_name is None:
         why = site.silent.get("partitions") or site.silent.get("nodes")
         return UserError(f"no partition is open to {site.user}" + (f" ({why})" if why else ""), "see `sinfo`")
-    exists = wanted in (site.partitions or {})
-    said = (
-        f"partition '{wanted}' is not open to {site.user}" if exists else f"there is no partition '{wanted}'"
+    exists = partition_name in (site.partitions or {})
+    message = (
+        f"partition '{partition_name}' is not open to {site.user}"
+        if exists
+        else f"there is no partition '{partition_name}'"
     )
-    return UserError(said, f"open are: {names}")
+    return UserError(message, f"open are: {names}")
 
 
 def _choice(site: Site, part: Partition) -> Choice | None:
@@ -77,22 +79,22 @@ def _choice(site: Site, part: Partition) -> Choice | None:
     nodes = tuple(node for node in site.nodes_of(part) if node.usable)
     if not nodes:
         return None
-    for name, service in _ways(site, part):
-        profile = _profile(part, name, service)
-        lines = [*partition(profile, site, part), *account(profile, site, part), *qos(profile, site, part)]
-        if all(line.verdict is not Verdict.wrong for line in lines):
-            return Choice(part, nodes, name, service)
+    for name, qos_name in _accounts_and_qos(site, part):
+        profile = _profile(part, name, qos_name)
+        findings = [*partition(profile, site, part), *account(profile, site, part), *qos(profile, site, part)]
+        if all(finding.verdict is not Verdict.wrong for finding in findings):
+            return Choice(part, nodes, name, qos_name)
     return None
 
 
-def _ways(site: Site, part: Partition) -> Iterator[tuple[str | None, str | None]]:
+def _accounts_and_qos(site: Site, part: Partition) -> Iterator[tuple[str | None, str | None]]:
     """Yield accounts and QOS to try, None for the default first."""
-    own = associations(site, part)
+    rows = associations(site, part)
     yield None, None
     yield from (
-        (None, service) for each in own if each.account == site.default_account for service in each.qos
+        (None, qos_name) for row in rows if row.account == site.default_account for qos_name in row.qos
     )
-    yield from ((each.account, service) for each in own for service in (None, *each.qos))
+    yield from ((row.account, qos_name) for row in rows for qos_name in (None, *row.qos))
 
 
 def _profile(part: Partition, account: str | None, qos: str | None) -> Profile:

@@ -27,7 +27,7 @@ COLUMN = 30
 """Where the reasons begin."""
 
 
-def init(path: Path | None, wanted: str | None, ask: Ask = ask) -> Path:
+def init(path: Path | None, partition_name: str | None, ask: Ask = ask) -> Path:
     """Write a profile for the cluster of this machine, by default to `CLUSTER.yaml`; return where.
 
     Raises:
@@ -37,11 +37,11 @@ def init(path: Path | None, wanted: str | None, ask: Ask = ask) -> Path:
     require()
     site = survey(ask)
     path = path or Path(f"{site.name}.yaml")
-    _write(path, draft(site, wanted))
+    _write_new_file(path, draft(site, partition_name))
     return path
 
 
-def _write(path: Path, text: str) -> None:
+def _write_new_file(path: Path, text: str) -> None:
     """Write a new file.
 
     Raises:
@@ -57,18 +57,23 @@ def _write(path: Path, text: str) -> None:
         raise SystemRefused(f"{path} cannot be written ({error.strerror})", "name another file") from error
 
 
-def draft(site: Site, wanted: str | None = None) -> str:
-    """Return the text of a profile for the partition `wanted`, or the one that `choose` chooses.
+def draft(site: Site, partition_name: str | None = None) -> str:
+    """Return the text of a profile for the partition `partition_name`, or the one that `choose` chooses.
 
     Raises:
         UserError: there is no such partition that the user can use.
     """
-    chosen, others = choose(site, wanted)
-    lines = [*_head(site), *_access(site, chosen, others), *_request(chosen), *_rest(site, chosen)]
+    choice, other_choices = choose(site, partition_name)
+    lines = [
+        *_header_lines(site),
+        *_access_lines(site, choice, other_choices),
+        *_resource_lines(choice),
+        *_job_lines(site, choice),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _head(site: Site) -> list[str]:
+def _header_lines(site: Site) -> list[str]:
     version = site.config.get("SLURM_VERSION")
     return [
         f"# The cluster {site.name}{f' (Slurm {version})' if version else ''}, as it described itself to",
@@ -77,12 +82,12 @@ def _head(site: Site) -> list[str]:
     ]
 
 
-def _line(key: str, value: object, why: str = "", *, alternative: bool = False) -> str:
-    text = f"{'# ' if alternative else ''}{key}: {_scalar(value)}"
-    return f"{text:<{COLUMN}}# {why}" if why else text
+def _yaml_line(key: str, value: object, reason: str = "", *, alternative: bool = False) -> str:
+    text = f"{'# ' if alternative else ''}{key}: {_yaml_scalar(value)}"
+    return f"{text:<{COLUMN}}# {reason}" if reason else text
 
 
-def _scalar(value: object) -> str:
+def _yaml_scalar(value: object) -> str:
     """Return a value as YAML; text that YAML would read as something else is quoted."""
     if not isinstance(value, str):
         return json.dumps(value)
@@ -90,123 +95,127 @@ def _scalar(value: object) -> str:
     return value if plain else json.dumps(value)
 
 
-def _access(site: Site, chosen: Choice, others: list[Choice]) -> Iterator[str]:
-    part = chosen.part
-    yield _line("partition", part.name, _about(site, chosen))
-    for other in others:
-        yield _line("partition", other.part.name, _about(site, other), alternative=True)
-    own = associations(site, part)
-    if chosen.account:
-        yield _line("account", chosen.account)
-    used = chosen.account or site.default_account
-    for name in sorted({each.account for each in own} - {used}):
-        default = f"instead of {used}" if used else ""
-        yield _line("account", name, default, alternative=True)
-    yield from _services(site, chosen)
+def _access_lines(site: Site, choice: Choice, other_choices: list[Choice]) -> Iterator[str]:
+    part = choice.part
+    yield _yaml_line("partition", part.name, _describe_partition(site, choice))
+    for other in other_choices:
+        yield _yaml_line("partition", other.part.name, _describe_partition(site, other), alternative=True)
+    user_associations = associations(site, part)
+    if choice.account:
+        yield _yaml_line("account", choice.account)
+    used_account = choice.account or site.default_account
+    for name in sorted({row.account for row in user_associations} - {used_account}):
+        default = f"instead of {used_account}" if used_account else ""
+        yield _yaml_line("account", name, default, alternative=True)
+    yield from _qos_lines(site, choice)
     if site.has_accounting and site.associations is None:
         yield f"# account: sacctmgr did not tell ({site.silent.get('accounts', 'no answer')})"
 
 
-def _services(site: Site, chosen: Choice) -> Iterator[str]:
-    if chosen.qos:
-        yield _line("qos", chosen.qos)
-    own = association(chosen.profile, site, chosen.part)
-    if own is None:
+def _qos_lines(site: Site, choice: Choice) -> Iterator[str]:
+    if choice.qos:
+        yield _yaml_line("qos", choice.qos)
+    own_association = association(choice.profile, site, choice.part)
+    if own_association is None:
         return
-    used = chosen.qos or own.default_qos or "normal"
-    for name in sorted(set(own.qos) - {used}):
-        if name in (site.qos or {}) and chosen.part.admits("qos", name):
-            yield _line("qos", name, f"instead of {used}", alternative=True)
+    used_qos = choice.qos or own_association.default_qos or "normal"
+    for name in sorted(set(own_association.qos) - {used_qos}):
+        if name in (site.qos or {}) and choice.part.admits("qos", name):
+            yield _yaml_line("qos", name, f"instead of {used_qos}", alternative=True)
 
 
-def _about(site: Site, choice: Choice) -> str:
-    total = [str(Devices("gpu", kind, count)) for kind, count in _gpus(choice.nodes).most_common()]
+def _describe_partition(site: Site, choice: Choice) -> str:
+    total = [str(Devices("gpu", kind, count)) for kind, count in _count_gpus(choice.nodes).most_common()]
     nodes = "1 node" if len(choice.nodes) == 1 else f"{len(choice.nodes)} nodes"
-    limit = _limit(site, choice)
+    limit = _time_limit(site, choice)
     parts = [f"{nodes} up", ", ".join(total) or "no GPUs", f"time: {hours(limit)}" if limit else ""]
-    return "; ".join(part for part in (*parts, _preempted(site, choice)) if part)
+    return "; ".join(part for part in (*parts, _describe_preemption(site, choice)) if part)
 
 
-def _preempted(site: Site, choice: Choice) -> str:
-    how = preemption(choice.profile, site, choice.part)
-    if how is None or not how.possible:
+def _describe_preemption(site: Site, choice: Choice) -> str:
+    rules = preemption(choice.profile, site, choice.part)
+    if rules is None or not rules.possible:
         return ""
-    return f"preempted ({listed(mode.lower() for mode in how.modes)}, {how.grace or 0:g} s of notice)"
+    return f"preempted ({listed(mode.lower() for mode in rules.modes)}, {rules.grace or 0:g} s of notice)"
 
 
-def _limit(site: Site, choice: Choice) -> float | None:
+def _time_limit(site: Site, choice: Choice) -> float | None:
     """Return the longest a job may take, in seconds; None if Slurm does not tell."""
     return min(time_limits(choice.profile, site, choice.part).values(), default=None)
 
 
-def _request(chosen: Choice) -> Iterator[str]:
+def _resource_lines(choice: Choice) -> Iterator[str]:
     """Yield what one run asks for: a GPU and its share of the node, or a few CPUs where there are no GPUs."""
-    if not chosen.gpus:
-        yield from _share(chosen, chosen.nodes)
+    if not choice.gpus:
+        yield from _share_lines(choice, choice.nodes)
         return
-    kind = _gpus(chosen.nodes).most_common(1)[0][0]
-    wanted = Devices("gpu", kind, 1)
-    nodes = tuple(node for node in chosen.nodes if node.count(wanted))
-    offered = listed(str(each) for node in nodes for each in node.devices)
-    yield _line("gres", str(wanted), f"a node has {offered}")
-    for other in sorted(_one_each(chosen.nodes) - {str(wanted)}):
-        yield _line("gres", other, alternative=True)
-    yield from _share(chosen, nodes)
+    kind = _count_gpus(choice.nodes).most_common(1)[0][0]
+    gpu = Devices("gpu", kind, 1)
+    nodes = tuple(node for node in choice.nodes if node.count(gpu))
+    offered = listed(str(devices) for node in nodes for devices in node.devices)
+    yield _yaml_line("gres", str(gpu), f"a node has {offered}")
+    for other in sorted(_single_device_requests(choice.nodes) - {str(gpu)}):
+        yield _yaml_line("gres", other, alternative=True)
+    yield from _share_lines(choice, nodes)
 
 
-def _gpus(nodes: Iterable[Node]) -> Counter[str | None]:
+def _count_gpus(nodes: Iterable[Node]) -> Counter[str | None]:
     """Return how many GPUs there are of each type."""
     counts = Counter[str | None]()
-    for each in (each for node in nodes for each in node.devices if each.name == "gpu"):
-        counts[each.type] += each.count
+    for devices in (devices for node in nodes for devices in node.devices if devices.name == "gpu"):
+        counts[devices.type] += devices.count
     return counts
 
 
-def _one_each(nodes: Iterable[Node]) -> set[str]:
+def _single_device_requests(nodes: Iterable[Node]) -> set[str]:
     """Return a request for one of each kind of GPU, or part of a GPU, that there is."""
-    offered = {each for node in nodes for each in node.devices if each.name in ("gpu", "shard")}
-    return {str(Devices(each.name, each.type if each.name == "gpu" else None, 1)) for each in offered}
+    offered = {devices for node in nodes for devices in node.devices if devices.name in ("gpu", "shard")}
+    return {
+        str(Devices(devices.name, devices.type if devices.name == "gpu" else None, 1)) for devices in offered
+    }
 
 
-def _share(chosen: Choice, nodes: tuple[Node, ...]) -> Iterator[str]:
+def _share_lines(choice: Choice, nodes: tuple[Node, ...]) -> Iterator[str]:
     """Yield the CPUs and memory that every one of the nodes has for each of its GPUs.
 
     Without GPUs, a few CPUs and their part of the memory.
     """
-    part, known = chosen.part, [node for node in nodes if node.cpus]
-    if not known:
+    part, known_nodes = choice.part, [node for node in nodes if node.cpus]
+    if not known_nodes:
         return
-    shares = {node: _cpus(node) for node in known}
+    shares = {node: _cpu_share(node) for node in known_nodes}
     cpus = int(min(*shares.values(), part.max_cpus or math.inf))
-    least = min(known, key=lambda node: shares[node])
+    least = min(known_nodes, key=lambda node: shares[node])
     whose = "a GPU's share" if least.gpus else "a few"
-    yield _line("cpus", cpus, f"{whose} of a node's {least.cpus}")
-    portions = [node.memory / max(node.gpus, 1) for node in known if node.memory and node.gpus]
-    portions += [node.memory * cpus / (node.cpus or 1) for node in known if node.memory and not node.gpus]
+    yield _yaml_line("cpus", cpus, f"{whose} of a node's {least.cpus}")
+    portions = [node.memory / max(node.gpus, 1) for node in known_nodes if node.memory and node.gpus]
+    portions += [
+        node.memory * cpus / (node.cpus or 1) for node in known_nodes if node.memory and not node.gpus
+    ]
     if portions:
-        told = f"{whose if least.gpus else 'their part'} of {memory(least.memory or 0)}"
-        yield _line("memory", _memory(min(*portions, part.max_memory or math.inf)), told)
+        reason = f"{whose if least.gpus else 'their part'} of {memory(least.memory or 0)}"
+        yield _yaml_line("memory", _format_memory(min(*portions, part.max_memory or math.inf)), reason)
 
 
-def _cpus(node: Node) -> int:
+def _cpu_share(node: Node) -> int:
     total = node.cpus or 1
     return max(1, total // node.gpus) if node.gpus else min(CPUS_WITHOUT_GPU, total)
 
 
-def _memory(mebibytes: float) -> str:
+def _format_memory(mebibytes: float) -> str:
     return f"{int(mebibytes // 1024)}G" if mebibytes >= 1024 else f"{int(mebibytes)}M"
 
 
-def _rest(site: Site, chosen: Choice) -> Iterator[str]:
-    limit = _limit(site, chosen)
+def _job_lines(site: Site, choice: Choice) -> Iterator[str]:
+    limit = _time_limit(site, choice)
     at_most = "" if limit is None or math.isinf(limit) else f"at most {hours_key(limit)}; "
-    wanted = hours_key(min(limit or DAY, DAY))
-    yield _line(
+    hours_text = hours_key(min(limit or DAY, DAY))
+    yield _yaml_line(
         "hours",
-        float(wanted) if "." in wanted else int(wanted),
+        float(hours_text) if "." in hours_text else int(hours_text),
         f"{at_most}a run that needs longer goes on in the next job",
     )
-    yield _line("requeue", True, "after a preemption or the failure of a node")
+    yield _yaml_line("requeue", True, "after a preemption or the failure of a node")
     largest = largest_array(site)
     if largest and largest != MAX_ARRAY:
-        yield _line("max_array", largest, "jobs of one array (MaxArraySize)")
+        yield _yaml_line("max_array", largest, "jobs of one array (MaxArraySize)")

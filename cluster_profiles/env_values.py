@@ -43,9 +43,9 @@ def check_value(text: str) -> str:
     """
     if MALFORMED.search(text):
         raise ValueError("'${' must begin a variable, as in ${DATA_DIR}")
-    if found := SHELL.search(text):
+    if match := SHELL.search(text):
         raise ValueError(
-            f"'{found[0]}' is not expanded here; write ${{NAME}} for a variable; use setup for the rest: "
+            f"'{match[0]}' is not expanded here; write ${{NAME}} for a variable; use setup for the rest: "
             "[export NAME=…]"
         )
     return text
@@ -57,14 +57,14 @@ def expand(env: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]
     Raises:
         UserError: a variable is not set.
     """
-    known, expanded = dict(environ), {}
+    variables, expanded = dict(environ), {}
     for name, value in env.items():
-        if missing := [other for other in VARIABLE.findall(value) if other not in known]:
+        if missing := [other for other in VARIABLE.findall(value) if other not in variables]:
             raise UserError(
-                _unset(name, missing[0]),
+                _unset_message(name, missing[0]),
                 f"export {missing[0]}=… where the run runs (local: before the supervisor starts)",
             )
-        known[name] = expanded[name] = VARIABLE.sub(lambda match: known[match[1]], value)
+        variables[name] = expanded[name] = VARIABLE.sub(lambda match: variables[match[1]], value)
     return expanded
 
 
@@ -77,15 +77,15 @@ def export_lines(env: Mapping[str, str]) -> Iterator[str]:
         for other in dict.fromkeys(VARIABLE.findall(value)):
             # The check is for exported variables, because bash has others of its own (UID, HOSTNAME).
             is_exported = f'[[ $(declare -p {other} 2> /dev/null) == "declare -x"* ]]'
-            yield f"{is_exported} || {{ echo {shlex.quote(_unset(name, other))} >&2; exit 1; }}"
-        yield f"export {name}={_quoted(value)}"
+            yield f"{is_exported} || {{ echo {shlex.quote(_unset_message(name, other))} >&2; exit 1; }}"
+        yield f"export {name}={_bash_word(value)}"
 
 
-def _unset(name: str, missing: str) -> str:
+def _unset_message(name: str, missing: str) -> str:
     return f"env.{name}: ${{{missing}}} is not set"
 
 
-def _quoted(value: str) -> str:
+def _bash_word(value: str) -> str:
     """Return a word of bash that expands the variables in a value and nothing else."""
     parts = VARIABLE.split(value)  # literal text and names of variables by turns
     words = [f'"${{{part}}}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part]

@@ -29,24 +29,24 @@ class Finding:
     advice: str | None = None
 
 
-def ok(check: str, said: str) -> Finding:
+def ok(check: str, message: str) -> Finding:
     """Return a line on which nothing needs to be done."""
-    return Finding(check, Verdict.ok, said)
+    return Finding(check, Verdict.ok, message)
 
 
-def warning(check: str, said: str, advice: str | None = None) -> Finding:
+def warning(check: str, message: str, advice: str | None = None) -> Finding:
     """Return a line on what may surprise."""
-    return Finding(check, Verdict.warning, said, advice)
+    return Finding(check, Verdict.warning, message, advice)
 
 
-def wrong(check: str, said: str, advice: str | None = None) -> Finding:
+def wrong(check: str, message: str, advice: str | None = None) -> Finding:
     """Return a line on what has to be changed."""
-    return Finding(check, Verdict.wrong, said, advice)
+    return Finding(check, Verdict.wrong, message, advice)
 
 
-def unknown(check: str, said: str, advice: str | None = None) -> Finding:
+def unknown(check: str, message: str, advice: str | None = None) -> Finding:
     """Return a line on what the cluster does not say."""
-    return Finding(check, Verdict.unknown, said, advice)
+    return Finding(check, Verdict.unknown, message, advice)
 
 
 def hours(seconds: float) -> str:
@@ -66,7 +66,7 @@ def memory(mebibytes: float) -> str:
 
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Return names with commas between them, sorted, not too many; `none` if there are none."""
-    found = sorted(set(names))
-    return (", ".join(found[:most]) or "none") + (
-        f" and {len(found) - most} more" if len(found) > most else ""
+    unique_names = sorted(set(names))
+    return (", ".join(unique_names[:most]) or "none") + (
+        f" and {len(unique_names) - most} more" if len(unique_names) > most else ""
     )

@@ -43,7 +43,7 @@ class Wish:
     def lacks(self, node: Node) -> list[str]:
         """Return the keys that the node does not satisfy; what is not known of it is taken to suffice."""
         short = {
-            "gres": any(node.count(wanted) < wanted.count for wanted in self.devices),
+            "gres": any(node.count(devices) < devices.count for devices in self.devices),
             "cpus": node.cpus is not None and node.cpus < self.cpus,
             "memory": None not in (node.memory, self.memory) and (node.memory or 0) < (self.memory or 0),
             "constraint": has_features(node, self.features) is False,
@@ -53,41 +53,42 @@ class Wish:
 
     def runs_on(self, node: Node) -> int:
         """Return how many such runs the node has room for at a time."""
-        rooms = [node.count(wanted) // wanted.count for wanted in self.devices if wanted.count]
+        rooms = [node.count(devices) // devices.count for devices in self.devices if devices.count]
         rooms += [node.cpus // self.cpus] if node.cpus else []
         rooms += [int(node.memory // self.memory)] if node.memory and self.memory else []
         return 1 if self.memory == 0 else min(rooms, default=1)
 
 
-def has_features(node: Node, wanted: str | None) -> bool | None:
+def has_features(node: Node, constraint: str | None) -> bool | None:
     """Return whether a node has the features of a constraint; None if it is neither `a&b` nor `a|b`."""
-    if wanted is None:
+    if constraint is None:
         return True
-    if not re.fullmatch(r"[\w.-]+([&|,][\w.-]+)*", wanted):
+    if not re.fullmatch(r"[\w.-]+([&|,][\w.-]+)*", constraint):
         return None
-    return any(set(re.split(r"[&,]", each)) <= node.features for each in wanted.split("|"))
+    return any(set(re.split(r"[&,]", alternative)) <= node.features for alternative in constraint.split("|"))
 
 
 def gres(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say whether a node has the generic resources, type and count."""
     nodes = site.nodes_of(part)
-    for wanted in Wish.of(profile).devices:
-        enough = [node for node in nodes if node.count(wanted) >= wanted.count]
+    for devices in Wish.of(profile).devices:
+        enough = [node for node in nodes if node.count(devices) >= devices.count]
         if any(node.usable for node in enough):
             yield ok(
-                "GRES", f"{wanted}: offered by {_nodes(sum(node.usable for node in enough))} of '{part.name}'"
+                "GRES",
+                f"{devices}: offered by {_node_count(sum(node.usable for node in enough))} of '{part.name}'",
             )
         elif enough:
             yield warning(
-                "GRES", f"{wanted}: only nodes offer it that are down ({listed(n.name for n in enough)})"
+                "GRES", f"{devices}: only nodes offer it that are down ({listed(n.name for n in enough)})"
             )
         else:
-            yield wrong("GRES", f"no node of '{part.name}' offers {wanted}", _offered(nodes, wanted))
+            yield wrong("GRES", f"no node of '{part.name}' offers {devices}", _describe_offer(nodes, devices))
 
 
-def _offered(nodes: list[Node], wanted: Devices) -> str:
-    offered = {str(each) for node in nodes for each in node.devices}
-    same = {each for each in offered if each.split(":")[0] == wanted.name}
+def _describe_offer(nodes: list[Node], devices: Devices) -> str:
+    offered = {str(device) for node in nodes for device in node.devices}
+    same = {text for text in offered if text.split(":")[0] == devices.name}
     return f"a node has {listed(same or offered)}" if offered else "its nodes have no generic resources"
 
 
@@ -109,22 +110,22 @@ def cpus(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
 
 def ram(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say whether a node has the memory."""
-    wanted = Wish.of(profile).memory
+    requested = Wish.of(profile).memory
     most = max((node.memory for node in site.nodes_of(part) if node.memory), default=None)
-    if wanted is None:
-        yield _default_memory(site, part)
+    if requested is None:
+        yield _default_memory_finding(site, part)
     elif most is None:
         yield unknown("memory", "Slurm does not say how much the nodes have")
     else:
         limit = min(most, part.max_memory if part.max_memory is not None else most)
-        if wanted > limit:
-            said = f"{profile.memory}, but a job can have {memory(limit)} of a node"
-            yield wrong("memory", said, f"memory: {int(limit)}M or less")
+        if requested > limit:
+            message = f"{profile.memory}, but a job can have {memory(limit)} of a node"
+            yield wrong("memory", message, f"memory: {int(limit)}M or less")
         else:
-            yield ok("memory", f"{profile.memory if wanted else 'all'} of a node's {memory(most)}")
+            yield ok("memory", f"{profile.memory if requested else 'all'} of a node's {memory(most)}")
 
 
-def _default_memory(site: Site, part: Partition) -> Finding:
+def _default_memory_finding(site: Site, part: Partition) -> Finding:
     shared = "MEMORY" not in site.config.get("SelectTypeParameters", "MEMORY").upper()
     if shared:
         return ok("memory", "not set; this cluster does not ration it")
@@ -136,29 +137,30 @@ def _default_memory(site: Site, part: Partition) -> Finding:
 def node(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say whether one node has all of it at once, and how many runs fit on it."""
     nodes, wish = site.nodes_of(part), Wish.of(profile)
-    fitting = [each for each in nodes if not wish.lacks(each)]
-    up = [each for each in fitting if each.usable]
+    fitting = [node for node in nodes if not wish.lacks(node)]
+    up = [node for node in fitting if node.usable]
     if not nodes:
         yield wrong("node", f"partition '{part.name}' has no nodes", "choose another")
     elif not fitting:
-        yield wrong("node", f"no node of '{part.name}' has all of it", _reasons(nodes, wish.lacks))
+        yield wrong("node", f"no node of '{part.name}' has all of it", _describe_shortages(nodes, wish.lacks))
     elif not up:
-        yield warning("node", f"those that have all of it are down: {listed(each.name for each in fitting)}")
+        yield warning("node", f"those that have all of it are down: {listed(node.name for node in fitting)}")
     elif has_features(up[0], wish.features) is None:
         yield unknown(
-            "node", f"constraint '{profile.constraint}' is not understood; but for it, {_nodes(len(up))} fit"
+            "node",
+            f"constraint '{profile.constraint}' is not understood; but for it, {_node_count(len(up))} fit",
         )
     else:
-        most = max(wish.runs_on(each) for each in up)
-        yield ok("node", f"{_nodes(len(up))} of {len(nodes)} fit; a node takes {most} at a time")
+        most = max(wish.runs_on(node) for node in up)
+        yield ok("node", f"{_node_count(len(up))} of {len(nodes)} fit; a node takes {most} at a time")
 
 
-def _reasons(nodes: list[Node], lacks: Callable[[Node], list[str]]) -> str:
+def _describe_shortages(nodes: list[Node], lacks: Callable[[Node], list[str]]) -> str:
     counts = Counter(key for node in nodes for key in lacks(node))
-    return "in the way: " + ", ".join(f"{key} on {_nodes(count)}" for key, count in counts.most_common())
+    return "in the way: " + ", ".join(f"{key} on {_node_count(count)}" for key, count in counts.most_common())
 
 
-def _nodes(count: int) -> str:
+def _node_count(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 

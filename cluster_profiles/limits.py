@@ -18,21 +18,23 @@ def time_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Findin
     """Say whether the time limit is within those of the partition, the QOS and the account."""
     limits = time_limits(profile, site, part)
     if profile.hours is None:
-        yield _default_time(part)
+        yield _default_time_finding(part)
         return
-    wanted = math.ceil(profile.hours * 60) * 60
-    over = {whose: limit for whose, limit in limits.items() if wanted > limit}
-    if over:
-        whose, least = min(over.items(), key=lambda item: item[1])
+    requested = math.ceil(profile.hours * 60) * 60
+    exceeded = {owner: limit for owner, limit in limits.items() if requested > limit}
+    if exceeded:
+        owner, least = min(exceeded.items(), key=lambda item: item[1])
         yield wrong(
-            "time limit", f"{hours(wanted)}, but {whose} allows {hours(least)}", f"hours: {hours_key(least)}"
+            "time limit",
+            f"{hours(requested)}, but {owner} allows {hours(least)}",
+            f"hours: {hours_key(least)}",
         )
     elif part.max_seconds is None:
-        yield unknown("time limit", f"{hours(wanted)}; '{part.name}' tells no limit")
+        yield unknown("time limit", f"{hours(requested)}; '{part.name}' tells no limit")
     else:
-        told = ", ".join(f"{whose}: {hours(limit)}" for whose, limit in limits.items())
+        limit_list = ", ".join(f"{owner}: {hours(limit)}" for owner, limit in limits.items())
         unsure = "" if site.qos is not None or not site.has_accounting else "; the QOS may allow less"
-        yield ok("time limit", f"{hours(wanted)} ({told}{unsure})")
+        yield ok("time limit", f"{hours(requested)} ({limit_list}{unsure})")
 
 
 def time_limits(profile: Profile, site: Site, part: Partition) -> dict[str, float]:
@@ -40,25 +42,27 @@ def time_limits(profile: Profile, site: Site, part: Partition) -> dict[str, floa
     limits = {} if part.max_seconds is None else {f"partition '{part.name}'": part.max_seconds}
     if "limits" not in site.enforced and "safe" not in site.enforced:
         return limits
-    services = (
-        [site.qos[name] for name in _services(profile, site, part) if name in site.qos] if site.qos else []
+    qos_list = (
+        [site.qos[name] for name in _qos_names(profile, site, part) if name in site.qos] if site.qos else []
     )
-    candidates = [(f"QOS '{each.name}'", each.max_seconds) for each in services]
-    own = association(profile, site, part)
-    candidates += [(f"account '{own.account}'", own.max_seconds)] if own else []
-    first = next(((whose, limit) for whose, limit in candidates if limit is not None), None)
+    candidates = [(f"QOS '{qos.name}'", qos.max_seconds) for qos in qos_list]
+    own_association = association(profile, site, part)
+    candidates += (
+        [(f"account '{own_association.account}'", own_association.max_seconds)] if own_association else []
+    )
+    first = next(((owner, limit) for owner, limit in candidates if limit is not None), None)
     return {**limits, first[0]: first[1]} if first else limits
 
 
-def _services(profile: Profile, site: Site, part: Partition) -> list[str]:
+def _qos_names(profile: Profile, site: Site, part: Partition) -> list[str]:
     """Return the QOS of the partition and of the job, the one that counts more first."""
-    own = qos_name(profile, site, part)
-    names = [name for name in (part.qos, own) if name]
-    overrides = own and site.qos and own in site.qos and "OverPartQOS" in site.qos[own].flags
+    job_qos = qos_name(profile, site, part)
+    names = [name for name in (part.qos, job_qos) if name]
+    overrides = job_qos and site.qos and job_qos in site.qos and "OverPartQOS" in site.qos[job_qos].flags
     return names[::-1] if overrides else names
 
 
-def _default_time(part: Partition) -> Finding:
+def _default_time_finding(part: Partition) -> Finding:
     limit = part.max_seconds if part.default_seconds is None else part.default_seconds
     if limit is None:
         return unknown("time limit", f"not set; what '{part.name}' gives, Slurm does not say", "set hours")
@@ -100,15 +104,15 @@ def largest_array(site: Site) -> int | None:
 
 def submit_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say how many jobs the user may have at a time, where that is limited; nothing where it is not."""
-    own = association(profile, site, part)
-    limits = {f"account '{own.account}'": own.max_submit} if own else {}
-    for name in _services(profile, site, part):
-        service = (site.qos or {}).get(name)
-        limits |= {f"QOS '{name}'": service.max_submit} if service else {}
-    known = {whose: limit for whose, limit in limits.items() if limit is not None}
-    if known:
-        whose, least = min(known.items(), key=lambda item: item[1])
-        said = (
-            f"{whose} lets you have {least} jobs at a time; what does not fit goes out with the next submit"
+    own_association = association(profile, site, part)
+    limits = {f"account '{own_association.account}'": own_association.max_submit} if own_association else {}
+    for name in _qos_names(profile, site, part):
+        qos = (site.qos or {}).get(name)
+        limits |= {f"QOS '{name}'": qos.max_submit} if qos else {}
+    set_limits = {owner: limit for owner, limit in limits.items() if limit is not None}
+    if set_limits:
+        owner, least = min(set_limits.items(), key=lambda item: item[1])
+        message = (
+            f"{owner} lets you have {least} jobs at a time; what does not fit goes out with the next submit"
         )
-        yield ok("submit limit", said)
+        yield ok("submit limit", message)

@@ -38,7 +38,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _LocatedValue:
     """A value and the way to the places of its parts."""
 
     value: Any
@@ -67,7 +67,7 @@ def load_profile(
     Raises:
         UserError: there is no such profile, it extends itself, or a value is wrong.
     """
-    return _validated(profile, _written(profile, resources, folder, place, asked_at))
+    return _validate(profile, _merge_layers(profile, resources, folder, place, asked_at))
 
 
 def describe(
@@ -78,107 +78,109 @@ def describe(
     place: Places | None = None,
 ) -> list[Setting]:
     """Return every key of a resolved profile with where its value comes from; arguments as above."""
-    written = _written(profile, resources, folder, place)
-    values = _validated(profile, written).model_dump()
+    located_values = _merge_layers(profile, resources, folder, place)
+    values = _validate(profile, located_values).model_dump()
     return [
-        Setting(key, value, written[key].place((key,)) if key in written else None)
+        Setting(key, value, located_values[key].place((key,)) if key in located_values else None)
         for key, value in values.items()
         if key != "name"
     ]
 
 
-def _written(
+def _merge_layers(
     profile: str,
     resources: Mapping[str, Any] | None,
     folder: Path | None,
     place: Places | None,
     asked_at: Place | None = None,
-) -> dict[str, _Written]:
-    layers = _file_layers(_path(profile, folder, asked_at), ())
+) -> dict[str, _LocatedValue]:
+    layers = _file_layers(_profile_path(profile, folder, asked_at), ())
     where = place or (lambda path: Place("resources"))
     return {**layers, **_resource_layer(resources or {}, where)}
 
 
-def _path(profile: str, folder: Path | None, mentioned: Place | None) -> Path:
-    """Return the file of a profile; `mentioned` is where a file asks for it."""
+def _profile_path(profile: str, folder: Path | None, requested_at: Place | None) -> Path:
+    """Return the file of a profile; `requested_at` is where a file asks for it."""
     if "/" in profile or profile.endswith((".yaml", ".yml")):
         return (folder or Path()) / Path(profile).expanduser()
     if profile in profile_names():
         return SHIPPED / f"{profile}.yaml"
-    before = f"{mentioned}: " if mentioned else ""
-    known = ", ".join(profile_names())
+    prefix = f"{requested_at}: " if requested_at else ""
+    names = ", ".join(profile_names())
     guess = nearest(profile, profile_names())
     raise UserError(
-        f"{before}there is no profile '{profile}'" + (f"; did you mean '{guess}'?" if guess else ""),
-        f"there are {known} (see `alphagrid profiles list`); a path such as ./my-site.yaml is a profile too",
+        f"{prefix}there is no profile '{profile}'" + (f"; did you mean '{guess}'?" if guess else ""),
+        f"there are {names} (see `alphagrid profiles list`); a path such as ./my-site.yaml is a profile too",
     )
 
 
-def _file_layers(path: Path, below: tuple[Path, ...]) -> dict[str, _Written]:
+def _file_layers(path: Path, below: tuple[Path, ...]) -> dict[str, _LocatedValue]:
     """Return the keys that a file sets, those of what it extends beneath them."""
     document = read_document(path)
     if not isinstance(document.value, dict):
         raise UserError(f"{document.place()}: a profile is a mapping with the key 'cluster' or 'extends'")
-    own = {
-        key: _Written(value, lambda at: document.place(*at))
+    own_values = {
+        key: _LocatedValue(value, lambda at: document.place(*at))
         for key, value in document.value.items()
         if key != "extends"
     }
     if "extends" not in document.value:
-        return own
-    return {**_extended(document.value["extends"], document.place("extends"), (*below, path)), **own}
+        return own_values
+    return {**_read_base(document.value["extends"], document.place("extends"), (*below, path)), **own_values}
 
 
-def _extended(base: Any, place: Place, chain: tuple[Path, ...]) -> dict[str, _Written]:
+def _read_base(base: Any, place: Place, chain: tuple[Path, ...]) -> dict[str, _LocatedValue]:
     if not isinstance(base, str):
         refuse([Problem(place, "extends", "should be the name or path of one profile")])
-    path = _path(base, chain[-1].parent, place)
-    if path.resolve() in [each.resolve() for each in chain]:
-        circle = " extends ".join(each.stem for each in (*chain, path))
+    path = _profile_path(base, chain[-1].parent, place)
+    if path.resolve() in [file.resolve() for file in chain]:
+        circle = " extends ".join(file.stem for file in (*chain, path))
         refuse([Problem(place, "extends", f"goes in a circle: {circle}")])
     return _file_layers(path, chain)
 
 
-def _resource_layer(resources: Mapping[str, Any], place: Places) -> dict[str, _Written]:
-    known = [key for key in Profile.model_fields if key != "name" and key not in NOT_IN_RESOURCES]
+def _resource_layer(resources: Mapping[str, Any], place: Places) -> dict[str, _LocatedValue]:
+    allowed_keys = [key for key in Profile.model_fields if key != "name" and key not in NOT_IN_RESOURCES]
     problems = [
         Problem(
             place((key,)),
             f"resources.{key}",
             f"cannot be set here; {NOT_IN_RESOURCES[key]}"
             if key in NOT_IN_RESOURCES
-            else f"unknown key{suggestion(key, known)}",
+            else f"unknown key{suggestion(key, allowed_keys)}",
         )
         for key in resources
-        if key not in known
+        if key not in allowed_keys
     ]
     if problems:
         refuse(problems)
-    return {key: _Written(value, place) for key, value in resources.items()}
+    return {key: _LocatedValue(value, place) for key, value in resources.items()}
 
 
-def _validated(profile: str, written: Mapping[str, _Written]) -> Profile:
+def _validate(profile: str, located_values: Mapping[str, _LocatedValue]) -> Profile:
     """Validate the merged keys; null gives a key its default back."""
-    unnamed = {key: each for key, each in written.items() if key != "name"}
-    data = {key: each.value for key, each in unnamed.items() if each.value is not None}
+    unnamed = {key: located for key, located in located_values.items() if key != "name"}
+    data = {key: located.value for key, located in unnamed.items() if located.value is not None}
     problems = [
-        Problem(written["name"].place(("name",)), "name", "unknown key; the file's name is the profile's")
-        for key in written
+        Problem(
+            located_values["name"].place(("name",)), "name", "unknown key; the file's name is the profile's"
+        )
+        for key in located_values
         if key == "name"
     ]
     try:
         loaded = Profile.model_validate({**data, "name": Path(profile).stem})
     except ValidationError as error:
-        problems += problems_of(error, data, lambda at: _place(at, written, profile), _known)
+        problems += problems_of(error, data, lambda at: _place(at, located_values, profile), _allowed_keys)
     if problems:
         refuse(problems)
     return loaded
 
 
-def _place(at: KeyPath, written: Mapping[str, _Written], profile: str) -> Place:
-    found = written.get(str(at[0]))
-    return found.place(at) if found else Place(f"profile '{profile}'")
+def _place(at: KeyPath, located_values: Mapping[str, _LocatedValue], profile: str) -> Place:
+    located = located_values.get(str(at[0]))
+    return located.place(at) if located else Place(f"profile '{profile}'")
 
 
-def _known(section: KeyPath) -> list[str]:
+def _allowed_keys(section: KeyPath) -> list[str]:
     return [] if section else ["extends", *(key for key in Profile.model_fields if key != "name")]

@@ -19,16 +19,16 @@ class Measured:
 
 def slowest_checkpoint(root: Root) -> Measured | str:
     """Return the slowest of the last checkpoints of all runs; a text says why there is none."""
-    nothing = f"no run under {root.path} has written a checkpoint yet"
+    reason = f"no run under {root.path} has written a checkpoint yet"
     if not root.experiments():
-        return nothing
+        return reason
     try:
-        return max(_all(root), key=lambda each: each.seconds, default=nothing)
+        return max(_last_checkpoints(root), key=lambda checkpoint: checkpoint.seconds, default=reason)
     except UserError as error:
         return error.message
 
 
-def _all(root: Root) -> list[Measured]:
+def _last_checkpoints(root: Root) -> list[Measured]:
     from ..store.database import open_store
     from ..store.queries import experiments, runs
 

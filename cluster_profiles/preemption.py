@@ -40,13 +40,13 @@ def preemption(profile: Profile, site: Site, part: Partition) -> Preemption | No
     if kind in ("none", "(null)"):
         return Preemption(frozenset({"OFF"}), None, ())
     if kind == "partition_prio":
-        return Preemption(part.modes or _cluster_modes(site), part.grace, _higher(site, part))
+        return Preemption(part.modes or _cluster_modes(site), part.grace, _preempting_partitions(site, part))
     if kind == "qos":
-        return _by_qos(site, (site.qos or {}).get(qos_name(profile, site, part) or ""))
+        return _preemption_by_qos(site, (site.qos or {}).get(qos_name(profile, site, part) or ""))
     return None
 
 
-def _higher(site: Site, part: Partition) -> tuple[str, ...] | None:
+def _preempting_partitions(site: Site, part: Partition) -> tuple[str, ...] | None:
     """Return the partitions that preempt this one: those of a higher tier that share nodes with it."""
     if site.nodes is None or site.partitions is None:
         return None
@@ -54,11 +54,11 @@ def _higher(site: Site, part: Partition) -> tuple[str, ...] | None:
     return tuple(name for name, other in site.partitions.items() if name in shared and other.tier > part.tier)
 
 
-def _by_qos(site: Site, own: Qos | None) -> Preemption | None:
-    if own is None or site.qos is None:
+def _preemption_by_qos(site: Site, job_qos: Qos | None) -> Preemption | None:
+    if job_qos is None or site.qos is None:
         return None
-    preemptors = tuple(name for name, other in site.qos.items() if own.name in other.preempts)
-    return Preemption(own.modes or _cluster_modes(site), own.grace, preemptors)
+    preemptors = tuple(name for name, other in site.qos.items() if job_qos.name in other.preempts)
+    return Preemption(job_qos.modes or _cluster_modes(site), job_qos.grace, preemptors)
 
 
 def _cluster_modes(site: Site) -> frozenset[str]:
@@ -67,50 +67,52 @@ def _cluster_modes(site: Site) -> frozenset[str]:
 
 def mode(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say what happens to a preempted run."""
-    how = preemption(profile, site, part)
-    if how is None or (how.possible and not how.modes):
+    rules = preemption(profile, site, part)
+    if rules is None or (rules.possible and not rules.modes):
         kind = site.config.get("PreemptType", "(not told)")
         yield unknown("preemption", f"how '{part.name}' preempts is not known (PreemptType {kind})")
-    elif not how.possible:
+    elif not rules.possible:
         yield ok("preemption", f"nothing preempts jobs in '{part.name}'")
     else:
-        yield _mode(profile, how)
+        yield _mode_finding(profile, rules)
 
 
-def _mode(profile: Profile, how: Preemption) -> Finding:
-    by = f" by {listed(how.preemptors)}" if how.preemptors else ""
-    known = how.modes & {"REQUEUE", "CANCEL", "SUSPEND"}
-    if len(known) != 1 or known != how.modes:
-        return unknown("preemption", f"preempted{by}: {listed(how.modes)}", "more than one thing may happen")
-    if known == {"SUSPEND"}:
+def _mode_finding(profile: Profile, rules: Preemption) -> Finding:
+    by = f" by {listed(rules.preemptors)}" if rules.preemptors else ""
+    modes = rules.modes & {"REQUEUE", "CANCEL", "SUSPEND"}
+    if len(modes) != 1 or modes != rules.modes:
+        return unknown(
+            "preemption", f"preempted{by}: {listed(rules.modes)}", "more than one thing may happen"
+        )
+    if modes == {"SUSPEND"}:
         return warning(
             "preemption", f"suspended{by}: a run keeps its GPU, and its clock stands still meanwhile"
         )
-    if known == {"CANCEL"} or not profile.requeue:
-        why = "" if known == {"CANCEL"} else " (requeue: false)"
+    if modes == {"CANCEL"} or not profile.requeue:
+        why = "" if modes == {"CANCEL"} else " (requeue: false)"
         return warning("preemption", f"cancelled{by}{why}: the next `alphagrid submit` continues the run")
     return ok("preemption", f"requeued{by}")
 
 
 def grace(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
     """Say how long a run that is preempted has for its checkpoint."""
-    how = preemption(profile, site, part)
-    if how is None or not how.possible or how.modes == {"SUSPEND"}:
+    rules = preemption(profile, site, part)
+    if rules is None or not rules.possible or rules.modes == {"SUSPEND"}:
         return
-    if how.grace is None:
+    if rules.grace is None:
         yield unknown("grace", "Slurm does not say how much notice a preempted run gets")
-    elif how.grace == 0:
-        notice = notice_seconds(how, site)
-        told = "moments" if notice is None else f"{notice:g} s"
-        said = f"none: a preempted run has {told} from SIGTERM to SIGKILL (KillWait)"
-        yield warning("grace", said, "checkpoint often: checkpoint.every_seconds in the specification")
+    elif rules.grace == 0:
+        notice = notice_seconds(rules, site)
+        duration = "moments" if notice is None else f"{notice:g} s"
+        message = f"none: a preempted run has {duration} from SIGTERM to SIGKILL (KillWait)"
+        yield warning("grace", message, "checkpoint often: checkpoint.every_seconds in the specification")
     else:
-        yield ok("grace", f"a preempted run has {how.grace:g} s for its checkpoint")
+        yield ok("grace", f"a preempted run has {rules.grace:g} s for its checkpoint")
 
 
-def notice_seconds(how: Preemption, site: Site) -> float | None:
+def notice_seconds(rules: Preemption, site: Site) -> float | None:
     """Return the time between a preempted job's SIGTERM and its SIGKILL."""
-    return how.grace if how.grace != 0 else notation.whole(site.config.get("KillWait"))
+    return rules.grace if rules.grace != 0 else notation.whole(site.config.get("KillWait"))
 
 
 def checkpoint(profile: Profile, site: Site, part: Partition, measured: Measured | str) -> Iterator[Finding]:
@@ -118,45 +120,45 @@ def checkpoint(profile: Profile, site: Site, part: Partition, measured: Measured
 
     `measured` is a text where there is no measurement: why not.
     """
-    how = preemption(profile, site, part)
-    notice = notice_seconds(how, site) if how and how.possible and how.modes != {"SUSPEND"} else None
-    ahead = None if profile.hours is None else float(profile.signal_seconds or SIGNAL_SECONDS)
-    if notice is None and ahead is None:
+    rules = preemption(profile, site, part)
+    notice = notice_seconds(rules, site) if rules and rules.possible and rules.modes != {"SUSPEND"} else None
+    signal_seconds = None if profile.hours is None else float(profile.signal_seconds or SIGNAL_SECONDS)
+    if notice is None and signal_seconds is None:
         return
     if isinstance(measured, str):
         yield unknown("checkpoint", measured, "submit one run, then check again with its --root")
         return
     if notice is not None:
-        yield _in_time(
+        yield _checkpoint_finding(
             measured, notice, "of notice before a preemption", "checkpoint.every_seconds bounds the loss"
         )
-    if ahead is not None:
-        needed = f"signal_seconds: {max(SIGNAL_SECONDS, round(measured.seconds * 2 * AMPLE))}"
-        yield _in_time(measured, ahead, "from signal to time limit", needed)
+    if signal_seconds is not None:
+        advice = f"signal_seconds: {max(SIGNAL_SECONDS, round(measured.seconds * 2 * AMPLE))}"
+        yield _checkpoint_finding(measured, signal_seconds, "from signal to time limit", advice)
 
 
-def _in_time(measured: Measured, available: float, what: str, advice: str) -> Finding:
-    said = f"{measured.seconds:.3g} s ({measured.experiment}, {measured.run}) of {available:g} s {what}"
+def _checkpoint_finding(measured: Measured, available: float, what: str, advice: str) -> Finding:
+    message = f"{measured.seconds:.3g} s ({measured.experiment}, {measured.run}) of {available:g} s {what}"
     if measured.seconds > available:
-        return wrong("checkpoint", f"{said}: not enough", advice)
+        return wrong("checkpoint", f"{message}: not enough", advice)
     if measured.seconds * AMPLE > available:
-        return warning("checkpoint", f"{said}: tight", advice)
-    return ok("checkpoint", said)
+        return warning("checkpoint", f"{message}: tight", advice)
+    return ok("checkpoint", message)
 
 
 def requeue(profile: Profile, site: Site) -> Iterator[Finding]:
     """Say whether jobs may come back; alphagrid asks for it explicitly, whatever JobRequeue is."""
     allowed = site.config.get("JobRequeue")
     most = notation.whole(site.config.get("MaxBatchRequeue"))
-    held = f"; held after {most} failed starts (`alphagrid retry` releases it)" if most else ""
+    limit_text = f"; held after {most} failed starts (`alphagrid retry` releases it)" if most else ""
     if not profile.requeue:
         yield warning(
             "requeue", "off: a preempted run waits for the next `alphagrid submit`", "requeue: true"
         )
     elif allowed == "0":
-        yield ok("requeue", f"not the cluster's default (JobRequeue=0), but each job asks for it{held}")
+        yield ok("requeue", f"not the cluster's default (JobRequeue=0), but each job asks for it{limit_text}")
     elif allowed == "1":
-        yield ok("requeue", f"jobs may be requeued{held}")
+        yield ok("requeue", f"jobs may be requeued{limit_text}")
     else:
         yield unknown("requeue", "the cluster does not say (JobRequeue)")
 

@@ -11,25 +11,25 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from . import env_values, sbatch_options
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("should be one line without control characters")
     return text
 
 
-def _word(text: str) -> str:
-    if not text or _printable(text).split() != [text] or text.startswith("-"):
+def _check_word(text: str) -> str:
+    if not text or _check_printable(text).split() != [text] or text.startswith("-"):
         raise ValueError(f"'{text}' should be one word, without spaces and not beginning with '-'")
     return text
 
 
-def _memory(value: Any) -> Any:
+def _check_memory(value: Any) -> Any:
     if not (isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]*[KMGT]?", value)):
         raise ValueError(f"should be written as for Slurm, such as 80G or 512M, not '{value}'")
     return value
 
 
-def _gres(text: str) -> str:
+def _check_gres(text: str) -> str:
     if not re.fullmatch(
         r"[A-Za-z0-9_]+(:[A-Za-z0-9_.-]+){0,2}(,[A-Za-z0-9_]+(:[A-Za-z0-9_.-]+){0,2})*", text
     ):
@@ -47,22 +47,22 @@ def _check_finite(value: Any) -> None:
         raise ValueError(f"should be a finite number, not {value}")
 
 
-def _option_value(value: Any) -> Any:
+def _check_option_value(value: Any) -> Any:
     _check_finite(value)
-    return _printable(value) if isinstance(value, str) else value
+    return _check_printable(value) if isinstance(value, str) else value
 
 
-Word = Annotated[str, AfterValidator(_word)]
-Line = Annotated[str, AfterValidator(_printable)]
+Word = Annotated[str, AfterValidator(_check_word)]
+Line = Annotated[str, AfterValidator(_check_printable)]
 EnvName = Annotated[str, AfterValidator(env_values.check_name)]
 EnvValue = Annotated[
     str,
     BeforeValidator(_number_as_text),
-    AfterValidator(_printable),
+    AfterValidator(_check_printable),
     AfterValidator(env_values.check_value),
 ]
 OptionName = Annotated[str, AfterValidator(sbatch_options.check_key)]
-OptionValue = Annotated[Any, AfterValidator(sbatch_options.check_value), AfterValidator(_option_value)]
+OptionValue = Annotated[Any, AfterValidator(sbatch_options.check_value), AfterValidator(_check_option_value)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -78,7 +78,7 @@ class Profile(BaseModel):
     cluster: Literal["slurm", "local", "debug"]
     """slurm: job arrays; local: background processes on this machine; debug: in the submitting process."""
     partition: Word | None = None
-    gres: Annotated[Word, AfterValidator(_gres)] | None = None
+    gres: Annotated[Word, AfterValidator(_check_gres)] | None = None
     """GPUs and the like, as Slurm writes them: gpu:a100:1."""
     account: Word | None = None
     qos: Word | None = None
@@ -87,7 +87,7 @@ class Profile(BaseModel):
     """Nodes not to use, as Slurm writes them: node[3-5],node9."""
     cpus: Count | None = None
     """CPU cores of a run."""
-    memory: Annotated[str, BeforeValidator(_memory)] | None = None
+    memory: Annotated[str, BeforeValidator(_check_memory)] | None = None
     """Memory of a run, as Slurm writes it: 80G."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """Time limit of one job; a run that needs longer goes on in the next."""
@@ -121,8 +121,8 @@ class Profile(BaseModel):
         requests = (self.gres or "").split(",")
         counts = [_count(parts[1:]) for request in requests if (parts := request.split(":"))[0] == "gpu"]
         options = ("gpus", "gpus-per-node", "gpus-per-task")
-        given = [value for key, value in self.sbatch.items() if key.replace("_", "-") in options]
-        return sum(counts) or max((_count(str(value).split(":")) for value in given), default=0)
+        values = [value for key, value in self.sbatch.items() if key.replace("_", "-") in options]
+        return sum(counts) or max((_count(str(value).split(":")) for value in values), default=0)
 
 
 def _count(parts: list[str]) -> int:

@@ -16,10 +16,12 @@ ASSIGNMENT = re.compile(r"(?:^|[\s;&,(])([A-Za-z_]\w*)=(?![\"']?\$)(?=[^\s;&,)])
 
 def literal_secrets(profile: Profile) -> list[tuple[str, str]]:
     """Return which values that look like secrets a profile writes out: (key of the profile, variable)."""
-    found = [(f"env.{name}", name) for name, value in profile.env.items() if _is_literal(value)]
-    found += [("setup", name) for line in profile.setup for name in ASSIGNMENT.findall(line)]
-    found += [("sbatch.export", name) for name in ASSIGNMENT.findall(str(profile.sbatch.get("export", "")))]
-    return [(key, name) for key, name in dict.fromkeys(found) if SECRET.fullmatch(name)]
+    assignments = [(f"env.{name}", name) for name, value in profile.env.items() if _is_literal(value)]
+    assignments += [("setup", name) for line in profile.setup for name in ASSIGNMENT.findall(line)]
+    assignments += [
+        ("sbatch.export", name) for name in ASSIGNMENT.findall(str(profile.sbatch.get("export", "")))
+    ]
+    return [(key, name) for key, name in dict.fromkeys(assignments) if SECRET.fullmatch(name)]
 
 
 def warnings(profile: Profile) -> Iterator[str]:
