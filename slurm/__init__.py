@@ -1,1 +1,1 @@
-"""Clients of Slurm's commands: plain records in, plain records out. They know no run and no submission."""
+"""Clients of Slurm's commands. They return plain records and do not depend on runs or submissions."""

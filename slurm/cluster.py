@@ -1,4 +1,4 @@
-"""What is known of a cluster: its partitions, nodes, accounts and qualities of service."""
+"""The cluster as Slurm reports it: partitions, nodes, associations and QOS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERYONE = "ALL"
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition; None stands for what Slurm does not say."""
+    """A partition. None stands for what Slurm does not report."""
 
     name: str
     state: str
@@ -29,15 +29,15 @@ class Partition:
     default_seconds: float | None
     tier: int
     modes: frozenset[str]
-    """What happens to preempted jobs: REQUEUE, CANCEL, SUSPEND, OFF; empty: Slurm does not say."""
+    """Preemption modes: REQUEUE, CANCEL, SUSPEND, OFF. Empty: Slurm does not report them."""
     grace: int | None
     allowed: Mapping[str, frozenset[str] | None]
-    """By `accounts`, `qos`, `groups`: who may use it; None is everyone."""
+    """Accounts, QOS and groups that may use the partition, by kind. None: all."""
     denied: Mapping[str, frozenset[str]]
     qos: str | None
     max_cpus: float | None
     max_memory: float | None
-    """MiB a node; `inf` is no limit."""
+    """MiB per node. `inf`: no limit."""
     default_memory: str
 
     @classmethod
@@ -65,7 +65,7 @@ class Partition:
         )
 
     def admits(self, kind: str, name: str) -> bool:
-        """Whether an account, QOS or group (`kind`: accounts, qos, groups) may use it."""
+        """Return whether an account, QOS or group may use it. `kind` is `accounts`, `qos` or `groups`."""
         allowed = self.allowed[kind]
         return (allowed is None or name in allowed) and name not in self.denied[kind]
 
@@ -78,13 +78,13 @@ def _allowed_names(text: str | None) -> frozenset[str] | None:
 
 
 def modes(text: str | None) -> frozenset[str]:
-    """Return the preemption modes in `GANG,SUSPEND` or `requeue`, without what says how and not what."""
+    """Return the preemption modes in `GANG,SUSPEND` or `requeue`, without the modifiers in `NOT_A_MODE`."""
     return frozenset(mode.upper() for mode in notation.words(text)) - NOT_A_MODE
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: what it has, whatever of it is taken now."""
+    """A node and its total resources, whether or not jobs use them now."""
 
     name: str
     state: str
@@ -92,7 +92,7 @@ class Node:
     devices: tuple[Devices, ...]
     cpus: int | None
     memory: float | None
-    """MiB that jobs can have."""
+    """MiB available to jobs."""
     features: frozenset[str]
 
     @classmethod
@@ -111,27 +111,27 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether it is up; a node that is switched off to save energy is."""
+        """Return whether the node is up. A node that is powered down to save energy counts as up."""
         return not UNUSABLE & {word.rstrip("*~#!%$@^-") for word in self.state.split("+")}
 
     def count(self, request: Devices) -> int:
-        """Return how many devices of the wanted name (and type, if one is wanted) it has."""
+        """Return the number of devices with the name, and the type if there is one, of a request."""
         fitting = [devices for devices in self.devices if devices.name == request.name]
         return sum(devices.count for devices in fitting if request.type in (None, devices.type))
 
     @property
     def gpus(self) -> int:
-        """Its GPUs, of all types."""
+        """Return the number of GPUs of all types."""
         return self.count(Devices("gpu", None, 1))
 
 
 @dataclass(frozen=True)
 class Association:
-    """An account of the user's, with what he may do under it."""
+    """An association of the user: an account, with the QOS and limits that apply under it."""
 
     account: str
     partition: str | None
-    """The only partition where it is his; None: all."""
+    """The only partition where it is valid. None: all partitions."""
     qos: tuple[str, ...]
     default_qos: str | None
     max_seconds: float | None
@@ -152,13 +152,13 @@ class Association:
 
 @dataclass(frozen=True)
 class Qos:
-    """A quality of service."""
+    """A quality of service (QOS)."""
 
     name: str
     max_seconds: float | None
     grace: float | None
     modes: frozenset[str]
-    """Empty: the cluster's."""
+    """Preemption modes. Empty: the modes of the cluster."""
     preempts: frozenset[str]
     max_submit: int | None
     flags: frozenset[str]
@@ -179,7 +179,7 @@ class Qos:
 
 @dataclass(frozen=True)
 class Site:
-    """A cluster as one user sees it; None stands for what could not be found out."""
+    """A cluster as one user sees it. None stands for what Slurm did not report."""
 
     config: Mapping[str, str]
     partitions: Mapping[str, Partition] | None
@@ -190,31 +190,31 @@ class Site:
     user: str
     groups: frozenset[str] = frozenset()
     silent: Mapping[str, str] = field(default_factory=dict)
-    """Why something could not be found out, by `partitions`, `nodes`, `accounts`, `qos`, `sacct`."""
+    """Why Slurm did not report something, by `partitions`, `nodes`, `accounts`, `users`, `qos`, `sacct`."""
 
     @property
     def name(self) -> str:
-        """The cluster's name."""
+        """Return the name of the cluster."""
         return self.config.get("ClusterName", "cluster")
 
     @property
     def has_accounting(self) -> bool:
-        """Whether it keeps accounts of users and jobs."""
+        """Return whether the cluster has accounting (slurmdbd)."""
         return self.config.get("AccountingStorageType", "").endswith("slurmdbd")
 
     @property
     def enforced(self) -> frozenset[str]:
-        """What it enforces of `associations`, `limits`, `qos`, in lower case."""
+        """Return the flags of AccountingStorageEnforce in lower case, with the implied `associations`."""
         words = {word.lower() for word in notation.words(self.config.get("AccountingStorageEnforce"))}
         binding = words & {"associations", "limits", "qos", "safe", "wckeys", "all"}
         return frozenset(words | ({"associations"} if binding else set())) - {"none"}
 
     def nodes_of(self, partition: Partition) -> list[Node]:
-        """Return the partition's nodes, those that are down too."""
+        """Return the nodes of a partition, including nodes that are down."""
         return [node for node in self.nodes or () if partition.name in node.partitions]
 
     def associations_for(self, account: str, partition: Partition) -> list[Association]:
-        """Return what the user may do under an account in a partition, the closest first."""
+        """Return the user's associations for an account in a partition, the most specific first."""
         rows = [row for row in self.associations or () if row.account == account.lower()]
         fitting = [row for row in rows if row.partition in (None, partition.name)]
         return sorted(fitting, key=lambda row: row.partition is None)

@@ -1,8 +1,8 @@
-"""Slurm's command-line tools: the one place that runs them, each under a time limit.
+"""Run Slurm's command-line tools, each under a time limit. `sbatch.py` submits jobs.
 
-What the commands answer must not depend on the user's shell: `SQUEUE_STATES=RUNNING` hides pending jobs,
-`SLURM_CLUSTERS` asks another cluster, `SBATCH_PARTITION` overrides a script (squeue(1), sacct(1), sbatch(1),
-"ENVIRONMENT VARIABLES"). So they run without these variables, except those that say where the cluster is.
+The output must not depend on the user's shell: `SQUEUE_STATES=RUNNING` hides pending jobs, `SLURM_CLUSTERS`
+selects another cluster, `SBATCH_PARTITION` overrides a script (squeue(1), sacct(1), sbatch(1), "ENVIRONMENT
+VARIABLES"). So the commands run without these variables, except those that locate the cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HIDDEN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SRUN_", "SBATCH_", "SLU
 """Prefixes of the variables that change what Slurm's commands do or print."""
 KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 KEPT_PREFIX = "SLURM_SACK_"
-"""Where the cluster is, and how to authenticate with it."""
+"""With `KEPT`: the variables that locate the cluster and authenticate with it."""
 OTHER_CLUSTERS = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
 GONE = (
     "Invalid job id",
@@ -26,15 +26,15 @@ GONE = (
     "already completing or completed",
     "Job/step already completing",
 )
-"""What Slurm says of a job that has ended, or that it has forgotten."""
+"""What Slurm prints about a job that has ended, or that it no longer knows."""
 
 
 class Absent(SystemRefused):
-    """The command is not on this machine's PATH, and will not be while the process lives."""
+    """The command is not on this machine's PATH. A retry in this process cannot succeed."""
 
 
 class Failed(SystemRefused):
-    """The command ended with an error; `complaint` is what it wrote to stderr."""
+    """The command ended with an error. `complaint` is its output on stderr."""
 
     def __init__(self, command: str, complaint: str) -> None:
         super().__init__(f"{command} failed: {complaint}")
@@ -42,18 +42,18 @@ class Failed(SystemRefused):
 
     @property
     def job_is_gone(self) -> bool:
-        """Whether it failed because the job has ended or is not known."""
+        """Return whether the command failed because the job has ended or is unknown."""
         return any(phrase in self.complaint for phrase in GONE)
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment (default: this process') without what changes how Slurm's commands behave."""
+    """Return the environment (default: this process') without variables that change Slurm's commands."""
     environ = os.environ if environ is None else environ
     return {name: value for name, value in environ.items() if _is_kept(name)}
 
 
 def check_environment(environ: Mapping[str, str]) -> None:
-    """Refuse an environment that sends Slurm's commands to other clusters.
+    """Check that the environment does not direct Slurm's commands to another cluster.
 
     Raises:
         UserError: `SLURM_CLUSTERS` or `SBATCH_CLUSTERS` is set.
@@ -67,14 +67,15 @@ def check_environment(environ: Mapping[str, str]) -> None:
 
 
 def run(command: Sequence[str], *, seconds: float = CALL_SECONDS) -> str:
-    """Run one of Slurm's commands and return its output; times are Unix times, task lists are complete.
+    """Run one of Slurm's commands and return its output.
 
-    Bytes that are not UTF-8 come as replacement characters.
+    Times in the output are Unix times, and task lists are complete. Bytes that are not UTF-8 become
+    replacement characters.
 
     Raises:
-        Absent: it is not there.
-        Failed: it ended with an error.
-        SystemRefused: it could not be run, or did not answer within `seconds`.
+        Absent: the command is not installed.
+        Failed: the command ended with an error.
+        SystemRefused: the command could not be run, or did not answer within `seconds`.
     """
     environment = {**clean_environment(), "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
     try:

@@ -1,4 +1,4 @@
-"""What `scontrol`, `sacctmgr` and `sacct` say of the cluster. Looking changes nothing."""
+"""Read the state of the cluster with `scontrol`, `sacctmgr` and `sacct`, without changing it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .command import Failed, run
 ACCOUNTS = ("account", "partition", "qos", "defaultqos", "maxwall", "maxsubmit")
 QOS = ("name", "maxwall", "gracetime", "preemptmode", "preempt", "maxsubmitpu", "flags")
 NOT_SET_UP = ("configuration source", "configuration file", "cannot stat file")
-"""What the commands say where they are installed but belong to no cluster."""
+"""What the commands print if they are installed but not configured for a cluster."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command printed; `failure` is what it complained of, None if it succeeded."""
+    """The output of a command. `failure` is its error message, None if it succeeded."""
 
     text: str
     failure: str | None = None
@@ -32,7 +32,7 @@ Ask = Callable[[Sequence[str]], Answer]
 
 
 def ask(command: Sequence[str]) -> Answer:
-    """Run one of Slurm's commands."""
+    """Run one of Slurm's commands and return its answer."""
     try:
         return Answer(run(command))
     except Failed as error:
@@ -42,11 +42,11 @@ def ask(command: Sequence[str]) -> Answer:
 
 
 def survey(ask: Ask = ask) -> Site:
-    """Ask the cluster about itself.
+    """Return the cluster as Slurm's commands report it to this user.
 
     Raises:
-        UserError: there is no Slurm on this machine.
-        SystemRefused: there is, and its controller does not answer.
+        UserError: this machine belongs to no Slurm cluster.
+        SystemRefused: Slurm's controller does not answer.
     """
     config = _ask_config(ask)
     user = _user_name()
@@ -62,10 +62,10 @@ def survey(ask: Ask = ask) -> Site:
 
 
 def require() -> None:
-    """Refuse where Slurm's commands are not installed.
+    """Check that Slurm's commands are installed.
 
     Raises:
-        UserError: they are not.
+        UserError: they are not installed.
     """
     if shutil.which("scontrol") is None:
         raise UserError(
@@ -89,12 +89,12 @@ def _ask_config(ask: Ask) -> dict[str, str]:
 
 
 def _ask_accounts(ask: Ask, config: dict[str, str], user: str, what: str, columns: Sequence[str]) -> Answer:
-    """Ask sacctmgr, where there is something to ask it about."""
+    """Run sacctmgr, if the cluster has accounting."""
     if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
         return Answer("", "this cluster keeps no accounts")
-    whose = {"association": [f"user={user}", f"cluster={config['ClusterName']}"], "user": [user], "qos": []}
+    filters = {"association": [f"user={user}", f"cluster={config['ClusterName']}"], "user": [user], "qos": []}
     form = f"format={','.join(columns)}"
-    return ask(["sacctmgr", "--noheader", "--parsable2", "show", what, *whose[what], form])
+    return ask(["sacctmgr", "--noheader", "--parsable2", "show", what, *filters[what], form])
 
 
 def _parse_site(config: dict[str, str], user: str, answers: dict[str, Answer]) -> Site:
@@ -118,14 +118,14 @@ def _parse_site(config: dict[str, str], user: str, answers: dict[str, Answer]) -
 
 
 def _last_line(text: str) -> str:
-    """Return the last line of a complaint, on which Slurm's commands say what it comes to."""
+    """Return the last line of an error message. Slurm's commands print the main error there."""
     return text.strip().splitlines()[-1] if text.strip() else ""
 
 
 def _user_name() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user that this machine has no name for
+    except KeyError:  # This machine has no name for the user.
         return str(os.getuid())
 
 

@@ -1,4 +1,4 @@
-"""The nodes of the cluster, as the controller lists them."""
+"""List the nodes of the cluster."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COMMAND = ("scontrol", "--all", "--oneliner", "show", "node")
 
 
 def records() -> list[dict[str, str]]:
-    """Return what the controller says of each node.
+    """Return the controller's record of each node.
 
     Raises:
-        SystemRefused: scontrol is not there, or failed.
+        SystemRefused: scontrol is not installed, or it fails.
     """
     return [record for record in notation.records(run(COMMAND)) if "NodeName" in record]
 
 
 def are_all_here() -> bool:
-    """Return whether this machine is the cluster's only one.
+    """Return whether all nodes of the cluster are this machine.
 
     Raises:
-        SystemRefused: scontrol is not there, or failed.
+        SystemRefused: scontrol is not installed, or it fails.
     """
     nodes = records()
     here = socket.gethostname().partition(".")[0]

@@ -1,6 +1,7 @@
-"""How Slurm writes things: records, durations, memory, devices, lists of nodes. Nothing here asks Slurm.
+"""Parse the text formats of Slurm: records, durations, memory, devices and lists of nodes.
 
-What cannot be read is None, never an error: sites and versions differ. No limit is `math.inf`.
+This module runs no command. Text that cannot be parsed gives None and no error, because sites and versions
+differ. `math.inf` means no limit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 NOTHING = frozenset({"", "(null)", "N/A", "n/a", "NONE", "None", "(none)"})
 ENDLESS = frozenset({"UNLIMITED", "INFINITE"})
 UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "P": 1024.0**3}
-"""MiB in a unit of memory."""
+"""MiB per unit of memory."""
 MULTIPLES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 WIDEST_RANGE = 100_000
 
@@ -23,7 +24,7 @@ _DURATION = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 @dataclass(frozen=True)
 class Devices:
-    """So many of a generic resource: `gpu:a100:4` of a node, or as a job asks for it."""
+    """A count of a generic resource (GRES), such as `gpu:a100:4`, of a node or in a request."""
 
     name: str
     type: str | None
@@ -34,9 +35,9 @@ class Devices:
 
 
 def records(text: str) -> list[dict[str, str]]:
-    """Return what `scontrol --oneliner show` says: one mapping a line.
+    """Return the records in the output of `scontrol --oneliner show`: one mapping per line.
 
-    A value may hold blanks and even `=` (a node's Reason); of a key that occurs twice the first counts.
+    A value may contain spaces and `=` (a node's Reason). If a key occurs twice, the first value is used.
     """
     return [_parse_record(line) for line in text.splitlines() if "=" in line]
 
@@ -50,25 +51,25 @@ def _parse_record(line: str) -> dict[str, str]:
 
 
 def settings(text: str) -> dict[str, str]:
-    """Return what `scontrol show config` says."""
+    """Return the keys and values in the output of `scontrol show config`."""
     pairs = [line.partition("=") for line in text.splitlines()]
     return {key.strip(): value.strip() for key, sign, value in pairs if sign}
 
 
 def table(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return what `sacctmgr --noheader --parsable2` says; lines of another width are left out."""
+    """Return the rows in the output of `sacctmgr --noheader --parsable2`. Skip rows of another width."""
     rows = [line.split("|") for line in text.splitlines()]
     return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
 
 
 def words(text: str | None) -> tuple[str, ...]:
-    """Return the parts of a list with commas; `(null)` and the like are empty."""
+    """Return the items of a comma-separated list, without `(null)` and other empty values."""
     parts = (part.strip() for part in (text or "").split(","))
     return tuple(part for part in parts if part not in NOTHING)
 
 
 def seconds(text: str | None) -> float | None:
-    """Return a duration: `3-00:00:00`, `01:30:00`, `10:00` (minutes), `30` (minutes), `UNLIMITED`."""
+    """Return the seconds in `3-00:00:00`, `01:30:00`, `10:00` (minutes), `30` (minutes), `UNLIMITED`."""
     if text in ENDLESS:
         return math.inf
     match = _DURATION.fullmatch(text or "")
@@ -76,30 +77,30 @@ def seconds(text: str | None) -> float | None:
         return None
     days, *rest = match.groups()
     first, *more = (int(part) for part in rest if part is not None)
-    if days is None and len(more) < 2:  # minutes, or minutes and seconds
+    if days is None and len(more) < 2:  # Minutes, or minutes and seconds.
         return first * 60.0 + sum(more)
     minutes, second = (*more, 0, 0)[:2]
     return ((int(days or 0) * 24 + first) * 60 + minutes) * 60.0 + second
 
 
 def unix_time(text: str | None) -> float | None:
-    """Return a time asked for as Unix seconds (`SLURM_TIME_FORMAT=%s`); None for `Unknown` and `N/A`."""
+    """Return a time printed as Unix seconds (`SLURM_TIME_FORMAT=%s`). Return None for `Unknown` and `N/A`."""
     return float(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def whole(text: str | None) -> int | None:
-    """Return the number that a text begins with: of `10`, `5 sec`."""
+    """Return the integer at the start of a text: `10`, `5 sec`."""
     match = re.match(r"\d+", text or "")
     return int(match[0]) if match else None
 
 
 def limit(text: str | None) -> float | None:
-    """Return a number that may be `UNLIMITED`."""
+    """Return an integer, or infinity for `UNLIMITED`."""
     return math.inf if text in ENDLESS else whole(text)
 
 
 def mebibytes(text: str | None) -> float | None:
-    """Return memory as Slurm writes it: `80G`, `512000` (MiB), `UNLIMITED`."""
+    """Return memory in MiB: `80G`, `512000` (MiB), `UNLIMITED`."""
     if text in ENDLESS:
         return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)(?:i?B)?", text or "")
@@ -119,7 +120,7 @@ def _parse_devices(text: str) -> Devices:
 
 
 def hosts(text: str | None) -> frozenset[str]:
-    """Return the nodes of a list: `node[1-3,07],rack[1-2]n[01-04],login`."""
+    """Return the node names in a list: `node[1-3,07],rack[1-2]n[01-04],login`."""
     parts = re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text or "")
     return frozenset(name for part in parts if part not in NOTHING for name in _expand_names(part))
 
@@ -133,7 +134,7 @@ def _expand_names(text: str) -> list[str]:
 
 
 def numbers(text: str) -> Iterator[str]:
-    """Yield the numbers of a list: `1-3,07`."""
+    """Yield the numbers in a list: `1-3,07`."""
     for part in text.split(","):
         first, _, last = part.partition("-")
         if first.isdecimal() and last.isdecimal():

@@ -1,4 +1,4 @@
-"""Why a job waits: Slurm's words, in ours. A word that is not known here is passed on as it is."""
+"""Explain Slurm's pending reasons. An unknown reason is returned unchanged."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ FAMILIES = (
     (re.compile(r"(AssocGrp|Association)\w*"), "waits for a limit on all jobs of your account"),
     (re.compile(r"Max\w*PerAccount"), "waits for a limit of the QOS on each account"),
 )
-"""Words of one kind; the word itself is shown too, because it names what is limited."""
+"""Reasons of one kind. The reason itself is shown too, because it names what is limited."""
 
 
 def in_words(reason: str) -> str | None:
-    """Return what squeue's `reason` means, with what it adds after a comma; None where there is none."""
+    """Return the explanation of squeue's `reason`, with the detail after a comma, or None for no reason."""
     word, comma, detail = reason.partition(",")
     key = _reason_key(word)
     if key in ("none", ""):
@@ -79,7 +79,7 @@ def in_words(reason: str) -> str | None:
 
 
 def is_held(reason: str) -> bool:
-    """Return whether a job waits for somebody to release it."""
+    """Return whether a job waits until a user or an administrator releases it."""
     return _reason_key(reason) in RELEASED_BY_HAND
 
 

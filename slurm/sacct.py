@@ -1,6 +1,6 @@
-"""sacct: what Slurm's accounting recorded of jobs, in one call.
+"""Run sacct: read the accounting records of jobs in one call.
 
-Many sites have no accounting, and one that has it may be down.
+Many sites have no accounting, and accounting may be down.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ WIDEST_ARRAY = 10_000_000
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a job; a requeue begins another one, with a new time of submission."""
+    """One accounting record of a job. A requeue starts a new record with a new submit time."""
 
     state: str
-    """With what follows it: `CANCELLED by 1000`."""
+    """With its suffix: `CANCELLED by 1000`."""
     exit_code: str
     submitted: float
     """Unix time."""
     ended: float | None
     comment: str
-    """Empty while the job has not ended, and for ever where accounting keeps no comments."""
+    """Empty until the job ends. Always empty if accounting does not store comments."""
     name: str = ""
 
 
 def records(selection: Sequence[str]) -> dict[str, list[Record]]:
-    """Return all records of each job, oldest first; `selection` are sacct's options, `["--jobs", "7,8"]`.
+    """Return all records of each job, oldest first.
 
-    Lines that are no record are skipped.
+    `selection` are options of sacct, such as `["--jobs", "7,8"]`. Lines that are not records are skipped.
 
     Raises:
-        SystemRefused: sacct is not there, or failed.
+        SystemRefused: sacct is not installed, or it fails.
     """
     records_by_job: dict[str, list[Record]] = defaultdict(list)
     for line in run([*_COMMAND, *selection]).split("\n"):
@@ -64,7 +64,7 @@ def records(selection: Sequence[str]) -> dict[str, list[Record]]:
 
 
 def _expand_job_ids(job: str) -> Iterator[str]:
-    """Yield the single jobs of `7`, `7_3`, or of tasks that never started: `7_[0-2,5%4]`."""
+    """Yield the job ids in `7`, `7_3`, or in tasks that never started: `7_[0-2,5%4]`."""
     number, bracket, tasks = job.partition("_[")
     if not bracket:
         yield job

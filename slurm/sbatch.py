@@ -1,7 +1,7 @@
-"""One call of sbatch: watched, under a time limit, and its refusals told apart.
+"""Run sbatch under a time limit, and classify its refusals.
 
-sbatch waits up to two minutes by itself when the cluster takes no more jobs, so it is ended as soon as it
-says that it will. A time limit is left for a controller that does not answer; the job may exist then.
+If the cluster accepts no more jobs, sbatch retries for up to two minutes. `sbatch` kills it as soon as it
+prints that it retries. The time limit covers a controller that does not answer. The job may exist then.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from ..errors import SystemRefused
 from .command import Absent, clean_environment
 
 OF_A_JOB = ("SLURMD_", "SUBMITIT_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""Beginnings of variables of an enclosing job, which sbatch would pass on to the new one."""
+"""Prefixes of variables of an enclosing job, which sbatch would pass to the new job."""
 MAX_ARRAY = 1001
 """Slurm's default MaxArraySize: indices 0 to 1000."""
 SECONDS = 60.0
 SUBMITTED = re.compile(r"Submitted batch job (\d+)")
 WAITS = re.compile(r"^(?:sbatch: )?(?:error: )?(.*), (?:sleeping and )?retrying", re.MULTILINE)
-"""What sbatch says before it sleeps and tries again: too many jobs (MaxJobCount), whoever's they are."""
+"""What sbatch prints before it retries: all users together have too many jobs (MaxJobCount)."""
 SUBMIT_LIMIT = re.compile(r"\b((?:QOS|Assoc)\w*Submit\w*)")
 """Reasons such as QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit."""
 PERHAPS_A_LIMIT = ("Job violates accounting/QOS policy", "Invalid job array specification")
-"""What some sites say instead: fewer jobs at a time may be taken, or none."""
+"""Refusals that some sites print instead. The cluster may accept fewer jobs, or none."""
 PREFIX = re.compile(r"^sbatch: (?:error: )?(?:Batch job submission failed: )?")
 HINT = "see `alphagrid profiles check`"
 
 
 class TooMany(SystemRefused):
-    """Fewer jobs might have been taken."""
+    """The cluster refused this many jobs. It might accept fewer."""
 
     def __init__(self, limit: str, is_certain: bool) -> None:
         super().__init__(f"submit limit ({limit})", "submit again when some jobs have ended")
         self.limit = limit
         self.is_certain = is_certain
-        """Whether it is the number of jobs, and nothing else, that the cluster objects to."""
+        """Whether the number of jobs is certainly the reason."""
 
     def as_refusal(self) -> SystemRefused:
-        """Return what it is where not even one job was taken."""
+        """Return the error to raise if the cluster refuses even one job."""
         return SystemRefused(f"sbatch refused: {self.limit}", HINT)
 
 
 class Silent(SystemRefused):
-    """sbatch did not answer in time; the job may exist."""
+    """sbatch did not answer in time. The job may exist."""
 
 
 def outside_a_job() -> dict[str, str]:
-    """Return this process' environment without what an enclosing job, or the user's shell, says to Slurm."""
+    """Return this process' environment without variables of an enclosing job or for Slurm's commands."""
     return {name: value for name, value in clean_environment().items() if not name.startswith(OF_A_JOB)}
 
 
 def sbatch(script: Path, keep_open: Sequence[int] = ()) -> str:
-    """Submit a batch script and return the job's id; sbatch inherits the descriptors in `keep_open`.
+    """Submit a batch script and return the job's id. sbatch inherits the descriptors in `keep_open`.
 
     Raises:
-        TooMany: the cluster takes no more jobs now, or no array of this size.
-        Silent: it did not answer within `SECONDS`.
-        Absent: it is not on this machine's PATH.
-        SystemRefused: it refused, or cannot be run.
+        TooMany: the cluster accepts no more jobs now, or no array of this size.
+        Silent: sbatch does not answer within `SECONDS`.
+        Absent: sbatch is not on this machine's PATH.
+        SystemRefused: sbatch refuses the job, or cannot be run.
     """
     try:
         process = subprocess.Popen(
@@ -90,7 +90,7 @@ def sbatch(script: Path, keep_open: Sequence[int] = ()) -> str:
 
 
 def refusal(output: str) -> SystemRefused:
-    """Return what sbatch's refusal, in its own words, means."""
+    """Return the error for the output of an sbatch call that failed."""
     if match := SUBMIT_LIMIT.search(output) or WAITS.search(output):
         return TooMany(match[1], is_certain=True)
     message = "; ".join(PREFIX.sub("", line) for line in output.splitlines())
@@ -100,7 +100,7 @@ def refusal(output: str) -> SystemRefused:
 
 
 def _read_answer(output: IO[bytes]) -> str:
-    """Return what sbatch says, up to its end or to its saying that it will try again later."""
+    """Return the output of sbatch, until it ends or prints that it retries."""
     answer, deadline = b"", time.monotonic() + SECONDS
     while not WAITS.search(answer.decode(errors="replace")):
         ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))

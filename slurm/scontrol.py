@@ -1,4 +1,4 @@
-"""scontrol and scancel: one job as the controller knows it, and what can be done to jobs."""
+"""Run scontrol and scancel: read jobs from the controller, and release, requeue, update or cancel them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .squeue import QueuedJob
 
 TASKS_NAMED_AT_ONCE = 1000
 NO_TASK = "4294967294"
-"""The task (NO_VAL in slurm.h) in an array's record whose last pending task was cancelled by itself."""
+"""The task id (NO_VAL in slurm.h) of an array record after its last pending task was cancelled alone."""
 
 
 def cluster_name() -> str | None:
-    """Return the name of the cluster that Slurm's commands speak to here, None if it does not say.
+    """Return the name of the cluster that Slurm's commands use here, or None if scontrol does not print it.
 
     Raises:
-        SystemRefused: scontrol is not there, or failed.
+        SystemRefused: scontrol is not installed, or it fails.
     """
     match = re.search(r"^ClusterName\s*=\s*(\S+)", run(["scontrol", "show", "config"]), re.MULTILINE)
     return match[1] if match else None
 
 
 def show_job(job_id: str, seconds: float = CALL_SECONDS) -> str:
-    """Return what `scontrol show job` prints of a job or a whole array.
+    """Return the output of `scontrol show job` for a job or a whole array.
 
     Raises:
-        SystemRefused: scontrol is not there, failed, or does not know the job.
+        SystemRefused: scontrol is not installed, fails, or does not know the job.
     """
     return run(["scontrol", "--oneliner", "show", "job", job_id], seconds=seconds)
 
 
 def jobs(array: str) -> dict[str, QueuedJob]:
-    """Return the tasks of an array, or the one job, that the controller knows, by job id.
+    """Return the tasks of an array, or a single job, by job id. Return no jobs if the controller knows none.
 
-    It knows a job from its submission until some minutes (MinJobAge) after its end.
+    The controller knows a job from its submission until some minutes (MinJobAge) after its end.
 
     Raises:
-        SystemRefused: scontrol is not there, or failed otherwise than by not knowing the job.
+        SystemRefused: scontrol is not installed, or it fails for another reason than an unknown job.
     """
     try:
         output = show_job(array)
@@ -53,19 +53,21 @@ def jobs(array: str) -> dict[str, QueuedJob]:
 
 
 def all_jobs() -> dict[str, QueuedJob]:
-    """Return all jobs of all users that the controller knows, by job id: a long answer on a large cluster.
+    """Return all jobs of all users that the controller knows, by job id.
+
+    The answer is long on a large cluster.
 
     Raises:
-        SystemRefused: scontrol is not there, or failed.
+        SystemRefused: scontrol is not installed, or it fails.
     """
     return _parse_jobs(run(["scontrol", "--oneliner", "show", "job"]))
 
 
 def batch_script(job_id: str) -> str:
-    """Return the script of one of the user's own jobs.
+    """Return the batch script of a job of the user.
 
     Raises:
-        SystemRefused: scontrol is not there, failed, or does not know the job.
+        SystemRefused: scontrol is not installed, fails, or does not know the job.
     """
     return run(["scontrol", "write", "batch_script", job_id, "-"])
 
@@ -79,28 +81,28 @@ def _parse_jobs(output: str) -> dict[str, QueuedJob]:
 
 
 def release(job_ids: Iterable[str]) -> None:
-    """Let held jobs or whole arrays go; those that have ended do not matter, and each is tried.
+    """Release held jobs or whole arrays. Try each of them, and ignore those that have ended.
 
     Raises:
-        SystemRefused: scontrol refused some; the others are released.
+        SystemRefused: scontrol refused some jobs. The other jobs are released.
     """
     _act_on_each_job(job_ids, lambda job: run(["scontrol", "release", job]))
 
 
 def requeue(job_id: str) -> None:
-    """Put a job back into the queue, unless it was cancelled a moment ago (which a plain requeue would undo).
+    """Requeue a job, unless it was cancelled just before. A plain requeue would undo the cancellation.
 
     Raises:
-        SystemRefused: scontrol is not there, or refused.
+        SystemRefused: scontrol is not installed, or it refuses.
     """
     run(["scontrol", "requeue", "incomplete", job_id])
 
 
 def exclude(job_id: str, nodes: Iterable[str]) -> None:
-    """Keep a pending job off nodes, besides those that it keeps off already.
+    """Add nodes to the nodes that a pending job excludes.
 
     Raises:
-        SystemRefused: scontrol is not there, or refused, for example because the job runs.
+        SystemRefused: scontrol is not installed, or it refuses, for example because the job runs.
     """
     excluded = [record.get("ExcNodeList") for record in notation.records(show_job(job_id))]
     names = [name for name in excluded if name and name not in notation.NOTHING]
@@ -118,10 +120,10 @@ def answers() -> bool:
 
 
 def cancel(job_ids: Iterable[str]) -> None:
-    """Cancel jobs, array tasks or whole arrays; those that have ended do not matter, and each is tried.
+    """Cancel jobs, array tasks or whole arrays. Try each of them, and ignore those that have ended.
 
     Raises:
-        SystemRefused: scancel refused some; the others are cancelled.
+        SystemRefused: scancel refused some jobs. The other jobs are cancelled.
     """
     tasks: dict[str, list[str]] = defaultdict(list)
     for job_id in job_ids:
@@ -131,7 +133,7 @@ def cancel(job_ids: Iterable[str]) -> None:
 
 
 def _scancel_arguments(tasks: Mapping[str, list[str]]) -> Iterator[str]:
-    """Yield jobs and arrays as scancel takes them: `7`, `7_[0,2]`."""
+    """Yield jobs and arrays as arguments of scancel: `7`, `7_[0,2]`."""
     for number, task_ids in tasks.items():
         if "" in task_ids:
             yield number
@@ -141,7 +143,7 @@ def _scancel_arguments(tasks: Mapping[str, list[str]]) -> Iterator[str]:
 
 
 def _act_on_each_job(job_ids: Iterable[str], act: Callable[[str], object]) -> None:
-    """Act on every job, whatever becomes of the one before; raise the first refusal in the end."""
+    """Act on every job, even if an earlier job was refused. Raise the first refusal at the end."""
     refusals: list[SystemRefused] = []
     for job_id in job_ids:
         try:
@@ -157,7 +159,7 @@ def _act_on_each_job(job_ids: Iterable[str], act: Callable[[str], object]) -> No
 
 
 def _job_ids(record: Mapping[str, str]) -> list[str]:
-    """Return the ids of a record: of a job, a task, the tasks that have not started, or the whole array."""
+    """Return the job ids of a record: a job, a task, the tasks that have not started, or a whole array."""
     array, tasks = record.get("ArrayJobId"), record.get("ArrayTaskId")
     if array is None or tasks in (None, NO_TASK):
         return [record["JobId"].split()[0]]

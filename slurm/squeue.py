@@ -1,4 +1,4 @@
-"""squeue: the jobs in Slurm's queue, one record per job or array task, in one call."""
+"""Run squeue: read the jobs in Slurm's queue in one call, one record per job or array task."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from .command import Failed, run
 from .notation import unix_time
 
 FORMAT = "%F|%K|%T|%u|%V|%r|%j|%k"
-"""Array or job, task, state, user, submit time, reason, name, comment: the free texts come last."""
+"""Array or job, task, state, user, submit time, reason, name, comment. Free text comes last."""
 _LINE = re.compile(r"(\d+)\|(\d+|N/A|)\|([^|]+)\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|(.*)")
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that Slurm knows: pending, running, or ended a moment ago."""
+    """A job that Slurm knows: pending, running, or recently ended."""
 
     job_id: str
     """`<array>_<task>` in an array."""
     state: str
-    """In Slurm's word: `RUNNING`."""
+    """Slurm's job state: `RUNNING`."""
     reason: str
     comment: str
     name: str = ""
     user: str = ""
     submitted: float | None = None
-    """Unix time; Slurm sets it again when it requeues the job."""
+    """Unix time. Slurm updates it when it requeues the job."""
 
 
 def jobs(selection: Sequence[str]) -> list[QueuedJob]:
-    """Return the jobs that squeue lists; `selection` are its options, `["--me"]` for example.
+    """Return the jobs that squeue lists. `selection` are options of squeue, such as `["--me"]`.
 
-    Lines that are no record (headings, the rest of a comment with a line break) are skipped.
+    Lines that are not records (headings, the rest of a comment with a line break) are skipped.
 
     Raises:
-        SystemRefused: squeue failed: that nothing is listed then means nothing.
+        SystemRefused: squeue is not installed, or it fails. The queue is unknown then.
     """
     try:
         output = run(["squeue", "--noheader", "--array", *selection, "--format", FORMAT])
