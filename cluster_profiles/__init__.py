@@ -1,1 +1,1 @@
-"""Cluster profiles: YAML files that say where runs run, and what reads them."""
+"""Cluster profiles: YAML files that describe where runs execute, and the modules that read and check them."""

@@ -1,4 +1,4 @@
-"""Whether a user may send jobs: to the partition, under the account, with the QOS."""
+"""Check that the user may submit jobs to the partition, under the account and with the QOS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATES = {
 
 
 def chosen(profile: Profile, site: Site) -> list[Partition]:
-    """Return the partitions where jobs of the profile may run, as far as they exist."""
+    """Return the profile's partitions that exist. Without a partition key, return the default partition."""
     partitions = site.partitions or {}
     if profile.partition is None:
         return [part for part in partitions.values() if part.default]
@@ -24,7 +24,7 @@ def chosen(profile: Profile, site: Site) -> list[Partition]:
 
 
 def missing(profile: Profile, site: Site) -> Iterator[Finding]:
-    """Say which partitions there are not."""
+    """Yield a finding for each partition of the profile that does not exist."""
     if site.partitions is None:
         yield unknown("partition", site.silent.get("partitions", "scontrol lists no partitions"))
         return
@@ -38,7 +38,7 @@ def missing(profile: Profile, site: Site) -> Iterator[Finding]:
 
 
 def partition(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether the partition is up and takes jobs of this user."""
+    """Check that the partition is up and accepts jobs of this user."""
     name, is_root = f"'{part.name}'", site.user == "root"
     reservation = "reservation" in profile.sbatch
     if part.state in STATES:
@@ -66,13 +66,13 @@ def _admits_user_groups(site: Site, part: Partition) -> bool:
 
 
 def association(profile: Profile, site: Site, part: Partition) -> Association | None:
-    """Return what the user may do under the profile's account (his default one, if it sets none)."""
+    """Return the user's association for the profile's account, or else for the default account."""
     account = profile.account or site.default_account
     return next(iter(site.associations_for(account, part)), None) if account else None
 
 
 def account(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether the account is one of the user's, and one of the partition's."""
+    """Check that the user has the account, and that the partition accepts it."""
     if not site.has_accounting:
         ignored = f"; '{profile.account}' is ignored" if profile.account else ""
         yield ok("account", f"this cluster keeps no accounts{ignored}")
@@ -117,7 +117,7 @@ def _account_finding(profile: Profile, site: Site, part: Partition) -> Finding:
 
 
 def qos_name(profile: Profile, site: Site, part: Partition) -> str | None:
-    """Return the QOS that jobs of the profile have; None if Slurm does not tell."""
+    """Return the QOS of the profile's jobs. Return None if Slurm does not report it."""
     own_association = association(profile, site, part)
     if profile.qos or own_association is None:
         return profile.qos
@@ -125,7 +125,7 @@ def qos_name(profile: Profile, site: Site, part: Partition) -> str | None:
 
 
 def qos(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether the QOS exists, is one of the user's, and is one of the partition's."""
+    """Check that the QOS exists, that the user may use it, and that the partition accepts it."""
     if not site.has_accounting:
         yield ok("QOS", f"this cluster keeps none{f'; {profile.qos!r} is ignored' if profile.qos else ''}")
     elif site.qos is None:

@@ -1,4 +1,4 @@
-"""A profile held against the cluster it is for."""
+"""Validate a profile against the live cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SILENCE = ("cannot be run", "did not answer", "Unable to contact", "timed out", 
 
 @dataclass(frozen=True)
 class Checked:
-    """What came out, line by line."""
+    """The result of a check: one finding per line."""
 
     profile: str
     cluster: str
@@ -33,21 +33,21 @@ class Checked:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether anything has to be changed."""
+        """Return whether the profile needs a change."""
         return any(finding.verdict is Verdict.wrong for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the result as a dictionary for JSON."""
         return {**asdict(self), "wrong": self.is_wrong}
 
 
 def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
-    """Hold a profile against the cluster that Slurm's commands of this machine talk to.
+    """Validate a profile against the cluster that this machine's Slurm commands talk to.
 
-    What a checkpoint takes is read from the runs under `root`.
+    The runs under `root` say how long a checkpoint takes.
 
     Raises:
-        UserError: the profile is not for Slurm, or there is no Slurm here.
+        UserError: the profile is not for Slurm, or this machine has no Slurm.
         SystemRefused: Slurm's controller does not answer.
     """
     if not profile.uses_slurm:
@@ -62,7 +62,7 @@ def check(profile: Profile, root: Root, ask: Ask = ask) -> Checked:
 
 
 def verdicts(profile: Profile, site: Site, measured: Measured | str) -> Iterator[Finding]:
-    """Say how a profile fits what is known of a cluster; where it names several partitions, for each."""
+    """Yield findings on a profile. Checks of a partition run once for each partition that it names."""
     yield from secrets(profile)
     yield from access.missing(profile, site)
     for part in access.chosen(profile, site):
@@ -87,14 +87,14 @@ def _partition_findings(
 
 
 def secrets(profile: Profile) -> Iterator[Finding]:
-    """Say which values look like secrets and are written out."""
+    """Yield a warning for each literal value that looks like a secret."""
     for key, name in secret_values.literal_secrets(profile):
         message = f"{key}: the value of {name} looks like a secret; submissions and job scripts keep it"
         yield warning("secrets", message, secret_values.advice(name))
 
 
 def trial_command(profile: Profile) -> list[str]:
-    """Return a call of sbatch that asks whether a job of the profile would be taken, and sends none."""
+    """Return an sbatch command that tests whether Slurm accepts a job of the profile. It submits nothing."""
     values = {
         "partition": profile.partition,
         "gres": profile.gres,
@@ -117,7 +117,7 @@ def trial_command(profile: Profile) -> list[str]:
 
 
 def trial(profile: Profile, site: Site, answer: Answer) -> Finding:
-    """Say what sbatch answered to `trial_command`."""
+    """Return a finding on the answer of sbatch to `trial_command`."""
     if answer.failure is None:
         return ok("sbatch", "--test-only: a job would be taken")
     message = (

@@ -1,4 +1,4 @@
-"""Which partition a first profile is for, and how a user reaches it."""
+"""Choose the partition of a new profile, and the account and QOS for it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from .profile import Profile
 
 @dataclass(frozen=True)
 class Choice:
-    """A partition and how it is reached."""
+    """A partition, and the account and QOS with which the user can submit to it."""
 
     part: Partition
     nodes: tuple[Node, ...]
-    """Those that are up."""
+    """The nodes that are up."""
     account: str | None
     qos: str | None
-    """None: the user's default, which will do, or nothing is known."""
+    """None: the user's default is allowed, or Slurm does not report accounts."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of all its nodes."""
+        """Return the number of GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
     @property
     def profile(self) -> Profile:
-        """What is chosen, as a profile."""
+        """Return the choice as a profile."""
         return _profile(self.part, self.account, self.qos)
 
 
 def choose(site: Site, partition_name: str | None = None) -> tuple[Choice, list[Choice]]:
-    """Return the default partition, if it has GPUs, else that with most; and the others, the best first.
+    """Return the best partition, and the other usable partitions, best first.
 
+    The best partition is the default partition if it has GPUs, else the partition with the most GPUs.
     `partition_name` selects another partition.
 
     Raises:
-        UserError: there is no partition that the user can use, or none called `partition_name`.
+        UserError: the user can use no partition, or cannot use the partition `partition_name`.
     """
     choices = [choice for part in (site.partitions or {}).values() if (choice := _choice(site, part))]
     choices.sort(key=_rank, reverse=True)
@@ -51,7 +52,7 @@ def choose(site: Site, partition_name: str | None = None) -> tuple[Choice, list[
 
 
 def associations(site: Site, part: Partition) -> list[Association]:
-    """Return the accounts under which the user can send jobs to a partition."""
+    """Return the user's associations that permit jobs in a partition."""
     return [row for row in site.associations or () if row.partition in (None, part.name)]
 
 
@@ -63,8 +64,10 @@ def _rank(choice: Choice) -> tuple[bool, bool, bool, int, int]:
 def _refusal(site: Site, partition_name: str | None, choices: list[Choice]) -> UserError:
     names = listed(choice.part.name for choice in choices)
     if partition_name is None:
-        why = site.silent.get("partitions") or site.silent.get("nodes")
-        return UserError(f"no partition is open to {site.user}" + (f" ({why})" if why else ""), "see `sinfo`")
+        reason = site.silent.get("partitions") or site.silent.get("nodes")
+        return UserError(
+            f"no partition is open to {site.user}" + (f" ({reason})" if reason else ""), "see `sinfo`"
+        )
     exists = partition_name in (site.partitions or {})
     message = (
         f"partition '{partition_name}' is not open to {site.user}"
@@ -75,7 +78,7 @@ def _refusal(site: Site, partition_name: str | None, choices: list[Choice]) -> U
 
 
 def _choice(site: Site, part: Partition) -> Choice | None:
-    """Return how the user can use a partition; None if not at all, or if none of its nodes is up."""
+    """Return how the user can use a partition. Return None if the user cannot, or if no node is up."""
     nodes = tuple(node for node in site.nodes_of(part) if node.usable)
     if not nodes:
         return None
@@ -88,7 +91,7 @@ def _choice(site: Site, part: Partition) -> Choice | None:
 
 
 def _accounts_and_qos(site: Site, part: Partition) -> Iterator[tuple[str | None, str | None]]:
-    """Yield accounts and QOS to try, None for the default first."""
+    """Yield pairs of account and QOS to try. None stands for the default, which comes first."""
     rows = associations(site, part)
     yield None, None
     yield from (

@@ -1,4 +1,4 @@
-"""A first profile for a cluster, from what the cluster says of itself."""
+"""Write a new profile for a cluster from what Slurm reports about it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .preemption import preemption
 DAY = 24 * 3600.0
 CPUS_WITHOUT_GPU = 4
 COLUMN = 30
-"""Where the reasons begin."""
+"""Column where the comments start."""
 
 
 def init(path: Path | None, partition_name: str | None, ask: Ask = ask) -> Path:
-    """Write a profile for the cluster of this machine, by default to `CLUSTER.yaml`; return where.
+    """Write a profile for this machine's cluster, by default to `CLUSTER.yaml`, and return its path.
 
     Raises:
-        UserError: there is no Slurm, no partition to be used, or the file exists.
+        UserError: this machine has no Slurm, the user can use no partition, or the file exists.
         SystemRefused: Slurm's controller does not answer, or the file cannot be written.
     """
     require()
@@ -45,8 +45,8 @@ def _write_new_file(path: Path, text: str) -> None:
     """Write a new file.
 
     Raises:
-        UserError: it exists.
-        SystemRefused: it cannot be written.
+        UserError: the file exists.
+        SystemRefused: the file cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -58,10 +58,10 @@ def _write_new_file(path: Path, text: str) -> None:
 
 
 def draft(site: Site, partition_name: str | None = None) -> str:
-    """Return the text of a profile for the partition `partition_name`, or the one that `choose` chooses.
+    """Return the text of a profile for a partition (default: the best partition by `choose`).
 
     Raises:
-        UserError: there is no such partition that the user can use.
+        UserError: the user can use no partition, or cannot use the partition `partition_name`.
     """
     choice, other_choices = choose(site, partition_name)
     lines = [
@@ -88,7 +88,7 @@ def _yaml_line(key: str, value: object, reason: str = "", *, alternative: bool =
 
 
 def _yaml_scalar(value: object) -> str:
-    """Return a value as YAML; text that YAML would read as something else is quoted."""
+    """Return a value as YAML. Text that YAML would read as another type is quoted."""
     if not isinstance(value, str):
         return json.dumps(value)
     plain = re.fullmatch(r"\w[\w.:-]*", value) and parse_value(value, "") == value
@@ -140,12 +140,12 @@ def _describe_preemption(site: Site, choice: Choice) -> str:
 
 
 def _time_limit(site: Site, choice: Choice) -> float | None:
-    """Return the longest a job may take, in seconds; None if Slurm does not tell."""
+    """Return the time limit of a job in seconds. Return None if Slurm does not report it."""
     return min(time_limits(choice.profile, site, choice.part).values(), default=None)
 
 
 def _resource_lines(choice: Choice) -> Iterator[str]:
-    """Yield what one run asks for: a GPU and its share of the node, or a few CPUs where there are no GPUs."""
+    """Yield the request of one run: a GPU and its share of the node, or a few CPUs if there are no GPUs."""
     if not choice.gpus:
         yield from _share_lines(choice, choice.nodes)
         return
@@ -160,7 +160,7 @@ def _resource_lines(choice: Choice) -> Iterator[str]:
 
 
 def _count_gpus(nodes: Iterable[Node]) -> Counter[str | None]:
-    """Return how many GPUs there are of each type."""
+    """Return the number of GPUs of each type."""
     counts = Counter[str | None]()
     for devices in (devices for node in nodes for devices in node.devices if devices.name == "gpu"):
         counts[devices.type] += devices.count
@@ -168,7 +168,7 @@ def _count_gpus(nodes: Iterable[Node]) -> Counter[str | None]:
 
 
 def _single_device_requests(nodes: Iterable[Node]) -> set[str]:
-    """Return a request for one of each kind of GPU, or part of a GPU, that there is."""
+    """Return a request for one device of each type of GPU or shard of the nodes."""
     offered = {devices for node in nodes for devices in node.devices if devices.name in ("gpu", "shard")}
     return {
         str(Devices(devices.name, devices.type if devices.name == "gpu" else None, 1)) for devices in offered
@@ -176,9 +176,9 @@ def _single_device_requests(nodes: Iterable[Node]) -> set[str]:
 
 
 def _share_lines(choice: Choice, nodes: tuple[Node, ...]) -> Iterator[str]:
-    """Yield the CPUs and memory that every one of the nodes has for each of its GPUs.
+    """Yield the CPUs and memory per GPU that every node can provide.
 
-    Without GPUs, a few CPUs and their part of the memory.
+    Without GPUs, yield a few CPUs and the matching part of the memory.
     """
     part, known_nodes = choice.part, [node for node in nodes if node.cpus]
     if not known_nodes:
@@ -186,14 +186,14 @@ def _share_lines(choice: Choice, nodes: tuple[Node, ...]) -> Iterator[str]:
     shares = {node: _cpu_share(node) for node in known_nodes}
     cpus = int(min(*shares.values(), part.max_cpus or math.inf))
     least = min(known_nodes, key=lambda node: shares[node])
-    whose = "a GPU's share" if least.gpus else "a few"
-    yield _yaml_line("cpus", cpus, f"{whose} of a node's {least.cpus}")
+    share = "a GPU's share" if least.gpus else "a few"
+    yield _yaml_line("cpus", cpus, f"{share} of a node's {least.cpus}")
     portions = [node.memory / max(node.gpus, 1) for node in known_nodes if node.memory and node.gpus]
     portions += [
         node.memory * cpus / (node.cpus or 1) for node in known_nodes if node.memory and not node.gpus
     ]
     if portions:
-        reason = f"{whose if least.gpus else 'their part'} of {memory(least.memory or 0)}"
+        reason = f"{share if least.gpus else 'their part'} of {memory(least.memory or 0)}"
         yield _yaml_line("memory", _format_memory(min(*portions, part.max_memory or math.inf)), reason)
 
 

@@ -1,7 +1,8 @@
-"""Values of a profile's `env`: `${NAME}` is expanded where a run runs; everything else is literal.
+"""Check and expand the values of a profile's `env`.
 
-Variables are set in the order in which they are written, so a value may use those before it. What only a
-shell would expand (`$NAME`, `$(…)`, backticks, a leading `~`) is refused, because it would stay as it is.
+`${NAME}` is expanded on the machine that executes the run. Everything else is literal. Variables are set in
+the order of the file, so a value may use the variables before it. Text that only a shell would expand
+(`$NAME`, `$(…)`, backticks, a leading `~`) is refused, because it would stay literal.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from ..slurm.command import HIDDEN
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 MALFORMED = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
 SHELL = re.compile(r"\$[A-Za-z_]\w*|\$\(|`|^~", re.ASCII)
-"""What a shell would expand, and nothing here does."""
+"""Text that a shell would expand and that this module does not expand."""
 RESERVED_PREFIXES = (*HIDDEN, "SUBMITIT_")
 
 
 def check_name(name: str) -> str:
-    """Return the name of a variable as it is, if a profile may set it.
+    """Return the name of a variable unchanged, if a profile may set it.
 
     Raises:
-        ValueError: why not.
+        ValueError: a profile must not set it. The message says why.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"'{name}' cannot name an environment variable")
@@ -36,10 +37,10 @@ def check_name(name: str) -> str:
 
 
 def check_value(text: str) -> str:
-    """Return a value as it is, if nothing in it looks as if a shell would expand it.
+    """Return a value unchanged, if it has no text that only a shell would expand.
 
     Raises:
-        ValueError: something does.
+        ValueError: it has such text.
     """
     if MALFORMED.search(text):
         raise ValueError("'${' must begin a variable, as in ${DATA_DIR}")
@@ -52,7 +53,7 @@ def check_value(text: str) -> str:
 
 
 def expand(env: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `env` with their values expanded from `environ` and from those before them.
+    """Return the variables of `env`, expanded from `environ` and from the variables before them.
 
     Raises:
         UserError: a variable is not set.
@@ -71,11 +72,11 @@ def expand(env: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]
 def export_lines(env: Mapping[str, str]) -> Iterator[str]:
     """Yield lines of bash that do the same as `expand` and export the result.
 
-    Where a variable is not set they end the script with exit code 1 and say which.
+    If a variable is not set, the script names it on stderr and ends with exit code 1.
     """
     for name, value in env.items():
         for other in dict.fromkeys(VARIABLE.findall(value)):
-            # The check is for exported variables, because bash has others of its own (UID, HOSTNAME).
+            # Check for an exported variable, because bash sets variables that it does not export (UID).
             is_exported = f'[[ $(declare -p {other} 2> /dev/null) == "declare -x"* ]]'
             yield f"{is_exported} || {{ echo {shlex.quote(_unset_message(name, other))} >&2; exit 1; }}"
         yield f"export {name}={_bash_word(value)}"
@@ -86,7 +87,7 @@ def _unset_message(name: str, missing: str) -> str:
 
 
 def _bash_word(value: str) -> str:
-    """Return a word of bash that expands the variables in a value and nothing else."""
-    parts = VARIABLE.split(value)  # literal text and names of variables by turns
+    """Return a bash word that expands only the variables in a value."""
+    parts = VARIABLE.split(value)  # Literal text and names of variables alternate.
     words = [f'"${{{part}}}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part]
     return "".join(words) or "''"

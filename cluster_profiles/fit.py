@@ -1,4 +1,4 @@
-"""Whether a node of the partition has what a run asks for."""
+"""Check that a node of the partition has the resources that a run requests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task")
 
 @dataclass(frozen=True)
 class Wish:
-    """What one run asks a node for."""
+    """The resources that a run requests from a node."""
 
     devices: tuple[Devices, ...]
     cpus: int
     memory: float | None
-    """MiB; None: nothing said, 0: all of the node's."""
+    """In MiB. None: not set. 0: all memory of the node."""
     features: str | None
     excluded: frozenset[str]
 
     @classmethod
     def of(cls, profile: Profile) -> Wish:
-        """Return what a profile asks for, by its keys and by the options of sbatch that mean the same."""
+        """Return the request of a profile, from its keys and from equivalent sbatch options."""
         options = {key.replace("_", "-"): str(value) for key, value in profile.sbatch.items()}
         gpus = next((options[key] for key in GPU_OPTIONS if key in options), None)
         return cls(
@@ -41,7 +41,7 @@ class Wish:
         )
 
     def lacks(self, node: Node) -> list[str]:
-        """Return the keys that the node does not satisfy; what is not known of it is taken to suffice."""
+        """Return the keys that the node does not satisfy. Unknown properties count as sufficient."""
         short = {
             "gres": any(node.count(devices) < devices.count for devices in self.devices),
             "cpus": node.cpus is not None and node.cpus < self.cpus,
@@ -52,7 +52,7 @@ class Wish:
         return [key for key, lacking in short.items() if lacking]
 
     def runs_on(self, node: Node) -> int:
-        """Return how many such runs the node has room for at a time."""
+        """Return how many such runs fit on the node at the same time."""
         rooms = [node.count(devices) // devices.count for devices in self.devices if devices.count]
         rooms += [node.cpus // self.cpus] if node.cpus else []
         rooms += [int(node.memory // self.memory)] if node.memory and self.memory else []
@@ -60,7 +60,7 @@ class Wish:
 
 
 def has_features(node: Node, constraint: str | None) -> bool | None:
-    """Return whether a node has the features of a constraint; None if it is neither `a&b` nor `a|b`."""
+    """Return whether a node has the features of a constraint. Return None if its syntax is not supported."""
     if constraint is None:
         return True
     if not re.fullmatch(r"[\w.-]+([&|,][\w.-]+)*", constraint):
@@ -69,7 +69,7 @@ def has_features(node: Node, constraint: str | None) -> bool | None:
 
 
 def gres(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether a node has the generic resources, type and count."""
+    """Check that a node has the generic resources (GRES), by type and count."""
     nodes = site.nodes_of(part)
     for devices in Wish.of(profile).devices:
         enough = [node for node in nodes if node.count(devices) >= devices.count]
@@ -93,7 +93,7 @@ def _describe_offer(nodes: list[Node], devices: Devices) -> str:
 
 
 def cpus(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether a node has the CPUs."""
+    """Check that a node has the CPUs."""
     wish = Wish.of(profile)
     most = max((node.cpus for node in site.nodes_of(part) if node.cpus), default=None)
     if most is None:
@@ -109,7 +109,7 @@ def cpus(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
 
 
 def ram(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether a node has the memory."""
+    """Check that a node has the memory."""
     requested = Wish.of(profile).memory
     most = max((node.memory for node in site.nodes_of(part) if node.memory), default=None)
     if requested is None:
@@ -135,7 +135,7 @@ def _default_memory_finding(site: Site, part: Partition) -> Finding:
 
 
 def node(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether one node has all of it at once, and how many runs fit on it."""
+    """Check that a node satisfies all keys together, and count the runs that fit on it."""
     nodes, wish = site.nodes_of(part), Wish.of(profile)
     fitting = [node for node in nodes if not wish.lacks(node)]
     up = [node for node in fitting if node.usable]
@@ -173,7 +173,7 @@ CHECKS: Mapping[str, Callable[[Profile, Site, Partition], Iterator[Finding]]] = 
 
 
 def fit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say all of the above; nothing can be told where Slurm shows no nodes."""
+    """Yield the findings of all `CHECKS`. Without a list of nodes, each finding is unknown."""
     if site.nodes is None:
         for name in CHECKS:
             yield unknown(name, site.silent.get("nodes", "scontrol shows no nodes"))

@@ -1,4 +1,4 @@
-"""How long, how many at a time: the limits of the partition, the QOS and the user."""
+"""Check time limits, array sizes and submit limits of the partition, the QOS and the account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .profile import Profile
 
 
 def time_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say whether the time limit is within those of the partition, the QOS and the account."""
+    """Check the time limit against the limits of the partition, the QOS and the account."""
     limits = time_limits(profile, site, part)
     if profile.hours is None:
         yield _default_time_finding(part)
@@ -38,7 +38,10 @@ def time_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Findin
 
 
 def time_limits(profile: Profile, site: Site, part: Partition) -> dict[str, float]:
-    """Return the limits that bind: the partition's, and the first that is set of QOS and account."""
+    """Return the time limits that apply, in seconds, by owner.
+
+    They are the partition's limit, and the first limit that the QOS or the account sets.
+    """
     limits = {} if part.max_seconds is None else {f"partition '{part.name}'": part.max_seconds}
     if "limits" not in site.enforced and "safe" not in site.enforced:
         return limits
@@ -55,7 +58,7 @@ def time_limits(profile: Profile, site: Site, part: Partition) -> dict[str, floa
 
 
 def _qos_names(profile: Profile, site: Site, part: Partition) -> list[str]:
-    """Return the QOS of the partition and of the job, the one that counts more first."""
+    """Return the QOS of the partition and of the job. The QOS that overrides the other comes first."""
     job_qos = qos_name(profile, site, part)
     names = [name for name in (part.qos, job_qos) if name]
     overrides = job_qos and site.qos and job_qos in site.qos and "OverPartQOS" in site.qos[job_qos].flags
@@ -72,7 +75,7 @@ def _default_time_finding(part: Partition) -> Finding:
 
 
 def array_size(profile: Profile, site: Site) -> Iterator[Finding]:
-    """Say whether an array may be as long as those that alphagrid makes."""
+    """Check that the cluster accepts arrays as large as those that alphagrid submits."""
     limit = largest_array(site)
     size = profile.max_array or MAX_ARRAY
     if limit is None:
@@ -96,14 +99,14 @@ def array_size(profile: Profile, site: Site) -> Iterator[Finding]:
 
 
 def largest_array(site: Site) -> int | None:
-    """Return how many jobs an array may have: indices go from 0 to MaxArraySize - 1."""
+    """Return the maximum number of jobs in an array. Indices go from 0 to MaxArraySize - 1."""
     size = notation.whole(site.config.get("MaxArraySize"))
     tasks = re.search(r"max_array_tasks=(\d+)", site.config.get("SchedulerParameters", ""))
     return size if size is None or tasks is None else min(size, int(tasks[1]))
 
 
 def submit_limit(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say how many jobs the user may have at a time, where that is limited; nothing where it is not."""
+    """Yield the lowest limit on the number of the user's jobs. Yield nothing if no limit is set."""
     own_association = association(profile, site, part)
     limits = {f"account '{own_association.account}'": own_association.max_submit} if own_association else {}
     for name in _qos_names(profile, site, part):

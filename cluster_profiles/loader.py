@@ -1,4 +1,4 @@
-"""Profiles by name or path: read, extended, overridden, validated."""
+"""Load a profile by name or path: read it, extend it, override its keys and validate it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .profile import Profile
 __all__ = ["Profile", "Setting", "describe", "load_profile", "profile_names"]
 
 SHIPPED = Path(__file__).parent
-"""The folder whose YAML files are profiles by name."""
+"""The folder of the profiles that are loaded by name."""
 
 NOT_IN_RESOURCES = {
     "cluster": "choose another profile instead: --profile NAME",
@@ -30,7 +30,7 @@ Places = Callable[[KeyPath], Place]
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of a resolved profile, its value, and where it was written (None: it is the default)."""
+    """A key of a resolved profile, its value, and the file and line that set it (None: the default)."""
 
     key: str
     value: Any
@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class _LocatedValue:
-    """A value and the way to the places of its parts."""
+    """A value, and a function that returns the file and line of each of its parts."""
 
     value: Any
     place: Places
@@ -58,14 +58,14 @@ def load_profile(
     place: Places | None = None,
     asked_at: Place | None = None,
 ) -> Profile:
-    """Return the profile with that name or path, `resources` overriding its keys.
+    """Return the profile with a name or path. `resources` override its keys.
 
-    A path (it holds a slash or ends in .yaml or .yml) is relative to `folder`, the working directory if
-    none is given. `place` tells where a path of `resources` was written, `asked_at` where the profile was
-    asked for.
+    A path contains a slash or ends in .yaml or .yml. It is relative to `folder` (default: the working
+    directory). `place` returns the file and line of a key path in `resources`. `asked_at` is the file and
+    line that name the profile.
 
     Raises:
-        UserError: there is no such profile, it extends itself, or a value is wrong.
+        UserError: the profile does not exist, extends itself, or has an invalid value.
     """
     return _validate(profile, _merge_layers(profile, resources, folder, place, asked_at))
 
@@ -77,7 +77,10 @@ def describe(
     folder: Path | None = None,
     place: Places | None = None,
 ) -> list[Setting]:
-    """Return every key of a resolved profile with where its value comes from; arguments as above."""
+    """Return every key of a resolved profile with the source of its value.
+
+    The arguments are those of `load_profile`.
+    """
     located_values = _merge_layers(profile, resources, folder, place)
     values = _validate(profile, located_values).model_dump()
     return [
@@ -100,7 +103,7 @@ def _merge_layers(
 
 
 def _profile_path(profile: str, folder: Path | None, requested_at: Place | None) -> Path:
-    """Return the file of a profile; `requested_at` is where a file asks for it."""
+    """Return the file of a profile. `requested_at` is the file and line that name the profile."""
     if "/" in profile or profile.endswith((".yaml", ".yml")):
         return (folder or Path()) / Path(profile).expanduser()
     if profile in profile_names():
@@ -115,7 +118,7 @@ def _profile_path(profile: str, folder: Path | None, requested_at: Place | None)
 
 
 def _file_layers(path: Path, below: tuple[Path, ...]) -> dict[str, _LocatedValue]:
-    """Return the keys that a file sets, those of what it extends beneath them."""
+    """Return the keys of a file and of the profiles that it extends. The keys of the file win."""
     document = read_document(path)
     if not isinstance(document.value, dict):
         raise UserError(f"{document.place()}: a profile is a mapping with the key 'cluster' or 'extends'")
@@ -158,7 +161,7 @@ def _resource_layer(resources: Mapping[str, Any], place: Places) -> dict[str, _L
 
 
 def _validate(profile: str, located_values: Mapping[str, _LocatedValue]) -> Profile:
-    """Validate the merged keys; null gives a key its default back."""
+    """Validate the merged keys. A null value restores the default of its key."""
     unnamed = {key: located for key, located in located_values.items() if key != "name"}
     data = {key: located.value for key, located in unnamed.items() if located.value is not None}
     problems = [

@@ -1,4 +1,4 @@
-"""How long checkpoints took, as the runs under a root have recorded it."""
+"""Measure how long checkpoints take, from the runs under a root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..store.layout import Root
 
 @dataclass(frozen=True)
 class Measured:
-    """The slowest of the runs' last checkpoints."""
+    """The duration of one run's last checkpoint."""
 
     seconds: float
     experiment: str
@@ -18,7 +18,7 @@ class Measured:
 
 
 def slowest_checkpoint(root: Root) -> Measured | str:
-    """Return the slowest of the last checkpoints of all runs; a text says why there is none."""
+    """Return the slowest of the last checkpoints of all runs. If there is none, return the reason."""
     reason = f"no run under {root.path} has written a checkpoint yet"
     if not root.experiments():
         return reason

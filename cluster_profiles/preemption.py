@@ -1,4 +1,4 @@
-"""What becomes of a run that has to make room: whether it is told in time, and whether it comes back."""
+"""Check preemption: how Slurm preempts a run, how much notice it gets, and whether Slurm requeues it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from .measured import Measured
 from .profile import Profile
 
 SIGNAL_SECONDS = 90
-"""How long before its time limit a run is told, where a profile does not say."""
+"""Default of `signal_seconds`: seconds between the stop signal and the time limit."""
 AMPLE = 2
-"""A checkpoint should fit this many times into the time there is: a step has to be finished first."""
+"""Recommended ratio of available time to checkpoint time. The run finishes a step before the checkpoint."""
 
 
 @dataclass(frozen=True)
 class Preemption:
-    """How jobs of a profile are preempted: what happens to them, after what notice, and for whom."""
+    """How Slurm preempts the jobs of a profile: modes, grace time in seconds, and preemptors."""
 
     modes: frozenset[str]
     grace: float | None
     preemptors: tuple[str, ...] | None
-    """Partitions or QOS that may do it; None: not known."""
+    """Partitions or QOS that may preempt the jobs. None: unknown."""
 
     @property
     def possible(self) -> bool:
-        """Whether it can happen at all."""
+        """Return whether the jobs can be preempted."""
         return self.preemptors != () and self.modes != {"OFF"}
 
 
 def preemption(profile: Profile, site: Site, part: Partition) -> Preemption | None:
-    """Return how jobs are preempted; None if Slurm does not tell."""
+    """Return how Slurm preempts jobs of the profile. Return None if Slurm does not report it."""
     kind = site.config.get("PreemptType", "").rpartition("/")[2]
     if kind in ("none", "(null)"):
         return Preemption(frozenset({"OFF"}), None, ())
@@ -47,7 +47,7 @@ def preemption(profile: Profile, site: Site, part: Partition) -> Preemption | No
 
 
 def _preempting_partitions(site: Site, part: Partition) -> tuple[str, ...] | None:
-    """Return the partitions that preempt this one: those of a higher tier that share nodes with it."""
+    """Return the partitions that preempt this one. They have a higher tier and share nodes with it."""
     if site.nodes is None or site.partitions is None:
         return None
     shared = {name for node in site.nodes_of(part) for name in node.partitions}
@@ -66,7 +66,7 @@ def _cluster_modes(site: Site) -> frozenset[str]:
 
 
 def mode(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say what happens to a preempted run."""
+    """Yield a finding on what Slurm does to a preempted run."""
     rules = preemption(profile, site, part)
     if rules is None or (rules.possible and not rules.modes):
         kind = site.config.get("PreemptType", "(not told)")
@@ -89,13 +89,13 @@ def _mode_finding(profile: Profile, rules: Preemption) -> Finding:
             "preemption", f"suspended{by}: a run keeps its GPU, and its clock stands still meanwhile"
         )
     if modes == {"CANCEL"} or not profile.requeue:
-        why = "" if modes == {"CANCEL"} else " (requeue: false)"
-        return warning("preemption", f"cancelled{by}{why}: the next `alphagrid submit` continues the run")
+        reason = "" if modes == {"CANCEL"} else " (requeue: false)"
+        return warning("preemption", f"cancelled{by}{reason}: the next `alphagrid submit` continues the run")
     return ok("preemption", f"requeued{by}")
 
 
 def grace(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
-    """Say how long a run that is preempted has for its checkpoint."""
+    """Yield a finding on the time that a preempted run has for its checkpoint."""
     rules = preemption(profile, site, part)
     if rules is None or not rules.possible or rules.modes == {"SUSPEND"}:
         return
@@ -111,14 +111,14 @@ def grace(profile: Profile, site: Site, part: Partition) -> Iterator[Finding]:
 
 
 def notice_seconds(rules: Preemption, site: Site) -> float | None:
-    """Return the time between a preempted job's SIGTERM and its SIGKILL."""
+    """Return the seconds between SIGTERM and SIGKILL of a preempted job."""
     return rules.grace if rules.grace != 0 else notation.whole(site.config.get("KillWait"))
 
 
 def checkpoint(profile: Profile, site: Site, part: Partition, measured: Measured | str) -> Iterator[Finding]:
-    """Say whether a checkpoint fits into the notice, and into the time before the time limit.
+    """Check that a checkpoint fits into the preemption notice and into the time before the time limit.
 
-    `measured` is a text where there is no measurement: why not.
+    If there is no measurement, `measured` is the reason as text.
     """
     rules = preemption(profile, site, part)
     notice = notice_seconds(rules, site) if rules and rules.possible and rules.modes != {"SUSPEND"} else None
@@ -147,7 +147,7 @@ def _checkpoint_finding(measured: Measured, available: float, what: str, advice:
 
 
 def requeue(profile: Profile, site: Site) -> Iterator[Finding]:
-    """Say whether jobs may come back; alphagrid asks for it explicitly, whatever JobRequeue is."""
+    """Check that Slurm may requeue jobs. alphagrid requests it explicitly, so JobRequeue has no effect."""
     allowed = site.config.get("JobRequeue")
     most = notation.whole(site.config.get("MaxBatchRequeue"))
     limit_text = f"; held after {most} failed starts (`alphagrid retry` releases it)" if most else ""
@@ -164,7 +164,7 @@ def requeue(profile: Profile, site: Site) -> Iterator[Finding]:
 
 
 def accounting(site: Site) -> Iterator[Finding]:
-    """Say whether it can be asked what became of jobs that have left the queue."""
+    """Check that sacct reports the state of jobs that have left the queue."""
     failure = site.silent.get("sacct")
     if failure is None:
         yield ok("accounting", "sacct answers")

@@ -1,4 +1,4 @@
-"""A cluster profile: where and with what resources runs run."""
+"""The cluster profile: where runs execute, and with which resources."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ class Profile(BaseModel):
 
     @property
     def uses_slurm(self) -> bool:
-        """Whether runs go to a Slurm cluster."""
+        """Return whether runs execute on a Slurm cluster."""
         return self.cluster == "slurm"
 
     @property
     def gpus(self) -> int:
-        """GPUs of one run, as far as `gres` and the options of `sbatch` tell."""
+        """Return the number of GPUs of one run, from `gres` and the options in `sbatch`."""
         requests = (self.gres or "").split(",")
         counts = [_count(parts[1:]) for request in requests if (parts := request.split(":"))[0] == "gpu"]
         options = ("gpus", "gpus-per-node", "gpus-per-task")
@@ -126,5 +126,5 @@ class Profile(BaseModel):
 
 
 def _count(parts: list[str]) -> int:
-    """Return the number in `['a100', '2']`, `['2']` or `['a100']` (one)."""
+    """Return the number in `['a100', '2']`, `['2']` or `['a100']` (1)."""
     return int(parts[-1]) if parts and parts[-1].isdecimal() else 1

@@ -1,6 +1,6 @@
-"""Options of sbatch that a profile may give in `sbatch`, and those that would break how jobs are submitted.
+"""Check the sbatch options that a profile sets in `sbatch`, and refuse those that would break submission.
 
-sbatch(1) takes long options by any unambiguous prefix (`--parsab`), so prefixes are refused as well.
+sbatch(1) accepts any unambiguous prefix of a long option (`--parsab`), so prefixes are refused as well.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ RESERVED = {
     "export-file": "use env or setup",
     **dict.fromkeys(("uid", "gid"), "jobs are submitted as you"),
 }
-"""Options of sbatch that have their own key or their own meaning here."""
+"""sbatch options that a profile must not set, and the reason."""
 ALLOWED_PREFIXES = frozenset({"export"})
-"""Whole names of options that are also the beginning of a reserved one."""
+"""Names of options that are also prefixes of a reserved option."""
 PRINTS_A_LIST = "help"
-"""As the value of gres, hint, gpu-bind and others: sbatch prints what there is and submits nothing."""
+"""A value of gres, hint, gpu-bind and others with which sbatch prints a list and submits nothing."""
 
 
 def check_key(key: str) -> str:
-    """Return the name of an option as it is, if a profile may give it.
+    """Return the name of an option unchanged, if a profile may set it.
 
     Raises:
-        ValueError: why not.
+        ValueError: a profile must not set it. The message says why.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", key):
         raise ValueError(f"'{key}' should be a long option of sbatch without dashes before it, such as nice")
@@ -70,10 +70,10 @@ def check_key(key: str) -> str:
 
 
 def check_value(value: Any) -> Any:
-    """Return the value of an option as it is, if sbatch can take it.
+    """Return the value of an option unchanged, if sbatch accepts it.
 
     Raises:
-        ValueError: why not.
+        ValueError: sbatch does not accept it. The message says why.
     """
     if value is False:
         raise ValueError("should be left out, because sbatch has no value for false")
@@ -85,10 +85,10 @@ def check_value(value: Any) -> Any:
 
 
 def check_no_list(text: str) -> str:
-    """Return a value as it is, unless sbatch prints a list of values in place of submitting.
+    """Return a value unchanged, unless it makes sbatch print a list instead of submitting a job.
 
     Raises:
-        ValueError: it does.
+        ValueError: the value makes sbatch print a list.
     """
     if PRINTS_A_LIST in text.split(","):
         raise ValueError(f"'{text}' makes sbatch print a list and submit nothing")
@@ -96,9 +96,9 @@ def check_no_list(text: str) -> str:
 
 
 def not_exported(options: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Return which variables of the submitter do not reach a job with these options, because of `export`.
+    """Return the submitter's variables that the option `export` withholds from a job.
 
-    A login shell on the node may set them all the same.
+    A login shell on the node may still set them.
     """
     export = options.get("export")
     if export is None:

@@ -1,4 +1,4 @@
-"""Secrets that are written into a profile: submissions, job scripts and logs would keep them."""
+"""Find literal secrets in a profile. Submissions, job scripts and logs would keep them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .env_values import VARIABLE
 from .profile import Profile
 
 SECRET = re.compile(r"(?:.*_)?(?:KEY|TOKEN|SECRET)|.*PASSWORD.*", re.IGNORECASE)
-"""Match with `fullmatch`: names of variables that usually hold a secret."""
+"""Names of variables that usually hold a secret. Use `fullmatch`."""
 ASSIGNMENT = re.compile(r"(?:^|[\s;&,(])([A-Za-z_]\w*)=(?![\"']?\$)(?=[^\s;&,)])", re.ASCII)
-"""A variable that is given a literal value, in a line of shell or in sbatch's `export`."""
+"""An assignment of a literal value to a variable, in a line of shell or in sbatch's `export`."""
 
 
 def literal_secrets(profile: Profile) -> list[tuple[str, str]]:
-    """Return which values that look like secrets a profile writes out: (key of the profile, variable)."""
+    """Return the literal values that look like secrets, as pairs (key of the profile, variable)."""
     assignments = [(f"env.{name}", name) for name, value in profile.env.items() if _is_literal(value)]
     assignments += [("setup", name) for line in profile.setup for name in ASSIGNMENT.findall(line)]
     assignments += [
@@ -25,7 +25,7 @@ def literal_secrets(profile: Profile) -> list[tuple[str, str]]:
 
 
 def warnings(profile: Profile) -> Iterator[str]:
-    """Yield one sentence for each secret that a profile writes out, with what to write instead."""
+    """Yield a warning for each literal secret of a profile, with what to write instead."""
     for key, name in literal_secrets(profile):
         yield (
             f"profile {profile.name}: {key}: the value of {name} looks like a secret, and submissions and "
@@ -34,7 +34,7 @@ def warnings(profile: Profile) -> Iterator[str]:
 
 
 def advice(name: str) -> str:
-    """Return what to write in place of a secret."""
+    """Return what to write instead of a literal secret."""
     return f"export {name} where you submit, and write env: {{{name}: '${{{name}}}'}}"
 
 
