@@ -60,7 +60,10 @@ class Wish:
 
 
 def has_features(node: Node, constraint: str | None) -> bool | None:
-    """Return whether a node has the features of a constraint. Return None if its syntax is not supported."""
+    """Return whether a node has the features of a constraint.
+
+    Return None if the constraint is neither `a&b` nor `a|b`.
+    """
     if constraint is None:
         return True
     if not re.fullmatch(r"[\w.-]+([&|,][\w.-]+)*", constraint):
