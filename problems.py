@@ -59,20 +59,20 @@ def problems_of(
     error: ValidationError,
     data: Any,
     place: Callable[[KeyPath], Place],
-    known: Callable[[KeyPath], Iterable[str]] = lambda section: (),
+    valid_keys: Callable[[KeyPath], Iterable[str]] = lambda section: (),
 ) -> list[Problem]:
     """Say in plain words what pydantic found wrong with `data`.
 
-    `place` looks up where a path of `data` was written; `known` gives the valid keys of a section.
+    `place` looks up where a path of `data` was written; `valid_keys` gives the valid keys of a section.
     """
-    return [_problem(item, data, place, known) for item in error.errors(include_url=False)]
+    return [_translate_error(item, data, place, valid_keys) for item in error.errors(include_url=False)]
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `word` is most likely a misspelling of, or None."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[matches[0]] if matches else None
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
@@ -101,19 +101,21 @@ def shown(value: Any) -> str:
     return plain[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def _problem(
+def _translate_error(
     item: ErrorDetails,
     data: Any,
     place: Callable[[KeyPath], Place],
-    known: Callable[[KeyPath], Iterable[str]],
+    valid_keys: Callable[[KeyPath], Iterable[str]],
 ) -> Problem:
-    path = _written(item, data)
+    path = _path_in_data(item, data)
     if item["type"] == "extra_forbidden":
-        return Problem(place(path), dotted(path), "unknown key" + suggestion(str(path[-1]), known(path[:-1])))
-    return Problem(place(path), dotted(path), _in_words(item))
+        return Problem(
+            place(path), dotted(path), "unknown key" + suggestion(str(path[-1]), valid_keys(path[:-1]))
+        )
+    return Problem(place(path), dotted(path), _describe_error(item))
 
 
-def _written(item: ErrorDetails, data: Any) -> KeyPath:
+def _path_in_data(item: ErrorDetails, data: Any) -> KeyPath:
     """Return the path of what is wrong, without the labels that pydantic adds for unions and keys."""
     path: list[str | int] = []
     for part in item["loc"]:
@@ -124,10 +126,10 @@ def _written(item: ErrorDetails, data: Any) -> KeyPath:
         elif item["type"] not in ("missing", "extra_forbidden") or part != item["loc"][-1]:
             continue
         path.append(part)
-    return (*path, *_blamed(item, data))
+    return (*path, *_path_in_section(item, data))
 
 
-def _blamed(item: ErrorDetails, section: Any) -> KeyPath:
+def _path_in_section(item: ErrorDetails, section: Any) -> KeyPath:
     """Return the way from a section to the key that an error about the whole section speaks of."""
     context = item.get("ctx", {})
     if "key" in context:
@@ -164,7 +166,7 @@ _WORDS = {
 }
 
 
-def _in_words(item: ErrorDetails) -> str:
+def _describe_error(item: ErrorDetails) -> str:
     context, value = item.get("ctx", {}), item["input"]
     if item["type"] in ("value_error", "assertion_error"):
         return str(context["error"])
@@ -176,10 +178,10 @@ def _in_words(item: ErrorDetails) -> str:
     words = _WORDS.get(item["type"])
     if words is None:
         return item["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return words.format(value=shown(value), **context) + _remedy(item["type"], value, context)
+    return words.format(value=shown(value), **context) + _suggest_remedy(item["type"], value, context)
 
 
-def _remedy(kind: str, value: Any, context: Mapping[str, Any]) -> str:
+def _suggest_remedy(kind: str, value: Any, context: Mapping[str, Any]) -> str:
     if kind == "list_type" and not isinstance(value, Mapping) and value is not None:
         return f"; write [{value}]"
     if kind == "string_type" and isinstance(value, int | float):

@@ -64,8 +64,8 @@ def cancel(
         states = run_states(root, files, selected, records, schedulers=schedulers, tolerant=True)
         ended = tuple(run_id for run_id in selected if _has_ended(states[run_id], records[run_id]))
         cancelled = {run_id: run for run_id, run in selected.items() if run_id not in ended}
-        _mark(files, past, cancelled, clock.time())
-        _stop(files, past, cancelled, schedulers)
+        _write_markers(files, past, cancelled, clock.time())
+        _stop_runs(files, past, cancelled, schedulers)
     return Cancelled(tuple(cancelled), ended)
 
 
@@ -77,8 +77,8 @@ def active_runs_not_in_spec(root: Root, experiment: str) -> dict[str, str]:
     """
     files = root.experiment(experiment)
     past = submissions.read_all(files)
-    named = past[-1].named if past else {}
-    runs = {run_id: run for run_id, run in newest_runs(past).items() if run_id not in named}
+    spec_runs = past[-1].named if past else {}
+    runs = {run_id: run for run_id, run in newest_runs(past).items() if run_id not in spec_runs}
     states = run_states(root, files, runs)
     return {run_id: run.entry.name for run_id, run in runs.items() if states[run_id].state in ACTIVE}
 
@@ -106,7 +106,9 @@ def _has_ended(state: RunState, record: DiskRecord) -> bool:
     return record.cancelled and state.is_certain and not state.is_alive
 
 
-def _mark(files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[str], now: float) -> None:
+def _write_markers(
+    files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[str], now: float
+) -> None:
     """Write a cancel marker into each run's folder that names all submissions of the run."""
     senders: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
     for submission in past:
@@ -120,7 +122,7 @@ def _mark(files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[
             raise SystemRefused(f"cannot cancel {run_id}: {error.strerror}") from error
 
 
-def _stop(
+def _stop_runs(
     files: ExperimentFiles,
     past: Sequence[Submission],
     cancelled: Mapping[str, SubmittedRun],

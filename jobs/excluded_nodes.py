@@ -26,6 +26,6 @@ def keeping_off(profile: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]
     for node in nodes:
         if not NODES.fullmatch(node):
             raise UserError(f"'{node}' is no node's name", "as Slurm writes it: gpu07, or gpu[01-03]")
-    known = profile.get("exclude")
-    every = dict.fromkeys([*([known] if known else []), *nodes])
+    excluded = profile.get("exclude")
+    every = dict.fromkeys([*([excluded] if excluded else []), *nodes])
     return {**profile, "exclude": ",".join(every)} if every else profile

@@ -68,20 +68,20 @@ class Cause:
 
 def causes(runs: Iterable[Failed]) -> list[Cause]:
     """Group the runs that failed, were interrupted or are lost by cause, the commonest first."""
-    alike: dict[tuple[State, str], list[Failed]] = defaultdict(list)
+    members_by_cause: dict[tuple[State, str], list[Failed]] = defaultdict(list)
     for run in runs:
         if run.state in FAILURES:
-            alike[run.state, pattern(run.reason or "")].append(run)
-    found = [
+            members_by_cause[run.state, pattern(run.reason or "")].append(run)
+    groups = [
         Cause(
             state=state,
             reason=members[0].reason or "",
             runs=tuple(run.name for run in members),
             ids=tuple(run.id for run in members),
         )
-        for (state, _), members in alike.items()
+        for (state, _), members in members_by_cause.items()
     ]
-    return sorted(found, key=lambda cause: (FAILURES.index(cause.state), -len(cause.runs)))
+    return sorted(groups, key=lambda cause: (FAILURES.index(cause.state), -len(cause.runs)))
 
 
 @lru_cache(maxsize=1024)
@@ -93,13 +93,13 @@ def pattern(reason: str) -> str:
 
 
 def illustrate(
-    found: Sequence[Cause], host_of: Mapping[str, str], log_of: Callable[[str], Sequence[str]]
+    groups: Sequence[Cause], host_of: Mapping[str, str], log_of: Callable[[str], Sequence[str]]
 ) -> list[Cause]:
     """Add hosts, and the end of a log of each of the commonest causes; both are looked up by a run's id."""
-    told = []
-    for number, cause in enumerate(found):
+    illustrated = []
+    for number, cause in enumerate(groups):
         hosts = {host_of[run_id] for run_id in cause.ids if run_id in host_of}
-        wanted = cause.state in WITH_LOG and number < MOST_LOGS
-        log = tuple(log_of(cause.ids[0])) if wanted else ()
-        told.append(replace(cause, hosts=tuple(sorted(hosts)), log=log))
-    return told
+        needs_log = cause.state in WITH_LOG and number < MOST_LOGS
+        log = tuple(log_of(cause.ids[0])) if needs_log else ()
+        illustrated.append(replace(cause, hosts=tuple(sorted(hosts)), log=log))
+    return illustrated

@@ -67,12 +67,12 @@ def log_files(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = ()) -> 
 
     `jobs` are those that it was given to, for those that have not begun.
     """
-    local = sorted((files.submitit / run_id).glob("*_log.*"), key=_modified)
+    local = sorted((files.submitit / run_id).glob("*_log.*"), key=_modification_time)
     began = [attempt.job for attempt in attempts.read(files.run(run_id)) if attempt.job is not None]
-    known = [(str(job["cluster"]), str(job["job_id"])) for job in began]
-    known += [(job.cluster, job.job_id) for job in jobs]
-    found = [path for job in known for path in _of_job(files, run_id, *job)]
-    return list(dict.fromkeys([*found, *local]))
+    job_keys = [(str(job["cluster"]), str(job["job_id"])) for job in began]
+    job_keys += [(job.cluster, job.job_id) for job in jobs]
+    paths = [path for job in job_keys for path in _paths_of_job(files, run_id, *job)]
+    return list(dict.fromkeys([*paths, *local]))
 
 
 def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]:
@@ -85,8 +85,8 @@ def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]
     if not paths:
         raise UserError(f"{visible(outlook.name)} has no log", absence(outlook))
     for path in paths:
-        yield _title(path)
-        yield from (chunk.decode(errors="replace") for chunk in _chunks(path, 0))
+        yield _file_header(path)
+        yield from (chunk.decode(errors="replace") for chunk in _read_chunks(path, 0))
 
 
 def absence(outlook: Outlook) -> str:
@@ -111,8 +111,8 @@ def follow(
 
     Where there is nothing to yield, `say` is told what the run waits for, once.
     """
-    reader, watch = _Reader(files, run_id), _Watch(look)
-    said, silent = "", True
+    reader, watch = _LogReader(files, run_id), _RunWatch(look)
+    message, silent = "", True
     while True:
         outlook, is_over = watch.outlook()
         for text in reader.news(outlook.jobs):
@@ -123,9 +123,9 @@ def follow(
                 say(f"{outlook.name} has no log: {absence(outlook)}")
             return
         waits = outlook.state != "running" or silent
-        if waits and outlook.in_words != said:
-            said = outlook.in_words
-            say(said)
+        if waits and outlook.in_words != message:
+            message = outlook.in_words
+            say(message)
         sleep(PERIOD)
 
 
@@ -134,11 +134,11 @@ def tail(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = (), lines: i
     paths = log_files(files, run_id, jobs)
     if not paths:
         return []
-    said = b"".join(_chunks(paths[-1], -CHUNK)).decode(errors="replace").splitlines()
-    return [shortened(line, LONGEST_LINE) for line in said if line.strip()][-lines:]
+    log_lines = b"".join(_read_chunks(paths[-1], -CHUNK)).decode(errors="replace").splitlines()
+    return [shortened(line, LONGEST_LINE) for line in log_lines if line.strip()][-lines:]
 
 
-class _Reader:
+class _LogReader:
     """Reads what logs have gained."""
 
     def __init__(self, files: ExperimentFiles, run_id: str) -> None:
@@ -148,34 +148,34 @@ class _Reader:
 
     def news(self, jobs: Iterable[Job]) -> Iterator[str]:
         for path in log_files(self._files, self._run_id, jobs):
-            for chunk in _chunks(path, self._read_until.get(path, 0)):
+            for chunk in _read_chunks(path, self._read_until.get(path, 0)):
                 if path != self._current:
-                    yield _title(path)
+                    yield _file_header(path)
                     self._current = path
                 self._read_until[path] = self._read_until.get(path, 0) + len(chunk)
                 yield chunk.decode(errors="replace")
 
 
-class _Watch:
+class _RunWatch:
     """Asks how the run is doing, but Slurm not too often; and twice, where the answer may pass."""
 
     def __init__(self, look: Callable[[], Outlook]) -> None:
         self._look = look
-        self._asked = float("-inf")
+        self._asked_at = float("-inf")
         self._outlook: Outlook | None = None
         self._was_unsure = False
 
     def outlook(self) -> tuple[Outlook, bool]:
         """Return what was last known, and whether the run is over."""
-        if self._outlook is not None and time.monotonic() < self._asked + self._outlook.poll_seconds:
+        if self._outlook is not None and time.monotonic() < self._asked_at + self._outlook.poll_seconds:
             return self._outlook, False
-        self._outlook, self._asked = self._look(), time.monotonic()
+        self._outlook, self._asked_at = self._look(), time.monotonic()
         is_over, was_unsure = not self._outlook.goes_on, self._was_unsure
         self._was_unsure = self._outlook.state in UNSURE
         return self._outlook, is_over and (was_unsure or not self._was_unsure)
 
 
-def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
+def _paths_of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
     if not JOB_ID.fullmatch(job_id):  # a journal may say anything
         return []
     if cluster not in SCHEDULERS:
@@ -185,11 +185,11 @@ def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> l
     return [folder / name for name in names if os.path.exists(folder / name)]  # noqa: PTH110 (never raises)
 
 
-def _title(path: Path) -> str:
+def _file_header(path: Path) -> str:
     return f"==> {visible(str(path))} <==\n"
 
 
-def _chunks(path: Path, offset: int) -> Iterator[bytes]:
+def _read_chunks(path: Path, offset: int) -> Iterator[bytes]:
     """Yield what a log holds from `offset` on (if negative, from the end); nothing if it has vanished."""
     try:
         with open_file(path) as file:
@@ -203,7 +203,7 @@ def _chunks(path: Path, offset: int) -> Iterator[bytes]:
             log.warning("cannot read %s: %s", path, error.strerror)
 
 
-def _modified(path: Path) -> float:
+def _modification_time(path: Path) -> float:
     """Return when a file was last changed, the present time for one that is listed and not there yet."""
     try:
         return path.stat().st_mtime

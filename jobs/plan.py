@@ -27,14 +27,14 @@ def choose_profile(experiment: Experiment, option: str | None = None) -> Profile
     def place(path: tuple[str | int, ...]) -> Place:
         return document.place("resources", *path)
 
-    own = load_profile(
+    spec_profile = load_profile(
         experiment.profile,
         experiment.resources,
         folder=experiment.spec_folder,
         place=place,
         asked_at=document.place("profile"),
     )
-    return own if option is None else load_profile(option, experiment.resources, place=place)
+    return spec_profile if option is None else load_profile(option, experiment.resources, place=place)
 
 
 @collector_paused()
@@ -54,13 +54,13 @@ def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) 
         }
         for run in experiment.runs
     ]
-    sent = len(runs[:limit])
-    calls = SCHEDULERS[profile.cluster].submit_calls(sent, profile)
+    run_count = len(runs[:limit])
+    calls = SCHEDULERS[profile.cluster].submit_calls(run_count, profile)
     return {
         "experiment": experiment.name,
         "runs": runs,
         "sbatch_calls": calls,
-        "gpu_hours": gpu_hours(sent, profile),
+        "gpu_hours": gpu_hours(run_count, profile),
     }
 
 

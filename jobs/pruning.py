@@ -40,35 +40,35 @@ def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool 
     """
     files = root.experiment(experiment)
     ownership.check(files, "prune")
-    found = [_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
-    return [one for one in found if one.paths]
+    candidates = [_prunable_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
+    return [candidate for candidate in candidates if candidate.paths]
 
 
-def prune(found: Iterable[Prunable]) -> None:
+def prune(prunables: Iterable[Prunable]) -> None:
     """Delete it.
 
     Raises:
         SystemRefused: a file cannot be deleted; those before it are gone.
     """
-    for one in found:
-        for path in one.paths:
+    for run in prunables:
+        for path in run.paths:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise SystemRefused(f"cannot delete {path}: {error.strerror or error}") from error
 
 
-def _of_run(name: str, run: RunFiles, last: bool) -> Prunable:
+def _prunable_of_run(name: str, run: RunFiles, last: bool) -> Prunable:
     try:
         checkpoints, torn = run.checkpoints(), run.torn_checkpoints()
     except OSError as error:
         log.warning("%s: left out: cannot read %s: %s", name, run.path, error.strerror or error)
         return Prunable(name, (), 0)
     paths = (*torn, *(checkpoints if last else checkpoints[:-1]))
-    return Prunable(name, paths, sum(map(_size, paths)))
+    return Prunable(name, paths, sum(map(_file_size, paths)))
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     """Return the bytes that deleting a file frees; none for one that is gone already or cannot be seen."""
     try:
         return path.lstat().st_size

@@ -58,16 +58,20 @@ def select(
     names = [selector for selector in selectors if "=" not in selector] + (["failed"] if failed else [])
     chosen = set() if names and not everything else {run.id for run in runs}
     for name in names:
-        chosen |= {run.id for run in _named(runs, name)}
-    found = [run for run in runs if run.id in chosen and all(_matches(run, one) for one in filters)]
-    if not found:
+        chosen |= {run.id for run in _runs_named(runs, name)}
+    selected = [
+        run
+        for run in runs
+        if run.id in chosen and all(_matches_condition(run, condition) for condition in filters)
+    ]
+    if not selected:
         raise UserError(
-            f"no run matches {' '.join([*names, *filters]) or 'here'}", _hint(runs, names, filters)
+            f"no run matches {' '.join([*names, *filters]) or 'here'}", _no_match_hint(runs, names, filters)
         )
-    return found
+    return selected
 
 
-def _named(runs: Sequence[Run], name: str) -> list[Run]:
+def _runs_named(runs: Sequence[Run], name: str) -> list[Run]:
     if name in STATES:
         return [run for run in runs if run.state == name]
     exact = [run for run in runs if run.id == name] or [run for run in runs if run.name == name]
@@ -86,14 +90,14 @@ def _named(runs: Sequence[Run], name: str) -> list[Run]:
     )
 
 
-def _matches(run: Selectable, condition: str) -> bool:
+def _matches_condition(run: Selectable, condition: str) -> bool:
     key, _, text = condition.partition("=")
-    wanted = parse_value(text, f"'{condition}'") if text else None
-    value = run.params[key] if key in run.params else _lookup(run.config, key)
-    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+    expected = parse_value(text, f"'{condition}'") if text else None
+    value = run.params[key] if key in run.params else _config_value(run.config, key)
+    return bool(value == expected) and isinstance(value, bool) == isinstance(expected, bool)
 
 
-def _lookup(config: Mapping[str, Any], key: str) -> Any:
+def _config_value(config: Mapping[str, Any], key: str) -> Any:
     """Return a config's value at a dotted key; something equal to nothing where there is none."""
     value: Any = config
     for part in key.split("."):
@@ -103,7 +107,7 @@ def _lookup(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _hint(runs: Sequence[Selectable], names: Iterable[str], filters: Iterable[str]) -> str:
+def _no_match_hint(runs: Sequence[Selectable], names: Iterable[str], filters: Iterable[str]) -> str:
     called = [run for run in runs if run.name in STATES and run.name in names]
     if called:
         return f"'{called[0].name}' means a state; the run of that name is chosen by its id, {called[0].id}"

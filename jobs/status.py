@@ -122,8 +122,8 @@ class ExperimentStatus:
     @property
     def counts(self) -> dict[State, int]:
         """How many runs are in each state that occurs, in the order of `STATES`."""
-        found = Counter(run.state for run in self.runs)
-        return {state: found[state] for state in STATES if found[state]}
+        count_by_state = Counter(run.state for run in self.runs)
+        return {state: count_by_state[state] for state in STATES if count_by_state[state]}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -208,7 +208,9 @@ def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> 
     """
     names = [files.name for files in root.experiments()]
     if experiment not in names:
-        raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
+        raise UserError(
+            f"no experiment '{experiment}' under {root.path}", _missing_experiment_hint(experiment, names)
+        )
     return _read_status(root, [experiment], schedulers, detailed=True)[0]
 
 
@@ -225,23 +227,23 @@ def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
     from ..store import queries
 
     run = next(run for run in status(root, experiment).runs if run.id == run_id)
-    with _open(root) as store:
+    with _open_index(root) as store:
         jobs = queries.jobs(store.db, experiment, run_id)
     return Outlook(run.name, run.state, run.reason, run.cluster, tuple(jobs), run.goes_on, run.poll_seconds)
 
 
-def _hint(experiment: str, names: Sequence[str]) -> str:
+def _missing_experiment_hint(experiment: str, names: Sequence[str]) -> str:
     from ..problems import nearest  # and with it, YAML
 
     guess = nearest(experiment, names)
-    known = f"there are: {', '.join(names)}" if names else "nothing was submitted there; see --root"
-    return f"did you mean '{guess}'?" if guess else known
+    names_hint = f"there are: {', '.join(names)}" if names else "nothing was submitted there; see --root"
+    return f"did you mean '{guess}'?" if guess else names_hint
 
 
 def _read_status(
     root: Root, experiments: Sequence[str], schedulers: Schedulers, detailed: bool
 ) -> list[ExperimentStatus]:
-    with collector_paused(), _open(root) as store:
+    with collector_paused(), _open_index(root) as store:
         store.sync(experiments)
         indexed = [IndexedExperiment.read(store.db, root.experiment(name)) for name in experiments]
         open_runs = [run for experiment in indexed for run in experiment.runs.open]
@@ -251,7 +253,7 @@ def _read_status(
         ]
 
 
-def _open(root: Root) -> Store:
+def _open_index(root: Root) -> Store:
     from ..store.database import open_store
 
     return open_store(root)
@@ -275,36 +277,38 @@ def _experiment_status(
         runs.append(_run_status(row, states[row.id], scheduler, rejections.get(row.key, {})))
     if not detailed:
         return ExperimentStatus(experiment.files.name, tuple(runs), experiment.damaged, notes=answers.notes)
-    groups = _illustrated(db, experiment, failure_groups.causes(runs))
+    groups = _illustrate_causes(db, experiment, failure_groups.causes(runs))
     return ExperimentStatus(
         experiment.files.name,
         tuple(runs),
         experiment.damaged,
         tuple(groups),
         answers.notes,
-        _warnings(db, experiment),
+        _run_warnings(db, experiment),
     )
 
 
-def _warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
+def _run_warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
     """Return what runs warn of that the specification names, with the runs' names."""
     from ..store import queries
 
     names = {row.id: row.name for row in experiment.rows if row.named}
-    found = queries.warnings(db, experiment.files.name)
-    named = {text: tuple(names[run] for run in runs if run in names) for text, runs in found.items()}
-    return {text: runs for text, runs in named.items() if runs}
+    run_ids_by_text = queries.warnings(db, experiment.files.name)
+    names_by_text = {
+        text: tuple(names[run] for run in runs if run in names) for text, runs in run_ids_by_text.items()
+    }
+    return {text: runs for text, runs in names_by_text.items() if runs}
 
 
-def _illustrated(db: Connection, experiment: IndexedExperiment, found: list[Cause]) -> list[Cause]:
+def _illustrate_causes(db: Connection, experiment: IndexedExperiment, causes: list[Cause]) -> list[Cause]:
     """Add where the runs of a cause ran last, and the end of a log."""
     from ..store import queries
 
-    if not found:
+    if not causes:
         return []
     jobs = {row.id: [row.job] if row.job else [] for row in experiment.rows}
     return failure_groups.illustrate(
-        found,
+        causes,
         queries.hosts(db, experiment.files.name),
         lambda run_id: _end_of_log(experiment.files, run_id, jobs[run_id]),
     )
@@ -333,12 +337,12 @@ def _run_status(
         reason=state.reason,
         step=row.step,
         train_seconds=row.train_seconds,
-        best_validation_loss=_finite(row.best_validation_loss),
-        learning_rate=_finite(row.learning_rate),
+        best_validation_loss=_finite_or_none(row.best_validation_loss),
+        learning_rate=_finite_or_none(row.learning_rate),
         attempts=row.attempts,
         percent_done=100.0 if state.state == "completed" else round(100 * done, 1),
         last_seen=row.last_seen,
-        eta_seconds=_eta(row, done) if state.state == "running" else None,
+        eta_seconds=_eta_seconds(row, done) if state.state == "running" else None,
         checkpoint_step=row.checkpoint_step,
         checkpoint_bytes=row.checkpoint_bytes,
         checkpoint_seconds=row.checkpoint_seconds,
@@ -359,9 +363,9 @@ def _share_done(row: RunRow) -> float:
     return min(1.0, max(shares, default=0.0))
 
 
-def _eta(row: RunRow, share: float) -> float | None:
+def _eta_seconds(row: RunRow, share: float) -> float | None:
     return row.train_seconds * (1 - share) / share if share > 0 else None
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

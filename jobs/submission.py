@@ -92,9 +92,9 @@ def submit(
         earlier = submissions.read_all(files)
         reserved_names.check_baselines(experiment.baselines, earlier, experiment.document)
         entries = {entry.id: entry for entry in data_paths.entries(experiment)}
-        compatibility.check([_point(entry) for entry in entries.values()], earlier)
+        compatibility.check([_point_of_entry(entry) for entry in entries.values()], earlier)
 
-        replaced_jobs = _reconcile(schedulers, earlier)
+        replaced_jobs = _reconcile_schedulers(schedulers, earlier)
         plan = plan_submission(
             root, files, earlier, entries, profile.cluster, replaced_jobs, schedulers=schedulers, clock=clock
         )
@@ -107,13 +107,13 @@ def submit(
         warnings += data_paths.changes(chosen, earlier_runs)
 
         submission = Submission(
-            **_identity(earlier, clock),
+            **_new_identity(earlier, clock),
             experiment=experiment.name,
             profile=_profile_record(profile, scheduler, experiment.variables, variables),
             **kept_code.fields(allow_code_change),
             data_change_allowed=allow_data_change,
             runs=chosen,
-            named=_titles(experiment),
+            named=_titles_of_runs(experiment),
         )
         result = SubmitResult()
         if chosen or (earlier and earlier[-1].named != submission.named):
@@ -128,7 +128,7 @@ def submit(
         no_longer_named=tuple(
             run.entry.name for run_id, run in earlier_runs.items() if run_id not in entries
         ),
-        warnings=(*_warnings(profile, scheduler, root, environ, experiment.variables), *warnings),
+        warnings=(*_submission_warnings(profile, scheduler, root, environ, experiment.variables), *warnings),
     )
 
 
@@ -163,16 +163,16 @@ def retry(
         runs = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in set(run_ids)}
         _check_known(experiment, run_ids, runs)
 
-        replaced_jobs = _reconcile(schedulers, earlier, run_ids)
+        replaced_jobs = _reconcile_schedulers(schedulers, earlier, run_ids)
         states = confirmed_states(root, files, runs, schedulers=schedulers, clock=clock)
         plan = plan_retry(states, replaced_jobs, fresh)
-        alike = _alike([runs[run_id] for run_id in plan.due], profile, exclude_nodes)
+        runs_by_profile = _group_by_profile([runs[run_id] for run_id in plan.due], profile, exclude_nodes)
         groups = []
-        for record, members in alike:
+        for record, members in runs_by_profile:
             entries = [run.entry.model_copy(update={"fresh": fresh}) for run in members]
             kept_code = submitted_code.as_sent_before(files, members[-1].submission, entries)
             submission = Submission(
-                **_identity(earlier, clock),
+                **_new_identity(earlier, clock),
                 experiment=earlier[-1].experiment,
                 profile=record,
                 **kept_code.fields(allow_code_change),
@@ -215,7 +215,7 @@ def _check_before_writing(
     preconditions.check_writable(root)
 
 
-def _reconcile(
+def _reconcile_schedulers(
     schedulers: Schedulers, earlier: Sequence[Submission], run_ids: Sequence[str] | None = None
 ) -> dict[str, str]:
     """Finish or undo what killed submitters left; return held jobs, by run, that have to be replaced."""
@@ -237,16 +237,16 @@ def _keep_code(
     """Keep a snapshot of the runs' code, and check that a job can import it; return warnings too."""
     if not chosen:
         return Code(), ()
-    kept = submitted_code.of_experiment(
+    code = submitted_code.of_experiment(
         files, chosen, experiment.spec_folder, Path(experiment.document.source)
     )
     if not allow_code_change:
-        submitted_code.check_unchanged(files, chosen, kept)
-    warnings = submitted_code.differs_from_others(files, earlier, kept)
-    return kept, warnings + scheduler.check_imports(files, profile, kept, submitted_code.user_modules(chosen))
+        submitted_code.check_unchanged(files, chosen, code)
+    warnings = submitted_code.differs_from_others(files, earlier, code)
+    return code, warnings + scheduler.check_imports(files, profile, code, submitted_code.user_modules(chosen))
 
 
-def _warnings(
+def _submission_warnings(
     profile: Profile,
     scheduler: Scheduler,
     root: Root,
@@ -270,14 +270,14 @@ def _check_sendable(
         UserError: they cannot.
     """
     root = Root(files.path.parent)
-    kept = Code.of(submission)
+    code = Code.of(submission)
     checkpoint_formats.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
-        submitted_code.check_unchanged(files, submission.runs, kept)
+        submitted_code.check_unchanged(files, submission.runs, code)
     scheduler.check(root, os.environ)
-    warnings = _warnings(profile, scheduler, root, os.environ, ())
+    warnings = _submission_warnings(profile, scheduler, root, os.environ, ())
     return warnings + scheduler.check_imports(
-        files, profile, kept, submitted_code.user_modules(submission.runs)
+        files, profile, code, submitted_code.user_modules(submission.runs)
     )
 
 
@@ -288,25 +288,25 @@ def _submission_lock(files: ExperimentFiles) -> AbstractContextManager[FileLock]
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
 
-def _identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
+def _new_identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
     """Return id and time of a new submission: later than all others, whatever the machines' clocks say."""
     created = max(clock.time(), earlier[-1].created + 1e-3) if earlier else clock.time()
     return {"id": submissions.new_id(created), "created": created}
 
 
-def _titles(experiment: Experiment) -> dict[str, Title]:
+def _titles_of_runs(experiment: Experiment) -> dict[str, Title]:
     return {run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs}
 
 
-def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, SubmittedRun]) -> None:
-    unknown = [run_id for run_id in run_ids if run_id not in sent]
+def _check_known(experiment: str, run_ids: Sequence[str], runs: Mapping[str, SubmittedRun]) -> None:
+    unknown = [run_id for run_id in run_ids if run_id not in runs]
     if unknown:
         raise UserError(
             f"never submitted to '{experiment}': {', '.join(unknown)}", f"see `alphagrid status {experiment}`"
         )
 
 
-def _point(entry: RunEntry) -> compatibility.Point:
+def _point_of_entry(entry: RunEntry) -> compatibility.Point:
     return compatibility.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
@@ -322,7 +322,7 @@ def _profile_record(
     return record if values is None else {**record, "variables": values}
 
 
-def _alike(
+def _group_by_profile(
     runs: Sequence[SubmittedRun], profile: Profile | None, exclude_nodes: Sequence[str]
 ) -> list[tuple[dict[str, Any], list[SubmittedRun]]]:
     """Return runs grouped by the profile and the source of code that they were last sent with.

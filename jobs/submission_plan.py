@@ -42,11 +42,11 @@ class SubmissionPlan:
     @property
     def kept(self) -> dict[Decision, tuple[str, ...]]:
         """Ids of the runs that are not sent, by the reason."""
-        kept: dict[Decision, tuple[str, ...]] = {}
+        run_ids: dict[Decision, tuple[str, ...]] = {}
         for run_id, decision in self.decisions.items():
             if decision != "send":
-                kept[decision] = (*kept.get(decision, ()), run_id)
-        return kept
+                run_ids[decision] = (*run_ids.get(decision, ()), run_id)
+        return run_ids
 
     @property
     def has_work(self) -> bool:
@@ -58,7 +58,7 @@ def plan_submission(
     root: Root,
     files: ExperimentFiles,
     earlier: Sequence[Submission],
-    wanted: Mapping[str, RunEntry],
+    entries: Mapping[str, RunEntry],
     cluster: str,
     replaced_jobs: Mapping[str, str],
     *,
@@ -71,10 +71,10 @@ def plan_submission(
         SystemRefused: a scheduler does not answer although it may have a run.
         UserError: a cancel marker is damaged.
     """
-    submitted = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in wanted}
+    submitted = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in entries}
     states = confirmed_states(root, files, submitted, schedulers=schedulers, clock=clock)
     decisions: dict[str, Decision] = {}
-    for run_id, entry in wanted.items():
+    for run_id, entry in entries.items():
         if run_id not in submitted or run_id in replaced_jobs:
             decisions[run_id] = "send"
             continue
@@ -135,15 +135,15 @@ def is_under_way(state: RunState) -> bool:
 def stop_raised(attempt: Attempt, stop: Mapping[str, Any]) -> bool:
     """Return whether a completed attempt goes on under `stop`: a bound was raised, and none is reached."""
     before = attempt.stop or {}
-    further = any(_bound(stop, key) > _bound(before, key) for key in ("steps", "train_seconds"))
+    further = any(_stop_bound(stop, key) > _stop_bound(before, key) for key in ("steps", "train_seconds"))
     return (
         further
-        and attempt.step < _bound(stop, "steps")
-        and attempt.train_seconds < _bound(stop, "train_seconds")
+        and attempt.step < _stop_bound(stop, "steps")
+        and attempt.train_seconds < _stop_bound(stop, "train_seconds")
     )
 
 
-def _bound(stop: Mapping[str, Any], key: str) -> float:
+def _stop_bound(stop: Mapping[str, Any], key: str) -> float:
     value = stop.get(key)
     return float("inf") if value is None else float(value)
 

@@ -31,8 +31,9 @@ def top_of(folder: Path) -> Path | None:
 def listed(top: Path, passed_over: Iterable[str] = ()) -> Iterator[str]:
     """Yield the files of a repository, and of submodules and repositories inside it, as paths from `top`."""
     options = ["-z", "--cached", "--others", "--exclude-standard"]
-    options += [f"--exclude=/{_literally(one)}/" for one in passed_over]  # git need not look through all runs
-    for encoded in sorted(set(_git(top, ["ls-files", *options]).split(b"\0")) - {b""}):
+    # git need not look through all runs
+    options += [f"--exclude=/{_escape_pattern(folder)}/" for folder in passed_over]
+    for encoded in sorted(set(_git_output(top, ["ls-files", *options]).split(b"\0")) - {b""}):
         name = os.fsdecode(encoded).removesuffix("/")
         path = top / name
         if path.is_dir() and not path.is_symlink():
@@ -50,15 +51,15 @@ def commit(top: Path) -> str | None:
 
 def is_dirty(top: Path, passed_over: Iterable[str]) -> bool:
     """Return whether there are changes, or new files, that are not committed."""
-    paths = [".", *(f":(exclude,top,literal){one}" for one in passed_over)]
-    return bool(_git(top, ["status", "--porcelain", "--", *paths]))
+    paths = [".", *(f":(exclude,top,literal){folder}" for folder in passed_over)]
+    return bool(_git_output(top, ["status", "--porcelain", "--", *paths]))
 
 
-def _literally(pattern: str) -> str:
+def _escape_pattern(pattern: str) -> str:
     return re.sub(r"([\\*?\[\]!# ])", r"\\\1", pattern)
 
 
-def _git(folder: Path, arguments: Sequence[str]) -> bytes:
+def _git_output(folder: Path, arguments: Sequence[str]) -> bytes:
     done = _run_git(folder, arguments)
     if done.returncode:
         raise _git_failed(folder, done)
@@ -85,5 +86,5 @@ def _run_git(folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProc
 
 
 def _git_failed(folder: Path, done: subprocess.CompletedProcess[bytes]) -> UserError:
-    said = done.stderr.decode(errors="replace").strip()
-    return UserError(f"git cannot list the files of {folder}: {said}", "see `git status` there")
+    message = done.stderr.decode(errors="replace").strip()
+    return UserError(f"git cannot list the files of {folder}: {message}", "see `git status` there")

@@ -49,10 +49,10 @@ def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> 
         SystemRefused: it cannot be written.
     """
     try:
-        source = _Source(project, spec)
-        code_hash = _hash({name: _entry(source, name, _read) for name in project.files})
+        source = _ProjectSource(project, spec)
+        code_hash = _hash_manifest({name: _read_entry(source, name, _read_file) for name in project.files})
         if not _is_whole(files, code_hash):
-            code_hash = _copy(files, source)
+            code_hash = _copy_project(files, source)
     except OSError as error:
         where = f": {shown(error.filename)}" if error.filename else ""
         refusal = UserError if _is_in(project.folder, error.filename) else SystemRefused
@@ -72,22 +72,22 @@ def changed(files: ExperimentFiles, before: str, after: str) -> list[str]:
     """
     if before == after:
         return []
-    old, new = _manifest(files, before), _manifest(files, after)
+    old, new = _read_manifest(files, before), _read_manifest(files, after)
     if old is None or new is None:
         return [f"snapshot {before if old is None else after} (it is gone)"]
-    return sorted(path for path in old.keys() | new.keys() if _differs(old.get(path), new.get(path)))
+    return sorted(path for path in old.keys() | new.keys() if _entries_differ(old.get(path), new.get(path)))
 
 
-def _differs(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
-    known = [entry for entry in (one, other) if entry is not None]
-    return all(entry[3] for entry in known) and (len(known) < 2 or known[0][:2] != known[1][:2])
+def _entries_differ(old: Sequence[Any] | None, new: Sequence[Any] | None) -> bool:
+    entries = [entry for entry in (old, new) if entry is not None]
+    return all(entry[3] for entry in entries) and (len(entries) < 2 or entries[0][:2] != entries[1][:2])
 
 
 # What is in it
 
 
 @dataclass(frozen=True)
-class _Source:
+class _ProjectSource:
     """The files to keep, and the specification among them."""
 
     project: Project
@@ -121,20 +121,20 @@ class _Source:
         return not (path.suffix in (".yaml", ".yml") and _SETTINGS.search(head))
 
 
-_Taken = tuple[str, int, bytes]
+_FileSummary = tuple[str, int, bytes]
 """A file's hash, its size, and how it begins."""
 
 
-def _entry(source: _Source, name: str, take: Callable[[Path], _Taken]) -> list[Any]:
+def _read_entry(source: _ProjectSource, name: str, read: Callable[[Path], _FileSummary]) -> list[Any]:
     path = source.project.folder / name
     if path.is_symlink() and (target := source.link(name)) is not None:
         return ["link", hashlib.sha256(os.fsencode(target)).hexdigest(), 0, True]
-    digest, size, head = take(path)
+    digest, size, head = read(path)
     mode = "program" if path.stat().st_mode & stat.S_IXUSR else "file"
     return [mode, digest, size, source.counts(name, head)]
 
 
-def _read(path: Path, copy: Path | None = None) -> _Taken:
+def _read_file(path: Path, copy: Path | None = None) -> _FileSummary:
     """Read a file, and write it to `copy` if that is given."""
     digest, size, head = hashlib.sha256(), 0, b""
     with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as target:
@@ -146,7 +146,7 @@ def _read(path: Path, copy: Path | None = None) -> _Taken:
     return digest.hexdigest(), size, head
 
 
-def _hash(manifest: Manifest) -> str:
+def _hash_manifest(manifest: Manifest) -> str:
     whole = hashlib.sha256()
     for name in sorted(manifest, key=os.fsencode):
         mode, digest = manifest[name][:2]
@@ -157,15 +157,15 @@ def _hash(manifest: Manifest) -> str:
 # How it is written
 
 
-def _copy(files: ExperimentFiles, source: _Source) -> str:
+def _copy_project(files: ExperimentFiles, source: _ProjectSource) -> str:
     """Copy a project; the name comes from what was copied, should a file change meanwhile."""
     files.code.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(files.code)
     temporary = files.code / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir()
     try:
-        manifest = {name: _copy_one(source, name, temporary) for name in source.project.files}
-        code_hash = _hash(manifest)
+        manifest = {name: _copy_file(source, name, temporary) for name in source.project.files}
+        code_hash = _hash_manifest(manifest)
         _make_durable(temporary)
         write_atomically(_manifest_path(files, code_hash), json.dumps({"files": manifest}).encode())
         _give_name(temporary, folder_of(files, code_hash))
@@ -174,10 +174,10 @@ def _copy(files: ExperimentFiles, source: _Source) -> str:
     return code_hash
 
 
-def _copy_one(source: _Source, name: str, folder: Path) -> list[Any]:
+def _copy_file(source: _ProjectSource, name: str, folder: Path) -> list[Any]:
     copy = folder / name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    entry = _entry(source, name, lambda path: _read(path, copy))
+    entry = _read_entry(source, name, lambda path: _read_file(path, copy))
     if entry[0] == "link":
         copy.symlink_to(str(source.link(name)))
     else:
@@ -210,12 +210,12 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
     Raises:
         UserError: somebody changed it.
     """
-    folder, manifest = folder_of(files, code_hash), _manifest(files, code_hash)
+    folder, manifest = folder_of(files, code_hash), _read_manifest(files, code_hash)
     if manifest is None or not folder.is_dir():
         return False
     for name, (mode, digest, *_) in manifest.items():
         path = folder / name
-        if mode != "link" and not (path.is_file() and _read(path)[0] == digest):
+        if mode != "link" and not (path.is_file() and _read_file(path)[0] == digest):
             raise UserError(
                 f"the code that was kept has been changed: {shown(path)}",
                 f"remove {folder}, and submit again",
@@ -223,16 +223,18 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
     return True
 
 
-def _manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
+def _read_manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
     """Return what a snapshot holds; None where that is not told, or no longer."""
     if not CODE_HASH.fullmatch(code_hash):  # a journal may say anything
         return None
     try:
-        found: Manifest = read_object(_manifest_path(files, code_hash))["files"]
+        entries: Manifest = read_object(_manifest_path(files, code_hash))["files"]
     except (OSError, ValueError, KeyError):
         return None
-    is_whole = isinstance(found, dict) and all(isinstance(e, list) and len(e) >= 4 for e in found.values())
-    return found if is_whole else None
+    is_whole = isinstance(entries, dict) and all(
+        isinstance(e, list) and len(e) >= 4 for e in entries.values()
+    )
+    return entries if is_whole else None
 
 
 def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:

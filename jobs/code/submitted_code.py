@@ -39,14 +39,20 @@ class Code:
     dirty: bool = False
 
     @classmethod
-    def of(cls, sent: Submission) -> Self:
+    def of(cls, submission: Submission) -> Self:
         """Return the code that a submission gave its runs."""
-        return cls(sent.code_hash, sent.code_path, sent.code_source, sent.code_commit, sent.code_dirty)
+        return cls(
+            submission.code_hash,
+            submission.code_path,
+            submission.code_source,
+            submission.code_commit,
+            submission.code_dirty,
+        )
 
     def fields(self, change_allowed: bool = False) -> dict[str, Any]:
         """Return what a submission says of its code."""
-        said = {f"code_{name}": value for name, value in vars(self).items()}
-        return {**said, "code_change_allowed": change_allowed}
+        code_fields = {f"code_{name}": value for name, value in vars(self).items()}
+        return {**code_fields, "code_change_allowed": change_allowed}
 
 
 def of_experiment(files: ExperimentFiles, entries: Sequence[RunEntry], spec_folder: Path, spec: Path) -> Code:
@@ -62,27 +68,31 @@ def of_experiment(files: ExperimentFiles, entries: Sequence[RunEntry], spec_fold
     if not places:
         return Code()
     if len(places) > 1:
-        told = " and ".join(map(shown, places))
-        raise UserError(f"the workloads come from several places: {told}", "write a specification for each")
-    return _kept(files, places[0], [module for module, root in roots.items() if root is not None], spec)
+        folders = " and ".join(map(shown, places))
+        raise UserError(
+            f"the workloads come from several places: {folders}", "write a specification for each"
+        )
+    return _keep_snapshot(
+        files, places[0], [module for module, root in roots.items() if root is not None], spec
+    )
 
 
-def as_sent_before(files: ExperimentFiles, sent: Submission, entries: Sequence[RunEntry]) -> Code:
+def as_sent_before(files: ExperimentFiles, submission: Submission, entries: Sequence[RunEntry]) -> Code:
     """Keep what lies where an earlier submission's code came from; if nothing does, take what was kept.
 
     Raises:
         UserError, SystemRefused: as above.
     """
-    live = source_of(sent)
+    live = source_of(submission)
     if live is None or not Path(live).is_dir():
-        return Code.of(sent)
+        return Code.of(submission)
     modules = [module for module in user_modules(entries) if is_found(module, Path(live))]
-    return _kept(files, Path(live), modules, None) if modules else Code()
+    return _keep_snapshot(files, Path(live), modules, None) if modules else Code()
 
 
-def source_of(sent: Submission) -> str | None:
+def source_of(submission: Submission) -> str | None:
     """Return the live folder that a submission's code came from; before there were snapshots, it was used."""
-    return sent.code_source if sent.code_hash is not None else sent.code_path
+    return submission.code_source if submission.code_hash is not None else submission.code_path
 
 
 def user_modules(entries: Iterable[RunEntry]) -> list[str]:
@@ -93,7 +103,7 @@ def user_modules(entries: Iterable[RunEntry]) -> list[str]:
     return sorted(module for module in modules if module.partition(".")[0] != own)
 
 
-def _kept(files: ExperimentFiles, root: Path, modules: Sequence[str], spec: Path | None) -> Code:
+def _keep_snapshot(files: ExperimentFiles, root: Path, modules: Sequence[str], spec: Path | None) -> Code:
     project = read_project(root, modules, (files.path.parent, files.path))
     try:
         f"{root} {project.import_root}".encode()
@@ -112,32 +122,34 @@ def check_unchanged(files: ExperimentFiles, entries: Iterable[RunEntry], code: C
     Raises:
         UserError: which files differ, and for which runs.
     """
-    found: dict[tuple[str, ...], list[str]] = {}
-    known: dict[str, list[str]] = {}
+    runs_by_change: dict[tuple[str, ...], list[str]] = {}
+    changes: dict[str, list[str]] = {}
     for entry in entries:
         if code.hash is None or entry.fresh or not user_modules([entry]):
             continue
         before = last_hash(attempts.read(files.run(entry.id)))
         if before is not None and before != code.hash:
-            if before not in known:
-                known[before] = snapshot.changed(files, before, code.hash)
-            found.setdefault(tuple(known[before]), []).append(entry.name)
-    for differing, runs in found.items():
+            if before not in changes:
+                changes[before] = snapshot.changed(files, before, code.hash)
+            runs_by_change.setdefault(tuple(changes[before]), []).append(entry.name)
+    for differing, runs in runs_by_change.items():
         if differing:
             raise UserError(
-                f"the code of {_listed(runs, 3)} has changed since they were last run: {_listed(differing)}",
+                f"the code of {_list_names(runs, 3)} has changed since they were last run: {_list_names(differing)}",
                 CHANGE_HINT,
             )
 
 
 def differs_from_others(files: ExperimentFiles, past: Sequence[Submission], code: Code) -> tuple[str, ...]:
     """Return a warning if other runs of the experiment were last sent with other code."""
-    before = next((one.code_hash for one in reversed(past) if one.code_hash is not None), None)
+    before = next(
+        (submission.code_hash for submission in reversed(past) if submission.code_hash is not None), None
+    )
     if before is None or code.hash is None:
         return ()
     differing = snapshot.changed(files, before, code.hash)
-    told = f"the code differs from that of runs sent before: {_listed(differing)}"
-    return (told,) if differing else ()
+    warning = f"the code differs from that of runs sent before: {_list_names(differing)}"
+    return (warning,) if differing else ()
 
 
 def last_hash(earlier: Sequence[Attempt]) -> str | None:
@@ -150,9 +162,9 @@ def last_hash(earlier: Sequence[Attempt]) -> str | None:
     return None
 
 
-def _listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
-    told = ", ".join(shown(name) for name in names[:most])
-    return told if len(names) <= most else f"{told} and {len(names) - most} more"
+def _list_names(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    listing = ", ".join(shown(name) for name in names[:most])
+    return listing if len(names) <= most else f"{listing} and {len(names) - most} more"
 
 
 # In the worker
@@ -177,7 +189,9 @@ def check_same(
         return
     before, now = last_hash(earlier), str(submission.code_hash)
     if before is not None and (differing := snapshot.changed(files, before, now)):
-        raise CodeChanged(f"the code has changed since the last attempt: {_listed(differing)}", CHANGE_HINT)
+        raise CodeChanged(
+            f"the code has changed since the last attempt: {_list_names(differing)}", CHANGE_HINT
+        )
 
 
 class CodeChanged(UserError):
@@ -198,13 +212,13 @@ def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str])
     Raises:
         UserError: the snapshot is gone; or which workload came from where.
     """
-    kept = snapshot.folder_of(files, code_hash).absolute()
+    snapshot_folder = snapshot.folder_of(files, code_hash).absolute()
     for module in modules:
         file = getattr(sys.modules.get(module), "__file__", None)
-        if file is None or is_installed(Path(file)) or _lies_in(kept, file):
+        if file is None or is_installed(Path(file)) or _lies_in(snapshot_folder, file):
             continue
         raise UserError(
-            f"{module} was imported from {file}, not from the code that was submitted, {kept}",
+            f"{module} was imported from {file}, not from the code that was submitted, {snapshot_folder}",
             "was the snapshot removed, or the module installed by a tool that goes before sys.path?",
         )
 

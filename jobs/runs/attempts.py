@@ -64,20 +64,20 @@ class Attempt:
 
 def read(run: RunFiles) -> list[Attempt]:
     """Return the attempts of a run, oldest first."""
-    found = [_read_one(number, path) for number, path in run.journals()]
-    said_so = run.superseded() if len(found) > 1 else set()
-    for index, attempt in enumerate(found[:-1]):
-        newer = [other.began_at for other in found[index + 1 :] if other.began_at is not None]
+    attempts = [_read_attempt(number, path) for number, path in run.journals()]
+    superseded_numbers = run.superseded() if len(attempts) > 1 else set()
+    for index, attempt in enumerate(attempts[:-1]):
+        newer = [other.began_at for other in attempts[index + 1 :] if other.began_at is not None]
         outlived = attempt.last_at is not None and bool(newer) and attempt.last_at > min(newer)
-        if outlived or attempt.number in said_so:
-            found[index] = replace(attempt, superseded=True)
-    return found
+        if outlived or attempt.number in superseded_numbers:
+            attempts[index] = replace(attempt, superseded=True)
+    return attempts
 
 
 def latest(run: RunFiles) -> Attempt | None:
     """Return the newest attempt of a run, reading its journal alone."""
     journals = run.journals()
-    return _read_one(*journals[-1]) if journals else None
+    return _read_attempt(*journals[-1]) if journals else None
 
 
 def start_record(path: Path) -> dict[str, Any] | None:
@@ -108,12 +108,12 @@ def limits(attempts: Sequence[Attempt]) -> dict[int, int]:
     An attempt that lived on after a newer one had begun may have left checkpoints from beyond the step at
     which that one took up the run. One that died before its first record took up nothing.
     """
-    found: dict[int, int] = {}
+    step_limits: dict[int, int] = {}
     for index, attempt in enumerate(attempts):
         later = [other.resume_step for other in attempts[index + 1 :] if other.began]
         if later:
-            found[attempt.number] = min(later)
-    return found
+            step_limits[attempt.number] = min(later)
+    return step_limits
 
 
 def reached(attempts: Sequence[Attempt]) -> Attempt | None:
@@ -140,7 +140,7 @@ def without_progress(
     Superseded attempts do not count.
     """
     made = made_checkpoint or has_new_checkpoint
-    found: list[Attempt] = []
+    stuck_attempts: list[Attempt] = []
     follower = next_job
     for age, attempt in enumerate(reversed(attempts)):
         if attempt.superseded:
@@ -149,12 +149,12 @@ def without_progress(
         if attempt.submission not in (submission, None) or attempt.settled:
             break
         came_back = age < restarts and not attempt.began
-        if attempt.timed_out or not (came_back or (preempts and _blameless(attempt, follower))):
+        if attempt.timed_out or not (came_back or (preempts and _is_blameless(attempt, follower))):
             if made(attempt):
                 break
-            found.append(attempt)
+            stuck_attempts.append(attempt)
         follower = _job_id(attempt)
-    return found[::-1]
+    return stuck_attempts[::-1]
 
 
 def has_new_checkpoint(attempt: Attempt) -> bool:
@@ -168,8 +168,8 @@ def has_new_checkpoint(attempt: Attempt) -> bool:
 
 def nodes_without_gpu(attempts: Sequence[Attempt], submission: str) -> list[str]:
     """Return the nodes, one an attempt, that showed no GPU to attempts of a submission."""
-    own = (attempt.node_without_gpu for attempt in attempts if attempt.submission == submission)
-    return [node for node in own if node is not None]
+    nodes = (attempt.node_without_gpu for attempt in attempts if attempt.submission == submission)
+    return [node for node in nodes if node is not None]
 
 
 def failures(attempts: Sequence[Attempt]) -> int:
@@ -181,7 +181,7 @@ def failures(attempts: Sequence[Attempt]) -> int:
     return count
 
 
-def _blameless(attempt: Attempt, next_job: str | None) -> bool:
+def _is_blameless(attempt: Attempt, next_job: str | None) -> bool:
     if attempt.job is None:
         return False
     came_back = attempt.event is None and _job_id(attempt) == next_job
@@ -192,10 +192,10 @@ def _job_id(attempt: Attempt) -> str | None:
     return None if attempt.job is None else str(attempt.job["job_id"])
 
 
-def _read_one(number: int, path: Path) -> Attempt:
+def _read_attempt(number: int, path: Path) -> Attempt:
     try:
         first = journal.read_first(path)
-        ending = _ending(journal.read_end(path, TAIL_BYTES))
+        ending = _read_ending(journal.read_end(path, TAIL_BYTES))
     except OSError as error:
         if path.is_file():
             hint = f"check its owner and mode: ls -l {path}"
@@ -218,23 +218,23 @@ def _read_one(number: int, path: Path) -> Attempt:
     )
 
 
-def _ending(written: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_ending(written: Sequence[Any]) -> dict[str, Any]:
+    ending: dict[str, Any] = {}
     for record in written:
         done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
-        found.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
+        ending.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
         if record["kind"] == "end" and str(record.get("status")) in records.ENDS:
-            found.update(end=record["status"], reason=_reason(record))
+            ending.update(end=record["status"], reason=_short_reason(record))
         elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
-            found.update(event=record["event"], reason=_reason(record))
-            found["timed_out"] = record.get("cause") == "time limit"
+            ending.update(event=record["event"], reason=_short_reason(record))
+            ending["timed_out"] = record.get("cause") == "time limit"
             if record.get("cause") == NO_GPU:
-                found["node_without_gpu"] = str(record.get("node"))
+                ending["node_without_gpu"] = str(record.get("node"))
         elif record["kind"] == "event" and record.get("event") == "stop_requested":
-            found["asked_to_stop"] = True
-    return found
+            ending["asked_to_stop"] = True
+    return ending
 
 
-def _reason(record: Mapping[str, Any]) -> str | None:
+def _short_reason(record: Mapping[str, Any]) -> str | None:
     reason = record.get("reason")
     return None if reason is None else shortened(str(reason))

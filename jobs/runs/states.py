@@ -76,10 +76,10 @@ def resolve(record: DiskRecord, scheduler: SchedulerState | None) -> RunState:
     scheduler's state, if it has the job, cancelled or interrupted it, or never got it; the run's last record
     (interrupted or crashed); `unknown`.
     """
-    return RunState(*_state(record, scheduler), scheduler)
+    return RunState(*_resolve_state(record, scheduler), scheduler)
 
 
-def _state(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
+def _resolve_state(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
     if record.end is not None and not record.submitted_since:
         return cast(State, record.end), record.reason
     if record.cancelled:

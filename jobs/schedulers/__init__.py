@@ -31,6 +31,6 @@ def scheduler_states(
         if run.job.cluster in schedulers:  # a damaged submission may name any
             by_cluster[run.job.cluster].append(run)
     states = SchedulerStates()
-    for cluster, own in by_cluster.items():
-        states |= schedulers[cluster].states(root, own, tolerant=tolerant)
+    for cluster, cluster_runs in by_cluster.items():
+        states |= schedulers[cluster].states(root, cluster_runs, tolerant=tolerant)
     return states

@@ -151,7 +151,7 @@ def ensure_supervisor(root: Root) -> None:
     try:
         root.supervisor.mkdir(parents=True, exist_ok=True)
         with open(open_regular(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:  # noqa: PTH123
-            process = _spawn(root, log)
+            process = _spawn_supervisor(root, log)
     except OSError as error:
         raise SystemRefused(f"cannot write {log_file}: {error.strerror}") from error
     deadline = time.monotonic() + START_SECONDS
@@ -170,6 +170,6 @@ def _is_held(lock: Path) -> bool:
         return False
 
 
-def _spawn(root: Root, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn_supervisor(root: Root, log: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"{__package__}.local_supervisor", str(root.path.absolute())]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -64,7 +64,7 @@ def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
 def free(count: int) -> int:
     """Return how many of the first `count` slots nobody holds at this moment."""
     folder = slots_folder(os.environ)
-    return sum(not locks.is_held(_path(folder, number)) for number in range(count))
+    return sum(not locks.is_held(_slot_path(folder, number)) for number in range(count))
 
 
 def take(count: int, stopped: Callable[[], bool]) -> Slot | None:
@@ -76,7 +76,7 @@ def take(count: int, stopped: Callable[[], bool]) -> Slot | None:
     folder = prepare()
     while not stopped():
         for number in range(count):
-            lock = locks.FileLock(_path(folder, number))
+            lock = locks.FileLock(_slot_path(folder, number))
             if lock.acquire():
                 return Slot(number, lock)
         time.sleep(0.1)
@@ -101,7 +101,7 @@ def _usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _path(folder: Path, number: int) -> Path:
+def _slot_path(folder: Path, number: int) -> Path:
     return folder / f"slot-{number:03d}.lock"
 
 

@@ -65,79 +65,81 @@ class Supervisor:
         self._queue = LocalQueue(root, gpus)
         self._children: list[_Child] = []
         self._silent_starts: dict[tuple[str, str], int] = {}
-        self._refreshed = float("-inf")
-        self._kept = float("-inf")
+        self._refreshed_at = float("-inf")
+        self._slots_kept_at = float("-inf")
 
     def has_work(self) -> bool:
         """Look once more; return whether anything is left to do."""
-        self._refresh(0.0)
+        self._refresh_queue(0.0)
         return self._queue.next() is not None or len(self._queue) > 0
 
     def work(self) -> None:
         """Start, watch and restart runs until none is left."""
         while True:
-            self._refresh(REFRESH_PERIOD)
+            self._refresh_queue(REFRESH_PERIOD)
             self._keep_slots()
-            self._reap()
+            self._reap_children()
             self._start_what_fits()
             if not self._children and not self.has_work():
                 return
             time.sleep(PERIOD)
 
-    def _refresh(self, period: float) -> None:
-        if time.monotonic() - self._refreshed >= period:
+    def _refresh_queue(self, period: float) -> None:
+        if time.monotonic() - self._refreshed_at >= period:
             try:
                 self._queue.refresh()
             except OSError as error:  # a network file system that does not answer now may do so next time
                 log.error("cannot look for runs: %s", error)
-            self._refreshed = time.monotonic()
+            self._refreshed_at = time.monotonic()
 
     def _keep_slots(self) -> None:
         from . import local_slots
 
-        if time.monotonic() - self._kept >= KEEP_PERIOD:
+        if time.monotonic() - self._slots_kept_at >= KEEP_PERIOD:
             local_slots.keep()
-            self._kept = time.monotonic()
+            self._slots_kept_at = time.monotonic()
 
     def _start_what_fits(self) -> None:
         from . import local_slots
 
-        while (job := self._queue.next()) is not None and local_slots.free(job.parallel) > self._starting():
+        while (job := self._queue.next()) is not None and local_slots.free(
+            job.parallel
+        ) > self._count_starting():
             self._queue.remove(job)
             try:
-                self._start(job)
+                self._start_job(job)
             except OSError as error:
                 self._queue.set_aside(job, f"cannot be started: {error}")
 
-    def _starting(self) -> int:
+    def _count_starting(self) -> int:
         """Return how many processes have been started that do not hold their run, and so a slot, yet."""
-        return sum(self._queue.standing(child.job) != "at work" for child in self._children)
+        return sum(self._queue.job_state(child.job) != "at work" for child in self._children)
 
-    def _start(self, job: Any) -> None:
+    def _start_job(self, job: Any) -> None:
         from ..worker import run_attempt
 
         before = len(job.run.journals())
-        executor = _executor(job.files.submitit / job.run_id)
+        executor = _local_executor(job.files.submitit / job.run_id)
         process = executor.submit(
             run_attempt, str(self._root.path), job.files.name, job.run_id, job.submission
         )
         self._children.append(_Child(job, process, before))
         log.info("%s: started as process %s", job.name, process.job_id)
 
-    def _reap(self) -> None:
+    def _reap_children(self) -> None:
         ended = [child for child in self._children if child.process.done()]
         self._children = [child for child in self._children if child not in ended]
         for child in ended:
             log.info("%s: process %s ended", child.job.name, child.process.job_id)
-            if not self._given_up(child):
+            if not self._is_given_up(child):
                 self._queue.put_back(child.job)
 
-    def _given_up(self, child: _Child) -> bool:
+    def _is_given_up(self, child: _Child) -> bool:
         """Count processes that ended without a trace; conclude a run that has nothing but those."""
         from ..worker import conclude_silent_run
 
         job = child.job
-        if self._queue.standing(job) != "due" or len(job.run.journals()) > child.attempts_before:
+        if self._queue.job_state(job) != "due" or len(job.run.journals()) > child.attempts_before:
             self._silent_starts.pop(job.key, None)
             return False
         count = self._silent_starts[job.key] = self._silent_starts.get(job.key, 0) + 1
@@ -148,7 +150,7 @@ class Supervisor:
         return True
 
 
-def _executor(folder: Path) -> Any:
+def _local_executor(folder: Path) -> Any:
     """Return submitit's executor; a folder per run, because process ids come back."""
     import submitit
 

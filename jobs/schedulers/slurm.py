@@ -92,7 +92,11 @@ class SlurmScheduler(Scheduler):
         """
         from . import slurm_duplicates
 
-        settled = [one for one in submissions if not slurm_duplicates.may_be_submitting(one, time.time())]
+        settled = [
+            submission
+            for submission in submissions
+            if not slurm_duplicates.may_be_submitting(submission, time.time())
+        ]
         if any(submission.profile["cluster"] == self.name for submission in settled) and is_installed():
             return reconcile(settled, run_ids)
         return {}
@@ -159,14 +163,16 @@ def reconcile(submissions: Sequence[Submission], run_ids: Collection[str] | None
     """
     queued = squeue.jobs(["--me"])
     recorded = [job for submission in submissions for job in _jobs_of(submission)]
-    own = matching_jobs(recorded, queued)
+    matched = matching_jobs(recorded, queued)
     by_id = {submission.id: submission for submission in submissions}
-    to_release, to_replace = _held_jobs(own, by_id, run_ids)
+    to_release, to_replace = _held_jobs(matched, by_id, run_ids)
 
-    known = {job.job_id for job in own.values()}
-    arrays = {array_of(job_id) for job_id in known}
+    matched_ids = {job.job_id for job in matched.values()}
+    arrays = {array_of(job_id) for job_id in matched_ids}
     unrecorded = {
-        job.job_id for job in queued if job.job_id not in known and is_held(job.reason) and _is_of(by_id, job)
+        job.job_id
+        for job in queued
+        if job.job_id not in matched_ids and is_held(job.reason) and _is_of_any_submission(by_id, job)
     }
     scontrol.cancel(sorted({_array_unless(job_id, arrays) for job_id in unrecorded}))
     if to_release:
@@ -210,7 +216,7 @@ def _jobs_of(submission: Submission) -> list[SubmittedJob]:
     ]
 
 
-def _is_of(submissions: Collection[str], job: squeue.QueuedJob) -> bool:
+def _is_of_any_submission(submissions: Collection[str], job: squeue.QueuedJob) -> bool:
     """Return whether a job is of one of the submissions with these ids, by its comment or name."""
     if job.comment.startswith(COMMENT_PREFIX):
         return job.comment.removeprefix(COMMENT_PREFIX) in submissions

@@ -139,18 +139,18 @@ class Arrays:
 
     def _submit_what_fits(self) -> None:
         """Where the cluster does not take an array, try half of it, down to a single job."""
-        left = [entry.id for entry in self.submission.runs]
+        remaining = [entry.id for entry in self.submission.runs]
         size = self.request.profile.max_array or MAX_ARRAY
-        while left:
-            count = min(size, len(left))
+        while remaining:
+            count = min(size, len(remaining))
             try:
-                self._submit_array(left[:count])
+                self._submit_array(remaining[:count])
             except TooMany:
                 if count == 1:
                     raise
                 size = count // 2
             else:
-                left = left[count:]
+                remaining = remaining[count:]
 
     def _submit_array(self, run_ids: Sequence[str]) -> None:
         """Write the batch script, submit it held, write down what its tasks do, and keep their ids."""
@@ -164,7 +164,7 @@ class Arrays:
         try:
             executor = HeldJobs(files.submitit, python=PYTHON + shlex.quote(sys.executable))
             executor.update_parameters(**parameters(profile, self.submission), setup=setup)
-            number = executor.send(len(run_ids), self._sbatch)
+            number = executor.send(len(run_ids), self._submit_script)
             try:
                 job_ids = executor.give(number, run_attempt, calls)
             except BaseException:  # its tasks would find nothing to do
@@ -201,7 +201,7 @@ class Arrays:
         except SystemRefused as error:
             log.warning("%s; the next submit cancels what is left", error.message)
 
-    def _sbatch(self, script: Path) -> str:
+    def _submit_script(self, script: Path) -> str:
         """Submit a script and return the job's number, also if sbatch did not answer and one job is found."""
         try:
             number = sbatch(script, (self.request.lock.descriptor,))
@@ -216,13 +216,13 @@ class Arrays:
 
     def _unanswered_job(self) -> squeue.QueuedJob | None:
         """Return a job of the array that is in the queue although sbatch did not say so, None if unclear."""
-        known = {array_of(job.job_id) for job in self.jobs.values()}
+        recorded_arrays = {array_of(job.job_id) for job in self.jobs.values()}
         try:
             queued = squeue.jobs(["--me"])
         except SystemRefused:
             return None
         own = [job for job in queued if is_of_submission(self.submission.id, job.comment, job.name)]
-        unknown = {array_of(job.job_id): job for job in own if array_of(job.job_id) not in known}
+        unknown = {array_of(job.job_id): job for job in own if array_of(job.job_id) not in recorded_arrays}
         return next(iter(unknown.values())) if len(unknown) == 1 else None
 
 
@@ -245,7 +245,7 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
     Raises:
         UserError: a value holds a line break, which would leave its #SBATCH line and be run.
     """
-    wanted: dict[str, Any] = {
+    values: dict[str, Any] = {
         "job_name": f"{submission.experiment}.{submission.id}",
         "comment": comment_of(submission.id),
         "nodes": 1,
@@ -270,7 +270,7 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
             "requeue" if profile.requeue else "no-requeue": True,
         },
     }
-    options = {key: value for key, value in wanted.items() if value is not None}
+    options = {key: value for key, value in values.items() if value is not None}
     _check_lines({**options, **options["additional_parameters"]})
     minutes = None if profile.hours is None else math.ceil(profile.hours * 60)
     return {**options, "time": minutes, "wckey": None}  # None: say nothing, where submitit would

@@ -77,14 +77,16 @@ def lost_runs(
         SystemRefused: Slurm does not answer.
     """
     own = {job.job_id: run_id for run_id, job in jobs.items()}
-    listed = {job.job_id: job for job in _queue(own) if job.state not in OVER}
+    listed = {job.job_id: job for job in _list_queue(own) if job.state not in OVER}
     arrays = {array_of(job_id) for job_id in own}
     users = {job.user for job_id, job in listed.items() if job_id in own}
-    others = [job for job in listed.values() if array_of(job.job_id) not in arrays and job.user in users]
+    other_jobs = [job for job in listed.values() if array_of(job.job_id) not in arrays and job.user in users]
     best: dict[str, Rival] = {}
-    for run_id, rival in _rivals(files, others, jobs, past):
-        if _number(rival.job_id) < _number(jobs[run_id].job_id):
-            best[run_id] = min(rival, best.get(run_id, rival), key=lambda each: _number(each.job_id))
+    for run_id, rival in _find_rivals(files, other_jobs, jobs, past):
+        if _array_number(rival.job_id) < _array_number(jobs[run_id].job_id):
+            best[run_id] = min(
+                rival, best.get(run_id, rival), key=lambda candidate: _array_number(candidate.job_id)
+            )
     gone = {run_id: None for job_id, run_id in own.items() if job_id not in listed}
     return {**gone, **best}
 
@@ -100,7 +102,7 @@ def may_be_submitting(submission: Submission, now: float) -> bool:
     return lives and submitter.pid != os.getpid()
 
 
-def _queue(own: Collection[str]) -> list[QueuedJob]:
+def _list_queue(own: Collection[str]) -> list[QueuedJob]:
     """Return this user's jobs, in an answer that is newer than all of `own`.
 
     Raises:
@@ -115,29 +117,29 @@ def _queue(own: Collection[str]) -> list[QueuedJob]:
     return list(scontrol.all_jobs().values())
 
 
-def _rivals(
+def _find_rivals(
     files: ExperimentFiles,
-    others: Sequence[QueuedJob],
-    wanted: Collection[str],
+    other_jobs: Sequence[QueuedJob],
+    run_ids: Collection[str],
     past: Sequence[Submission],
 ) -> Iterator[tuple[str, Rival]]:
     """Yield the wanted runs that other jobs have, with those jobs."""
     considered = {
-        (one.submission.id, one.submission.jobs[run_id].job_id)
-        for run_id, one in submissions.newest_runs(past).items()
-        if run_id in one.submission.jobs
+        (run.submission.id, run.submission.jobs[run_id].job_id)
+        for run_id, run in submissions.newest_runs(past).items()
+        if run_id in run.submission.jobs
     }
     runs_of: dict[str, list[str]] = {}
-    look = _Look(files)
-    for job in others:
+    check = _ExperimentCheck(files)
+    for job in other_jobs:
         submission = _submission_of(files.name, job)
         if submission is None or (submission, job.job_id) in considered:
             continue
         number, _, task = job.job_id.partition("_")
         if number not in runs_of:
-            runs_of[number] = _runs_of_array(look, number, submission, wanted)
+            runs_of[number] = _runs_of_array(check, number, submission, run_ids)
         index = int(task or 0)
-        if index < len(runs_of[number]) and runs_of[number][index] in wanted:
+        if index < len(runs_of[number]) and runs_of[number][index] in run_ids:
             yield runs_of[number][index], Rival(job.job_id, submission)
 
 
@@ -153,7 +155,9 @@ def _submission_of(experiment: str, job: QueuedJob) -> str | None:
     return last if before == experiment and SUBMISSION.fullmatch(last) else None
 
 
-def _runs_of_array(look: _Look, number: str, submission: str, wanted: Collection[str]) -> list[str]:
+def _runs_of_array(
+    check: _ExperimentCheck, number: str, submission: str, run_ids: Collection[str]
+) -> list[str]:
     """Return the runs of an array by task; none if it is of another root, or has none of the wanted runs."""
     try:
         script = scontrol.batch_script(number)
@@ -165,10 +169,10 @@ def _runs_of_array(look: _Look, number: str, submission: str, wanted: Collection
     if runs is None or folder is None:
         return []
     ids = runs[1].split()
-    return ids if set(ids) & set(wanted) and look.is_ours(shlex.split(folder[1])[0], submission) else []
+    return ids if set(ids) & set(run_ids) and check.is_ours(shlex.split(folder[1])[0], submission) else []
 
 
-class _Look:
+class _ExperimentCheck:
     """Tells whether jobs are of this experiment, or of one of the same name under another root."""
 
     def __init__(self, files: ExperimentFiles) -> None:
@@ -193,18 +197,18 @@ class _Look:
         return True
 
 
-def _number(job_id: str) -> int:
+def _array_number(job_id: str) -> int:
     return int(array_of(job_id))
 
 
 def description(lost: Mapping[str, Rival | None]) -> str:
     """Return what to say of runs that were lost to other jobs."""
     rivals = [rival for rival in lost.values() if rival is not None]
-    said = []
+    messages = []
     if rivals:
         jobs = ", ".join(sorted({array_of(rival.job_id) for rival in rivals}, key=int))
-        said.append(f"another submit sent {len(rivals)} of the runs at the same time (Slurm jobs {jobs})")
+        messages.append(f"another submit sent {len(rivals)} of the runs at the same time (Slurm jobs {jobs})")
     if len(lost) > len(rivals):
         count = len(lost) - len(rivals)
-        said.append(f"{count} held jobs were cancelled meanwhile: submit again")
-    return "; ".join(said)
+        messages.append(f"{count} held jobs were cancelled meanwhile: submit again")
+    return "; ".join(messages)

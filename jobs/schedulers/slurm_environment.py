@@ -23,6 +23,6 @@ def ignored_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     if not ignored:
         return ()
     keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
-    others = [name for name in ignored if name not in PROFILE_KEYS]
-    warning = f"{', '.join([*keys, *others])} would override the profile and are ignored"
-    return (warning if others == ignored else f"{warning}; write the values into the profile",)
+    other_names = [name for name in ignored if name not in PROFILE_KEYS]
+    warning = f"{', '.join([*keys, *other_names])} would override the profile and are ignored"
+    return (warning if other_names == ignored else f"{warning}; write the values into the profile",)

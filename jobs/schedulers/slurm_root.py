@@ -27,9 +27,9 @@ def check_path(root: Root) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise UserError(f"the path of the root {shown(path)} is not UTF-8", OTHER_ROOT) from None
-    if found := CHANGED_BY_SLURM.search(path):
+    if match := CHANGED_BY_SLURM.search(path):
         raise UserError(
-            f"the path of the root {path!r} holds {found[0]!r}, which Slurm changes in names of files",
+            f"the path of the root {path!r} holds {match[0]!r}, which Slurm changes in names of files",
             OTHER_ROOT,
         )
 
@@ -43,8 +43,8 @@ def warnings(
     kind = filesystem_of(root.path)
     if kind not in LOCAL or _is_one_machine(is_one_machine):
         return ()
-    told = f"the root {root.path} lies on a file system of this machine alone ({kind})"
-    return (f"{told}; jobs on other nodes fail unless they share it; {OTHER_ROOT}",)
+    problem = f"the root {root.path} lies on a file system of this machine alone ({kind})"
+    return (f"{problem}; jobs on other nodes fail unless they share it; {OTHER_ROOT}",)
 
 
 def _is_one_machine(ask: Callable[[], bool]) -> bool:

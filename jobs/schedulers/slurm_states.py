@@ -80,14 +80,14 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
     if not submitted:
         return SchedulerStates(unsent)
     try:
-        found = in_queue([run.job for run in submitted])
+        queued_states = in_queue([run.job for run in submitted])
     except SystemRefused as error:
         if not tolerant:
             raise
         reason = f"Slurm could not be asked ({error.message})"
         silent = {run.job.key: SchedulerState("silent", reason) for run in submitted}
         return SchedulerStates({**unsent, **silent}, (reason,))
-    unlisted = [run.job for run in submitted if run.job.key not in found and not run.record.cancelled]
+    unlisted = [run.job for run in submitted if run.job.key not in queued_states and not run.record.cancelled]
     elsewhere = _on_other_clusters(unlisted, tolerant)
     unlisted = [job for job in unlisted if job.key not in elsewhere]
     notes: list[str] = []
@@ -96,7 +96,7 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
     except SystemRefused as error:
         notes.append(f"accounting does not tell how jobs ended ({error.message})")
         accounted = {}
-    unclear = _unclear(unlisted, accounted, tolerant)
+    unclear = _unclear_jobs(unlisted, accounted, tolerant)
     try:
         controlled = at_controller(unclear)
     except SystemRefused as error:
@@ -104,11 +104,13 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
             raise
         notes.append(f"the controller could not be asked ({error.message})")
         unclear, controlled = [], {}
-    lost = _lost({job.key for job in unclear} - controlled.keys(), accounted)
-    return SchedulerStates({**unsent, **found, **elsewhere, **accounted, **lost, **controlled}, tuple(notes))
+    lost = _lost_states({job.key for job in unclear} - controlled.keys(), accounted)
+    return SchedulerStates(
+        {**unsent, **queued_states, **elsewhere, **accounted, **lost, **controlled}, tuple(notes)
+    )
 
 
-def _unclear(
+def _unclear_jobs(
     unlisted: Sequence[SubmittedJob], accounted: Mapping[RunKey, SchedulerState], tolerant: bool
 ) -> list[SubmittedJob]:
     """Return the jobs that are not in the queue and that the controller has to be asked about."""
@@ -121,7 +123,7 @@ def _unclear(
     return unclear if len(arrays) <= MAX_CALLS_OF_READERS else []
 
 
-def _lost(
+def _lost_states(
     unknown: Collection[RunKey], accounted: Mapping[RunKey, SchedulerState]
 ) -> dict[RunKey, SchedulerState]:
     """Return better reasons for jobs that the controller does not know and accounting believes to run."""
@@ -148,16 +150,16 @@ def _on_other_clusters(unlisted: Sequence[SubmittedJob], tolerant: bool) -> dict
         here, reason = None, error.message
     else:
         reason = f"this machine speaks to the cluster '{here}'"
-    others = [job for job in unlisted if job.slurm_cluster not in (None, here)]
-    if others and not tolerant:
-        other = others[0].slurm_cluster
+    other_jobs = [job for job in unlisted if job.slurm_cluster not in (None, here)]
+    if other_jobs and not tolerant:
+        other = other_jobs[0].slurm_cluster
         raise SystemRefused(
-            f"{len(others)} runs may be in the hands of the cluster '{other}', and {reason}",
+            f"{len(other_jobs)} runs may be in the hands of the cluster '{other}', and {reason}",
             f"submit from '{other}'; or end them with `alphagrid cancel`, then `alphagrid retry`",
         )
     return {
         job.key: SchedulerState("silent", f"it was sent to the cluster '{job.slurm_cluster}', and {reason}")
-        for job in others
+        for job in other_jobs
     }
 
 
@@ -172,7 +174,7 @@ def in_queue(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
         return {}
     numbers = _array_list(job_ids)
     listed = squeue.jobs(["--jobs", numbers] if len(numbers) <= MAX_ARGUMENT else [])
-    return _translated(matching_jobs(jobs, [job for job in listed if job.state not in OVER]))
+    return _translate_jobs(matching_jobs(jobs, [job for job in listed if job.state not in OVER]))
 
 
 def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
@@ -184,7 +186,7 @@ def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
         SystemRefused: sacct is not there, or failed.
     """
     by_job_id = _by_job_id(jobs)
-    records = _records(by_job_id) if by_job_id else {}
+    records = _accounting_records(by_job_id) if by_job_id else {}
     states: dict[RunKey, SchedulerState] = {}
     for job_id, submitted in by_job_id.items():
         for job in submitted:
@@ -208,19 +210,19 @@ def at_controller(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState
     arrays = sorted({array_of(job_id) for job_id in by_job_id})
     answers = map(scontrol.jobs, arrays) if len(arrays) <= MAX_CALLS else [scontrol.all_jobs()]
     answered = {job_id: job for answer in answers for job_id, job in answer.items()}
-    known = [
+    known_jobs = [
         replace(queued, job_id=job_id)
         for job_id in by_job_id
         if (queued := answered.get(job_id) or answered.get(array_of(job_id))) is not None
     ]
     states: dict[RunKey, SchedulerState] = {}
-    for queued in known:
+    for queued in known_jobs:
         if queued.state in OVER:
             for job in by_job_id[queued.job_id]:
                 if _is_named(job, queued.comment, queued.name):
                     states[job.key] = _final_state(queued.state, "")
-    alive = [queued for queued in known if queued.state not in OVER]
-    return {**states, **_translated(matching_jobs(jobs, alive))}
+    alive = [queued for queued in known_jobs if queued.state not in OVER]
+    return {**states, **_translate_jobs(matching_jobs(jobs, alive))}
 
 
 def own_records(
@@ -233,9 +235,9 @@ def own_records(
     """
     own, expected = [], job.submitted
     for record in records:
-        named = _is_named(job, record.comment, record.name)
+        is_named = _is_named(job, record.comment, record.name)
         slack = CLOSE_SECONDS if record.comment else empty_slack
-        if named or (named is None and _is_near(record.submitted, expected, slack)):
+        if is_named or (is_named is None and _is_near(record.submitted, expected, slack)):
             own.append(record)
             expected = record.ended or record.submitted
     return own
@@ -259,12 +261,14 @@ def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> 
     unnamed: list[tuple[SubmittedJob, QueuedJob]] = []
     for candidate in queued:
         for job in by_job_id.get(candidate.job_id, ()):
-            named = _is_named(job, candidate.comment, candidate.name)
-            if named:
+            is_named = _is_named(job, candidate.comment, candidate.name)
+            if is_named:
                 matching[job.key] = candidate
-            elif named is None:
+            elif is_named is None:
                 unnamed.append((job, candidate))
-    scripts = {array: _script(array) for array in {array_of(candidate.job_id) for _, candidate in unnamed}}
+    scripts = {
+        array: _batch_script(array) for array in {array_of(candidate.job_id) for _, candidate in unnamed}
+    }
     without_script = []
     for job, candidate in unnamed:
         script = scripts[array_of(candidate.job_id)]
@@ -277,7 +281,7 @@ def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> 
 
 def _matching_by_time(unnamed: Sequence[tuple[SubmittedJob, QueuedJob]]) -> dict[RunKey, QueuedJob]:
     """Return the candidates that were submitted when a run was, or requeued when its last record ended."""
-    records = _records_or_none({candidate.job_id: [job] for job, candidate in unnamed})
+    records = _accounting_records_or_none({candidate.job_id: [job] for job, candidate in unnamed})
     matching: dict[RunKey, QueuedJob] = {}
     for job, candidate in unnamed:
         own = own_records(job, records.get(candidate.job_id, ()), CLOSE_SECONDS)
@@ -287,7 +291,7 @@ def _matching_by_time(unnamed: Sequence[tuple[SubmittedJob, QueuedJob]]) -> dict
     return matching
 
 
-def _script(array: str) -> str | None:
+def _batch_script(array: str) -> str | None:
     """Return the script of a job or an array; None where the controller does not give it."""
     try:
         return scontrol.batch_script(array)
@@ -295,7 +299,7 @@ def _script(array: str) -> str | None:
         return None
 
 
-def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+def _accounting_records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
     """Return the accounting records of jobs, asked for by number or, where there are too many, by time."""
     numbers = _array_list(by_job_id)
     if len(numbers) <= MAX_ARGUMENT:
@@ -304,10 +308,10 @@ def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[
     return sacct.records(["--starttime", f"uts{int(min(times, default=0.0) - SLACK_SECONDS)}"])
 
 
-def _records_or_none(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+def _accounting_records_or_none(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
     """Return the accounting records of jobs; none where accounting does not answer."""
     try:
-        return _records(by_job_id) if by_job_id else {}
+        return _accounting_records(by_job_id) if by_job_id else {}
     except SystemRefused:
         return {}
 
@@ -335,7 +339,7 @@ def _is_near(time: float | None, expected: float | None, slack: float) -> bool:
     return time is not None and expected is not None and abs(time - expected) <= slack
 
 
-def _translated(matching: Mapping[RunKey, QueuedJob]) -> dict[RunKey, SchedulerState]:
+def _translate_jobs(matching: Mapping[RunKey, QueuedJob]) -> dict[RunKey, SchedulerState]:
     return {key: _queue_state(job.state, job.reason) for key, job in matching.items()}
 
 

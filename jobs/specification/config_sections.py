@@ -31,7 +31,7 @@ class SectionKind:
 
 def section_kinds() -> dict[str, SectionKind]:
     """Return the sections of a config by key; what is no section (`seed`, say) is left out."""
-    kinds = {key: _kind(field) for key, field in TrainingConfig.model_fields.items()}
+    kinds = {key: _section_kind(field) for key, field in TrainingConfig.model_fields.items()}
     return {key: kind for key, kind in kinds.items() if kind is not None}
 
 
@@ -56,8 +56,8 @@ def known_keys(config: Any, section: KeyPath) -> list[str]:
     return list(model.model_fields) if model else []
 
 
-def _kind(field: FieldInfo) -> SectionKind | None:
-    parts = [*field.metadata, *_parts(field.annotation)]
+def _section_kind(field: FieldInfo) -> SectionKind | None:
+    parts = [*field.metadata, *_annotation_parts(field.annotation)]
     optional = type(None) in parts
     for registry in (part for part in parts if isinstance(part, Registry)):
         models: dict[str | None, type[BaseModel]] = {
@@ -69,8 +69,8 @@ def _kind(field: FieldInfo) -> SectionKind | None:
     return None
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
+def _annotation_parts(annotation: Any) -> Iterator[Any]:
     """Yield an annotation and all that it is made of."""
     yield annotation
     for part in get_args(annotation):
-        yield from _parts(part)
+        yield from _annotation_parts(part)

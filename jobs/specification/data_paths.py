@@ -23,7 +23,7 @@ def entries(experiment: Experiment) -> Iterator[RunEntry]:
     Raises:
         UserError: a path cannot be resolved; the message says where it was written.
     """
-    folder = _plain(experiment.spec_folder)
+    folder = _normalised_folder(experiment.spec_folder)
     for run in experiment.runs:
         try:
             resolved = resolve(run.config.workload, folder)
@@ -74,7 +74,7 @@ def changes(chosen: Iterable[RunEntry], sent_before: Mapping[str, SubmittedRun])
     return (f"the specification has moved: relative paths of {names} now lead to other files",)
 
 
-def _plain(folder: Path) -> str:
+def _normalised_folder(folder: Path) -> str:
     """Return a folder without `..`, so that one folder has one name, where that leads to the same."""
     plain = os.path.normpath(folder)
     return plain if Path(plain).exists() and Path(plain).samefile(folder) else str(folder)

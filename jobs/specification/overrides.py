@@ -53,7 +53,7 @@ def apply(overrides: Sequence[Override], config: Config, document: Document) -> 
     """
     for override in overrides:
         try:
-            config = _with(config, override.path, override.value)
+            config = _with_leaf(config, override.path, override.value)
         except _NoSection as error:
             refuse([Problem(override.place(document), ".".join(override.path), str(error))])
     return config
@@ -72,15 +72,15 @@ def place_of(path: KeyPath, overrides: Sequence[Override], document: Document) -
             return override.place(document, path[depth:])
     within = (override for override in overrides if override.path[: len(path)] == path)
     beside = (override for override in reversed(overrides) if path[:1] == override.path[:1])
-    found = next(within, None) or next(beside, None)
-    return found.place(document) if found else document.place("base")
+    nearest_override = next(within, None) or next(beside, None)
+    return nearest_override.place(document) if nearest_override else document.place("base")
 
 
 class _NoSection(Exception):
     pass
 
 
-def _with(config: Config, path: tuple[str, ...], value: Any) -> Config:
+def _with_leaf(config: Config, path: tuple[str, ...], value: Any) -> Config:
     """Return a copy of `config` in which the leaf at `path` is `value`; what lies beside it is shared."""
     key, rest = path[0], path[1:]
     if not rest:
@@ -90,4 +90,4 @@ def _with(config: Config, path: tuple[str, ...], value: Any) -> Config:
         section = {}
     if not isinstance(section, dict):
         raise _NoSection(f"{key} is {shown(section)}, so it has no key '{rest[0]}'")
-    return {**config, key: _with(section, rest, value)}
+    return {**config, key: _with_leaf(section, rest, value)}

@@ -51,7 +51,7 @@ def check_baselines(names: Iterable[str], past: Collection[Submission], document
     if not refused:
         return
     titles = [title for submission in past for title in (*submission.runs, *submission.named.values())]
-    known = {title.baseline for title in titles}
+    earlier_baselines = {title.baseline for title in titles}
     problems = [
         Problem(
             document.place("baselines", name),
@@ -59,7 +59,7 @@ def check_baselines(names: Iterable[str], past: Collection[Submission], document
             f"cannot name a baseline: on the command line it means {what}",
         )
         for name, what in refused.items()
-        if name not in known
+        if name not in earlier_baselines
     ]
     if problems:
         refuse(problems, HINT)

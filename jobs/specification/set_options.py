@@ -23,14 +23,14 @@ def read_settings(
     """
     overrides: list[Override] = []
     for option in options:
-        key, value, place = _parsed(option)
+        key, value, place = _parse_option(option)
         if key[0] in file_keys:
             document = document.replaced(_file_path(key, document.value, place), value, place)
         elif key[0] in TrainingConfig.model_fields:
             overrides.append(Override(key, value, place))
         else:
-            known = [*TrainingConfig.model_fields, *file_keys, *dotted_keys()]
-            raise UserError(f"{place}: unknown key '{dotted(key)}'{suggestion(dotted(key), known)}")
+            valid_keys = [*TrainingConfig.model_fields, *file_keys, *dotted_keys()]
+            raise UserError(f"{place}: unknown key '{dotted(key)}'{suggestion(dotted(key), valid_keys)}")
     return document, tuple(overrides)
 
 
@@ -43,7 +43,7 @@ def has_section(config: Config, path: tuple[str, ...]) -> bool:
     return TrainingConfig.model_fields[path[0]].default is not None
 
 
-def _parsed(option: str) -> tuple[tuple[str, ...], Any, Place]:
+def _parse_option(option: str) -> tuple[tuple[str, ...], Any, Place]:
     name, equals, text = option.partition("=")
     key = key_path(name.strip())
     if not equals or not all(key):
@@ -60,13 +60,13 @@ def _file_path(key: tuple[str, ...], file: Any, place: Place) -> KeyPath:
     value, rest = file.get(key[0]), key[1:]
     while rest:
         if isinstance(value, list):
-            path = (*path, _position(rest[0], value, place))
+            path = (*path, _list_position(rest[0], value, place))
             rest = rest[1:]
         else:
             parts = _parts_of_next_key(path, rest, value)
             path = (*path, dotted(rest[:parts]))
             rest = rest[parts:]
-        value = _child(value, path[-1])
+        value = _child_value(value, path[-1])
     return path
 
 
@@ -79,8 +79,8 @@ def _parts_of_next_key(path: KeyPath, rest: tuple[str, ...], value: Any) -> int:
     if path[-1] in ("grid", "zip") and path[0] in (path[-1], "grids"):
         return len(rest)
     written = _longest_written(rest, value)
-    named = path in (("baselines",), ("resources",)) or (path[0] == "grids" and len(path) == 2)
-    return written or (1 if named else len(rest))
+    is_named_section = path in (("baselines",), ("resources",)) or (path[0] == "grids" and len(path) == 2)
+    return written or (1 if is_named_section else len(rest))
 
 
 def _longest_written(rest: tuple[str, ...], value: Any) -> int:
@@ -90,13 +90,13 @@ def _longest_written(rest: tuple[str, ...], value: Any) -> int:
     return next((end for end in range(len(rest), 0, -1) if ".".join(rest[:end]) in value), 0)
 
 
-def _position(text: str, items: list[Any], place: Place) -> int:
+def _list_position(text: str, items: list[Any], place: Place) -> int:
     if not text.isdecimal() or int(text) >= len(items):
         raise UserError(f"{place}: '{text}' is no position in a list of {len(items)}", "positions begin at 0")
     return int(text)
 
 
-def _child(value: Any, part: str | int) -> Any:
+def _child_value(value: Any, part: str | int) -> Any:
     if isinstance(value, Mapping):
         return value.get(str(part))
     return value[part] if isinstance(value, list) and isinstance(part, int) else None

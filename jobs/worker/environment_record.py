@@ -31,8 +31,8 @@ def versions() -> dict[str, str | None]:
     """Return the versions of what decides a run's numbers; None for what is not installed."""
     return {
         "python": platform.python_version(),
-        "torch": _installed("torch"),
-        "alphagrid": f"{_installed('alphagrid')}+{source_hash()}",
+        "torch": _installed_version("torch"),
+        "alphagrid": f"{_installed_version('alphagrid')}+{source_hash()}",
     }
 
 
@@ -41,7 +41,9 @@ def source_hash() -> str:
     """Return eight hexadecimal digits of what alphagrid's own modules say; an installation may be edited."""
     top = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for path in sorted([*top.glob("*.py"), *(one for name in ROOMS for one in (top / name).rglob("*.py"))]):
+    for path in sorted(
+        [*top.glob("*.py"), *(module for name in ROOMS for module in (top / name).rglob("*.py"))]
+    ):
         digest.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 
@@ -52,11 +54,11 @@ def packages(workload: str) -> dict[str, str]:
         *PACKAGES,
         *(packages_distributions().get(re.split("[.:]", workload)[0], ()) if ":" in workload else ()),
     ]
-    found = {name: _installed(name) for name in names}
-    return {name: number for name, number in found.items() if number is not None}
+    installed_versions = {name: _installed_version(name) for name in names}
+    return {name: number for name, number in installed_versions.items() if number is not None}
 
 
-def _installed(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -79,10 +81,10 @@ def hardware(config: TrainingConfig) -> dict[str, str | None]:
 def driver(file: Path = DRIVER) -> str | None:
     """Return the version of the NVIDIA driver, None if there is none or it does not say."""
     try:
-        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
+        match = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

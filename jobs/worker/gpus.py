@@ -45,14 +45,14 @@ def check(device: str, profile: Mapping[str, Any]) -> None:
     """
     if device == "cpu" or (why := missing()) is None:
         return
-    asked, node = is_asked_for(profile), _node()
+    asks_for_gpu, node = is_asked_for(profile), _node_name()
     if not _is_built_for_gpus():
-        if asked or device == "cuda":
+        if asks_for_gpu or device == "cuda":
             import torch
 
-            promise = "the profile asks for a GPU" if asked else "the config says `device: cuda`"
+            promise = "the profile asks for a GPU" if asks_for_gpu else "the config says `device: cuda`"
             raise UserError(f"{promise}, and torch {torch.__version__} was built without CUDA", INSTALL)
-    elif asked:
+    elif asks_for_gpu:
         raise NoGpu(node, why)
     elif SCHEDULERS[profile["cluster"]].assigns_gpus and os.environ.get("CUDA_VISIBLE_DEVICES"):
         number = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -81,15 +81,15 @@ def missing() -> str | None:
 
 def is_asked_for(profile: Mapping[str, Any]) -> bool:
     """Return whether a Slurm profile, as a submission records it, asks for a GPU or a share of one."""
-    return SCHEDULERS[profile["cluster"]].grants_gpus and bool(_devices(profile))
+    return SCHEDULERS[profile["cluster"]].grants_gpus and bool(_requested_devices(profile))
 
 
-def _devices(profile: Mapping[str, Any]) -> list[Devices]:
+def _requested_devices(profile: Mapping[str, Any]) -> list[Devices]:
     options = {key.replace("_", "-"): str(value) for key, value in (profile.get("sbatch") or {}).items()}
     texts = [profile.get("gres"), *(options.get(key) for key in DEVICE_OPTIONS)]
     texts += [f"gpu:{options[key]}" for key in COUNT_OPTIONS if key in options]
-    devices = [each for text in texts for each in notation.devices(text and text.replace("gres/", ""))]
-    return [each for each in devices if each.name in DEVICE_NAMES and each.count > 0]
+    devices = [device for text in texts for device in notation.devices(text and text.replace("gres/", ""))]
+    return [device for device in devices if device.name in DEVICE_NAMES and device.count > 0]
 
 
 def why_not_elsewhere(profile: Mapping[str, Any], tried: Sequence[str]) -> str | None:
@@ -122,7 +122,7 @@ def _has_other_nodes(partition: str, profile: Mapping[str, Any], tried: Sequence
         partition in node.partitions
         and node.usable
         and node.name not in excluded
-        and all(node.count(wanted) >= wanted.count for wanted in _devices(profile))
+        and all(node.count(device) >= device.count for device in _requested_devices(profile))
         for node in listed
     )
 
@@ -133,6 +133,6 @@ def _is_built_for_gpus() -> bool:
     return (torch.version.cuda or getattr(torch.version, "hip", None)) is not None
 
 
-def _node() -> str:
+def _node_name() -> str:
     """Return this node's name, as Slurm writes it in a Slurm job."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

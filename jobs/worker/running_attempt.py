@@ -97,7 +97,7 @@ class RunningAttempt:
             except gpus.NoGpu as error:
                 return self._leave_node(error)
             except (Exception, SystemExit) as error:
-                ending, reason = self._explain(error)
+                ending, reason = self._explain_error(error)
             if ending == "interrupted" and self.stop and requeue.own_job():
                 return self._record_slurm_stop()
             return self._record_end(ending, reason)
@@ -112,9 +112,9 @@ class RunningAttempt:
         try:
             self._check_progress()
             self._check_code()
-            config = self._configuration()
+            config = self._prepare_config()
             gpus.check(config.device, self.task.submission.profile)
-            resume = self._resume()
+            resume = self._prepare_resume()
             start.update(environment_record.hardware(config), resume_step=resume.step)
         except BaseException as error:
             if isinstance(error, submitted_code.CodeChanged):
@@ -162,7 +162,7 @@ class RunningAttempt:
         """
         without_progress = self._without_progress(self.earlier, self.task.job["job_id"], requeue.restarts())
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            raise UserError(_given_up(without_progress))
+            raise UserError(_no_progress_reason(without_progress))
 
     def _check_code(self) -> None:
         """Refuse code that differs from that of earlier attempts, unless that is allowed.
@@ -173,7 +173,7 @@ class RunningAttempt:
         earlier = () if self.is_fresh else self.earlier
         submitted_code.check_same(self.task.files, self.task.submission, self.task.entry, earlier)
 
-    def _configuration(self) -> TrainingConfig:
+    def _prepare_config(self) -> TrainingConfig:
         """Return the config, variables expanded as this node knows them; keep a copy beside the journal.
 
         Raises:
@@ -197,7 +197,7 @@ class RunningAttempt:
             )
         return config
 
-    def _resume(self) -> Resume:
+    def _prepare_resume(self) -> Resume:
         """Return the newest checkpoint that counts, or a start from nothing."""
         from ...trainer import resume
 
@@ -224,7 +224,7 @@ class RunningAttempt:
             if file.attempt < self.number and file.step > beyond:
                 file.path.unlink(missing_ok=True)
 
-    def _explain(self, error: BaseException) -> tuple[Ending, str | None]:
+    def _explain_error(self, error: BaseException) -> tuple[Ending, str | None]:
         """Return what an exception means for the run; one that is not meant for people is a crash."""
         if isinstance(error, SystemRefused):
             return "interrupted", error.message
@@ -240,13 +240,13 @@ class RunningAttempt:
     def _record_crash(self, error: BaseException) -> tuple[Ending, str | None]:
         text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
         log.error("%s", text)
-        reason = shortened(f"{type(error).__name__}: {_message(error)}")
+        reason = shortened(f"{type(error).__name__}: {_exception_message(error)}")
         if not self._is_superseded():
             excerpt = shortened(text, MOST_OF_A_TRACEBACK, MOST_OF_A_TRACEBACK)
-            self._append("event", event="crash", reason=reason, traceback=excerpt)
+            self._append_record("event", event="crash", reason=reason, traceback=excerpt)
         without_progress = self._without_progress(attempts.read(self.task.run))
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            return "failed", _given_up(without_progress)
+            return "failed", _no_progress_reason(without_progress)
         comes_back = self.task.scheduler.restarts_crashed_runs(self.task.submission.profile)
         return ("crash" if comes_back else "failed"), reason
 
@@ -261,7 +261,7 @@ class RunningAttempt:
             return ending
         without_progress = self._without_progress(attempts.read(self.task.run))
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            return self._record_end("failed", _given_up(without_progress))
+            return self._record_end("failed", _no_progress_reason(without_progress))
         return "requeue"
 
     def _leave_node(self, error: gpus.NoGpu) -> Ending:
@@ -288,12 +288,12 @@ class RunningAttempt:
             ending, reason = "cancelled", "cancelled by the user"
         if ending == "interrupted":
             try:
-                self._append("event", event="interrupted", reason=reason, **details)
+                self._append_record("event", event="interrupted", reason=reason, **details)
                 self.writer.sync()
             except SystemRefused as error:  # another process took the room; the log has the reason
                 log.error("%s: %s", reason, error.message)
         elif ending != "crash":
-            self._append("end", status=ending, reason=reason)
+            self._append_record("end", status=ending, reason=reason)
         return ending
 
     def _is_cancelled(self) -> bool:
@@ -307,7 +307,7 @@ class RunningAttempt:
                 self.task.run.superseded_marker(self.number).touch()
         return superseded
 
-    def _append(self, kind: str, **fields: Any) -> None:
+    def _append_record(self, kind: str, **fields: Any) -> None:
         """Append a record at the step and time of the last one, of an earlier attempt if this has none."""
         last = attempts.reached(attempts.read(self.task.run))
         step, train_seconds = (last.step, last.train_seconds) if last else (0, 0.0)
@@ -328,7 +328,7 @@ def append_unresumed_start(writer: Journal, start: dict[str, Any], earlier: Sequ
     writer.append("start", last.step, last.train_seconds, **{**start, "resume_step": last.step})
 
 
-def _given_up(without_progress: Sequence[Attempt]) -> str:
+def _no_progress_reason(without_progress: Sequence[Attempt]) -> str:
     """Return why a run that makes no progress is not started once more."""
     count = len(without_progress)
     if all(attempt.timed_out for attempt in without_progress):
@@ -337,7 +337,7 @@ def _given_up(without_progress: Sequence[Attempt]) -> str:
     return f"{count} attempts without a new checkpoint; the last: {last_reason}"
 
 
-def _message(error: BaseException) -> str:
+def _exception_message(error: BaseException) -> str:
     """Return what an exception says of itself, if it can."""
     try:
         return str(error)

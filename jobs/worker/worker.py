@@ -63,13 +63,13 @@ def attempt_run(
         SystemRefused: it could not begin, because the disk is full or cannot be written.
     """
     stop = StopRequest() if stop is None else stop
-    manifest = _manifest(files, submission)
+    manifest = _read_submission(files, submission)
     entry = next((entry for entry in manifest.runs if entry.id == run_id), None)
     if entry is None:  # given up to another submitter's job (`slurm_duplicates`)
         return "elsewhere"
     task = Task(files.run(run_id), manifest, entry, SCHEDULERS[manifest.profile["cluster"]])
     with signals.requesting(stop), ExitStack() as held:
-        if not _reserve(task, stop, held) or _is_settled(task):
+        if not _reserve_run(task, stop, held) or _is_settled(task):
             return "elsewhere"
         if cancel_marker.is_cancelled(task.run, submission):
             return "cancelled"
@@ -86,7 +86,7 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
     Where the disk does not take even that, the run is left as it is, for the next `submit`.
     """
     try:
-        _conclude(files.run(run_id), submission, reason)
+        _record_failure(files.run(run_id), submission, reason)
     except (OSError, SystemRefused) as error:
         log.error("%s: cannot write how it ended: %s", run_id, error)
 
@@ -116,7 +116,7 @@ def _is_cancelled() -> bool:
     return requeue.why_stopped(before_limit=False) == "cancelled"
 
 
-def _manifest(files: ExperimentFiles, submission: str) -> Submission:
+def _read_submission(files: ExperimentFiles, submission: str) -> Submission:
     """Return the submission that this worker belongs to; another machine may have written it a moment ago.
 
     Raises:
@@ -129,7 +129,7 @@ def _manifest(files: ExperimentFiles, submission: str) -> Submission:
         raise SystemRefused(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _conclude(run: RunFiles, submission: str, reason: str) -> None:
+def _record_failure(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     lock, claim = locks.FileLock(run.lock), claims.Claim(run.path)
     if not lock.acquire(LOCK_PATIENCE):
@@ -150,7 +150,7 @@ def _conclude(run: RunFiles, submission: str, reason: str) -> None:
         lock.release()
 
 
-def _reserve(task: Task, stop: StopRequest, held: ExitStack) -> bool:
+def _reserve_run(task: Task, stop: StopRequest, held: ExitStack) -> bool:
     """Hold a slot of this machine and the run, as the scheduler requires; return whether that worked.
 
     Raises:
