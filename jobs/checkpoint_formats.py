@@ -1,4 +1,4 @@
-"""Whether runs can go on from the checkpoints that they have."""
+"""Check that this version can read the checkpoints that runs would resume from."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MOST_NAMED = 3
 
 
 def check_formats(files: ExperimentFiles, entries: Iterable[RunEntry]) -> None:
-    """Refuse runs that would go on from a checkpoint of a format that this version does not read.
+    """Refuse runs that would resume from a checkpoint whose format this version does not read.
 
-    A job would find that out, and fail: the run would no longer be the completed one that it was.
+    A job would fail on it, and a completed run would then count as failed.
 
     Raises:
-        UserError: which runs, which checkpoints, and what can be done.
+        UserError: the message names the runs, their checkpoints, and the remedies.
     """
     refused = []
     for entry in entries:
@@ -54,7 +54,7 @@ def check_formats(files: ExperimentFiles, entries: Iterable[RunEntry]) -> None:
 
 
 def _unreadable_checkpoint(run: RunFiles) -> tuple[CheckpointFile, Any] | None:
-    """Return the checkpoint that a run would go on from, and its format, if that is another one."""
+    """Return the checkpoint that a run would resume from, and its format, unless this version reads it."""
     if not available(run):
         return None
     earlier = attempts.read(run)

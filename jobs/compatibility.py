@@ -1,6 +1,6 @@
-"""Whether a specification still is the same experiment: it may grow, but its base may not be edited.
+"""Check that a specification continues its experiment: it may add runs, but its base must stay the same.
 
-Resolved runs are compared, never text.
+The check compares resolved runs, never text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Point:
-    """A run as one point of an experiment: its coordinates (`params`), and everything else it resolved to."""
+    """A run as one point of an experiment: its coordinates (`params`) and its resolved config."""
 
     id: str
     name: str
@@ -29,12 +29,12 @@ class Point:
 
 
 def check(points: Sequence[Point], past: Iterable[Submission]) -> None:
-    """Refuse a specification that means something else by the coordinates of earlier runs.
+    """Refuse a specification whose base was edited since earlier submissions.
 
-    An earlier run and a new one stand at the same coordinates if they belong to the same baseline (or
-    both to the grid) and every key in which their configs differ is a base key: none that grid, zip or
-    seeds set in either. Such a pair is an edited base if the earlier run is no longer named and the new
-    one never was; for a baseline the name then means another run.
+    An earlier run and a new run have the same coordinates if they belong to the same baseline (or both to
+    the grid) and their configs differ in base keys only, which neither grid nor zip nor seeds set. Such a
+    pair shows an edited base if the earlier run is no longer in the specification and the new run was never
+    submitted. For a baseline it shows that the name now stands for another run.
 
     Raises:
         UserError: there is such a pair.
@@ -52,7 +52,7 @@ def check(points: Sequence[Point], past: Iterable[Submission]) -> None:
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    """Return the dotted leaves in which two configs differ, as far as they belong to a run's identity."""
+    """Return the dotted leaves in which two configs differ, of those that belong to a run's identity."""
     before, after = _identity_leaves(old), _identity_leaves(new)
     return {
         key for key in before.keys() | after.keys() if before.get(key, _ABSENT) != after.get(key, _ABSENT)
@@ -60,7 +60,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
 
 
 def _at_same_coordinates(olds: Sequence[Point], news: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    """Yield the pairs that differ in base keys only: those that agree in every leaf that an axis sets."""
+    """Yield the pairs that differ in base keys only: they agree in every leaf that an axis sets."""
     for before in {frozenset(point.params) for point in olds}:
         for after in {frozenset(point.params) for point in news}:
             axes = before | after

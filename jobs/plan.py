@@ -1,4 +1,4 @@
-"""What a submission would do, told without doing any of it."""
+"""Dry runs: what a submission would do."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) 
 
 
 def gpu_hours(runs: int, profile: Profile) -> float | None:
-    """Return the GPU-hours that so many runs take at most, None if there is no limit."""
+    """Return the maximum GPU-hours of `runs` runs; None if the profile has no time limit."""
     if not profile.uses_slurm or not profile.gpus:
         return 0.0
     return None if profile.hours is None else runs * profile.hours * profile.gpus
 
 
 def dry_run_warnings(experiment: Experiment, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return what a dry run says beside its result: excludes without effect, variables not set."""
+    """Return the warnings of a dry run: excludes without effect, and variables that are not set."""
     unset = [f"${{{name}}} is not set here" for name in experiment.variables if name not in environ]
     return [*experiment.warnings, *unset]

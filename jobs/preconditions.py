@@ -1,4 +1,4 @@
-"""What has to hold before anything is submitted, and written."""
+"""Conditions that must hold before a submission writes anything."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .specification.variables import where_used
 
 
 def check_variables(names: Sequence[str], environ: Mapping[str, str], document: Document) -> None:
-    """Refuse a specification some of whose variables are not set.
+    """Refuse a specification that uses variables that are not set.
 
     Raises:
-        UserError: which ones.
+        UserError: the message names the variables.
     """
     if missing := [name for name in names if name not in environ]:
         names = ", ".join(f"${{{name}}}" for name in missing)
@@ -29,10 +29,10 @@ def check_variables(names: Sequence[str], environ: Mapping[str, str], document: 
 
 
 def check_writable(root: Root) -> None:
-    """Make the root, and refuse one that cannot be written.
+    """Create the root, and refuse a root that cannot be written.
 
     Raises:
-        UserError: why not.
+        UserError: the message says why.
     """
     try:
         root.path.mkdir(parents=True, exist_ok=True)
@@ -45,11 +45,11 @@ def check_writable(root: Root) -> None:
 def check_umask(root: Root) -> None:
     """Refuse a umask that would hide this user's files from the group that shares the root.
 
-    A root is shared with a group where its setgid bit is set, as it is below a folder that has it, and the
-    group may enter it, or where the group may write into it.
+    A root is shared with a group if the group may write into it, or if its setgid bit is set (it is inherited
+    from the parent folder) and the group may enter it.
 
     Raises:
-        UserError: the umask, and what to do.
+        UserError: the message names the umask and a command.
     """
     umask = _current_umask()
     if not umask & 0o050:
@@ -68,7 +68,7 @@ def check_umask(root: Root) -> None:
 
 
 def warnings(root: Root) -> tuple[str, ...]:
-    """Return warnings where every user of the machine may write: what lies there is run as this user."""
+    """Return warnings if all users may write to the root or its new files, which jobs run as this user."""
     means = "who may write there can have programs run under your account (docs/security.md)"
     messages = []
     if root.path.stat().st_mode & stat.S_IWOTH:
@@ -80,7 +80,7 @@ def warnings(root: Root) -> tuple[str, ...]:
 
 
 def _current_umask() -> int:
-    """Return this process' umask, which can only be read by setting it."""
+    """Return this process' umask; the only way to read it is to set it."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

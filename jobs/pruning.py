@@ -1,4 +1,4 @@
-"""Deleting checkpoints that nothing will go on from."""
+"""Delete checkpoints that no run will resume from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .runs.states import State
 from .status import RunStatus
 
 ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "cancelled"})
-"""States in which nobody reads or writes a run's checkpoints."""
+"""States in which no worker reads or writes a run's checkpoints."""
 
 log = logging.getLogger("alphagrid")
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """What can be deleted of one run."""
+    """The files of one run that can be deleted."""
 
     run: str
     """The run's readable name."""
@@ -30,13 +30,13 @@ class Prunable:
 
 
 def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool = False) -> list[Prunable]:
-    """Return what can go of the runs that have ended: all checkpoints but the last, and torn ones.
+    """Return the checkpoints of ended runs that can be deleted: all but each run's last, and torn ones.
 
-    From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too. Of a
-    folder that cannot be listed a warning tells.
+    A run resumes from its last checkpoint when its `stop` is raised or it is retried. With `last`, that one
+    is returned too. A warning names each folder that cannot be listed.
 
     Raises:
-        UserError: the experiment is another user's.
+        UserError: the experiment belongs to another user.
     """
     files = root.experiment(experiment)
     ownership.check(files, "prune")
@@ -45,10 +45,10 @@ def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool 
 
 
 def prune(prunables: Iterable[Prunable]) -> None:
-    """Delete it.
+    """Delete the files.
 
     Raises:
-        SystemRefused: a file cannot be deleted; those before it are gone.
+        SystemRefused: a file cannot be deleted; the files before it are deleted.
     """
     for run in prunables:
         for path in run.paths:
@@ -69,7 +69,7 @@ def _prunable_of_run(name: str, run: RunFiles, last: bool) -> Prunable:
 
 
 def _file_size(path: Path) -> int:
-    """Return the bytes that deleting a file frees; none for one that is gone already or cannot be seen."""
+    """Return a file's size [bytes]; 0 if it does not exist or cannot be read."""
     try:
         return path.lstat().st_size
     except OSError:

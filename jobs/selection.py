@@ -1,4 +1,4 @@
-"""Choosing runs on the command line: by name, id, state, or the values of their keys."""
+"""Select runs on the command line: by name, id, state, or the values of their keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HINT = "give a run's name or id, a state, key=value, --failed or --all"
 
 
 class Selectable(Protocol):
-    """What a run has to have to be chosen by."""
+    """The attributes of a run that selectors use."""
 
     @property
     def id(self) -> str:
@@ -44,13 +44,13 @@ Run = TypeVar("Run", bound=Selectable)
 def select(
     runs: Sequence[Run], selectors: Sequence[str], *, failed: bool = False, everything: bool = False
 ) -> list[Run]:
-    """Return the runs that are meant, in their order.
+    """Return the selected runs, in their order.
 
-    Names, ids (or the beginning of one id), and states add up; every `key=value` then narrows them down. A
-    word that could mean several things is a state first, then a whole id, a name, the beginning of an id.
+    Names, ids (or the unique beginning of an id) and states add runs; each `key=value` then filters them. A
+    word is read as a state first, then as a whole id, a name, and the beginning of an id.
 
     Raises:
-        UserError: nothing was said, a selector means nothing, or nothing matches.
+        UserError: there is no selector, a selector is unknown, or no run matches.
     """
     if not (selectors or failed or everything):
         raise UserError("which runs?", HINT)
@@ -98,7 +98,7 @@ def _matches_condition(run: Selectable, condition: str) -> bool:
 
 
 def _config_value(config: Mapping[str, Any], key: str) -> Any:
-    """Return a config's value at a dotted key; something equal to nothing where there is none."""
+    """Return a config's value at a dotted key; NaN, which equals nothing, if the key is missing."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:

@@ -1,6 +1,6 @@
-"""How the runs of an experiment are doing: the index, joined with what their schedulers say.
+"""The status of an experiment's runs: the index joined with the schedulers' states.
 
-Reading changes nothing but the index.
+Reading a status updates the index and changes nothing else.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 NOT_IN_JSON = ("config", "may_reappear", "poll_seconds")
 LOG_LINES = 5
-"""How much of a log is shown with a cause."""
+"""Lines of a log that are shown with a cause."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run; losses and rates are None where there is none, or no finite one."""
+    """The status of one run; losses and rates are None if missing or not finite."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class RunStatus:
     params: dict[str, Any]
     config: Mapping[str, Any]
     named: bool
-    """Whether the newest specification names it."""
+    """Whether the newest specification contains the run."""
     state: State
     reason: str | None
     step: int
@@ -57,35 +57,35 @@ class RunStatus:
     learning_rate: float | None
     attempts: int
     percent_done: float
-    """Of its `stop`, 0 to 100: the further of steps and train_seconds."""
+    """Progress towards `stop`, 0 to 100: the larger of steps and train_seconds."""
     last_seen: float | None
     """Unix time of its newest record."""
     eta_seconds: float | None
-    """Training time that is left at its present pace, while it runs."""
+    """Remaining training time at the current speed, while the run is running."""
     checkpoint_step: int | None
     checkpoint_bytes: int | None
     checkpoint_seconds: float | None
-    """How long writing the last one took."""
+    """Duration of writing the last checkpoint."""
     superseded: int
     cluster: str | None
-    """slurm, local or debug: where its newest submission sent it."""
+    """The cluster of its newest submission: slurm, local or debug."""
     job: dict[str, Any] | None
     is_certain: bool = True
-    """Whether every scheduler that may know it could be asked."""
+    """Whether every scheduler that may have a job for the run answered."""
     may_reappear: bool = False
-    """Whether its scheduler may know it although it seems to be over: squeue leaves out jobs."""
+    """Whether the scheduler may still have the run although it seems to be over: squeue leaves out jobs."""
     poll_seconds: float = Scheduler.poll_seconds
-    """Pause between two looks at it."""
+    """Pause between two queries of the run."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """How many α*, or windows of them, its policy rejected, by the reason."""
+    """Number of α*, or of their windows, that the policy rejected, by reason."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether it will go on by itself, or may, as far as can be told."""
+        """Whether the run continues, or may continue, without the user."""
         return self.state in ACTIVE or (self.state in UNSURE and not self.is_certain)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values, without the config."""
+        """Return the status as JSON values, without the config."""
         return {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
 
 
@@ -96,32 +96,32 @@ class ExperimentStatus:
     experiment: str
     runs: tuple[RunStatus, ...]
     damaged: tuple[str, ...] = ()
-    """Files with lines that could not be read and were left out."""
+    """Files with damaged lines, which are left out."""
     causes: tuple[Cause, ...] = ()
-    """Why runs failed, were interrupted or are lost, each cause once."""
+    """The causes of failed, interrupted and lost runs, each once."""
     notes: tuple[str, ...] = ()
-    """What the schedulers did not say, and why."""
+    """What the schedulers did not answer, and why."""
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What runs warn of in their journals, each with the names of the runs."""
+    """Warnings in the runs' journals, each with the names of its runs."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether anything of it will go on by itself, or may."""
+        """Whether any run continues, or may continue, without the user."""
         return any(run.goes_on for run in self.runs)
 
     @property
     def is_unsure(self) -> bool:
-        """Whether another look may find otherwise of a run that seems to be over."""
+        """Whether a second query may change the state of a run that seems to be over."""
         return any(run.may_reappear for run in self.runs)
 
     @property
     def poll_seconds(self) -> float:
-        """Pause between two looks."""
+        """Pause between two queries."""
         return max((run.poll_seconds for run in self.runs), default=Scheduler.poll_seconds)
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many runs are in each state that occurs, in the order of `STATES`."""
+        """Number of runs in each state that occurs, in the order of `STATES`."""
         count_by_state = Counter(run.state for run in self.runs)
         return {state: count_by_state[state] for state in STATES if count_by_state[state]}
 
@@ -141,7 +141,7 @@ class ExperimentStatus:
 
 @dataclass(frozen=True)
 class IndexedExperiment:
-    """What the index holds of an experiment, once it is brought up to date."""
+    """An experiment's rows in the index, after an update."""
 
     files: ExperimentFiles
     rows: Sequence[RunRow]
@@ -152,7 +152,7 @@ class IndexedExperiment:
 
     @classmethod
     def read(cls, db: Connection, files: ExperimentFiles) -> IndexedExperiment:
-        """Return what the index holds."""
+        """Read an experiment's rows from the index."""
         from ..store import queries
 
         name = files.name
@@ -165,7 +165,7 @@ class IndexedExperiment:
 
     @cached_property
     def runs(self) -> ExperimentRuns:
-        """The experiment's runs, as their schedulers are asked about them."""
+        """The experiment's runs, for queries to their schedulers."""
         jobs = {
             row.id: _submitted_job(row, sender)
             for row in self.rows
@@ -201,7 +201,7 @@ def _disk_record(row: RunRow) -> DiskRecord:
 
 
 def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> ExperimentStatus:
-    """Return how the runs of an experiment stand.
+    """Return the status of an experiment's runs.
 
     Raises:
         UserError: there is no such experiment under the root.
@@ -217,13 +217,13 @@ def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> 
 def overview(root: Root, schedulers: Schedulers = SCHEDULERS) -> list[ExperimentStatus]:
     """Return the states of the runs of all experiments, without causes and warnings.
 
-    Each scheduler is asked once for all.
+    Each scheduler is queried once for all experiments.
     """
     return _read_status(root, [files.name for files in root.experiments()], schedulers, detailed=False)
 
 
 def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
-    """Return what a reader of a run's log has to know of the run."""
+    """Return what a reader of a run's log needs to know about the run."""
     from ..store import queries
 
     run = next(run for run in status(root, experiment).runs if run.id == run_id)
@@ -289,7 +289,7 @@ def _experiment_status(
 
 
 def _run_warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
-    """Return what runs warn of that the specification names, with the runs' names."""
+    """Return the warnings of the runs in the specification, each with the runs' names."""
     from ..store import queries
 
     names = {row.id: row.name for row in experiment.rows if row.named}
@@ -301,7 +301,7 @@ def _run_warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tu
 
 
 def _illustrate_causes(db: Connection, experiment: IndexedExperiment, causes: list[Cause]) -> list[Cause]:
-    """Add where the runs of a cause ran last, and the end of a log."""
+    """Return the causes with the hosts of their newest attempts and the end of a log."""
     from ..store import queries
 
     if not causes:
@@ -315,7 +315,7 @@ def _illustrate_causes(db: Connection, experiment: IndexedExperiment, causes: li
 
 
 def _end_of_log(files: ExperimentFiles, run_id: str, jobs: Sequence[logs.Job]) -> list[str]:
-    """Return the last lines of a run's log; none where it, or a journal that names it, cannot be read."""
+    """Return the last lines of a run's log; none if the log or the run's journal cannot be read."""
     try:
         return logs.tail(files, run_id, jobs, LOG_LINES)
     except (OSError, UserError):
@@ -357,7 +357,7 @@ def _run_status(
 
 
 def _share_done(row: RunRow) -> float:
-    """Return how much of its `stop` a run has done; 0 where no submission tells its stop any more."""
+    """Return a run's progress towards its `stop`, 0 to 1; 0 if no readable submission records the stop."""
     bounds = ((row.step, row.stop.get("steps")), (row.train_seconds, row.stop.get("train_seconds")))
     shares = [done / bound for done, bound in bounds if bound]
     return min(1.0, max(shares, default=0.0))

@@ -1,7 +1,7 @@
-"""Submitting and retrying: from the runs that are wanted to those that are sent, and no run twice.
+"""Submit and retry runs; no run is submitted twice.
 
-Everything is recorded before anything is started, so a submitter may be killed anywhere; the next one
-finishes or undoes what it left. A lock keeps two submitters of one machine apart.
+A submission is recorded before any job starts. If a submitter is killed, the next one completes or undoes
+its work. A lock excludes a second submitter on the same machine.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ LOCK_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a submission did."""
+    """The result of a submission."""
 
     experiment: str
     sent: tuple[str, ...] = ()
     """Ids of the runs that were sent."""
     unsent: tuple[str, ...] = ()
-    """Ids of the runs for which the cluster had no room; the next `submit` sends them."""
+    """Ids of the runs that the cluster did not accept for now; the next `submit` sends them."""
     limit: str | None = None
-    """What the cluster said to those."""
+    """The cluster's message about the unsent runs."""
     due: int = 0
-    """How many runs were due; more than were sent where a limit was asked for."""
+    """Number of runs that were due; with a limit it may exceed the number sent."""
     kept: Mapping[Decision, tuple[str, ...]] = field(default_factory=dict)
-    """Ids of the runs that were not, by why."""
+    """Ids of the runs that were not due, by the reason."""
     no_longer_named: tuple[str, ...] = ()
-    """Names of earlier runs that the specification does not name any more; they are left alone."""
+    """Names of earlier runs that are no longer in the specification; they are left unchanged."""
     warnings: tuple[str, ...] = ()
 
 
@@ -74,14 +74,15 @@ def submit(
 ) -> Submitted:
     """Send the runs of `experiment` that have not ended and that no scheduler has.
 
-    With `limit`, at most so many of them, the first in the specification's order. Returns when the scheduler
-    has them; with profile `debug`, when they have run.
+    With `limit`, only the first `limit` of them are sent, in the specification's order. Returns when the
+    scheduler has the runs; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, another user's experiment, a umask that
-            would hide it from the root's group, no Slurm, an edited base, a reserved name, code that has
-            changed (unless that is allowed), checkpoints of another format, or an import that fails.
-        SystemRefused: the cluster, or the file system, refused.
+        UserError: a variable is not set, the root cannot be written, the experiment belongs to another user,
+            the umask would hide it from the root's group, there is no Slurm, the base was edited, a name is
+            reserved, code has changed (unless that is allowed), checkpoints have another format, or an import
+            fails.
+        SystemRefused: the cluster or the file system refused.
     """
     environ = os.environ if environ is None else environ
     variables = {**environ, **(profile.env or {})}
@@ -145,15 +146,15 @@ def retry(
     schedulers: Schedulers = SCHEDULERS,
     clock: Clock = time,
 ) -> Submitted:
-    """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
+    """Send failed, cancelled, interrupted or lost runs again, with their last profile and code folder.
 
-    They go on from their last checkpoint; with `fresh` they start from step 0. Runs under way are left alone.
+    They resume from their last checkpoint; with `fresh` they start from step 0. Active runs are left alone.
 
     Raises:
-        UserError: the experiment is another user's, a run was never submitted, an import fails, code has
-            changed (unless that is allowed), checkpoints are of another format, the umask would hide the runs
-            from the root's group, or nodes are to be excluded where there is no Slurm.
-        SystemRefused: the cluster, or the file system, refused.
+        UserError: the experiment belongs to another user, a run was never submitted, an import fails, code
+            has changed (unless that is allowed), checkpoints have another format, the umask would hide the
+            runs from the root's group, or `exclude_nodes` is given for a cluster without nodes.
+        SystemRefused: the cluster or the file system refused.
     """
     files = root.experiment(experiment)
     ownership.check(files, "retry")
@@ -203,10 +204,10 @@ def _check_before_writing(
     environ: Mapping[str, str],
     variables: Mapping[str, str],
 ) -> None:
-    """Refuse what can be known to be wrong before the root is touched.
+    """Refuse a submission whose errors can be detected before anything is written to the root.
 
     Raises:
-        UserError: what is wrong.
+        UserError: the message names the error.
     """
     preconditions.check_variables(experiment.variables, variables, experiment.document)
     scheduler.check(root, environ)
@@ -218,7 +219,7 @@ def _check_before_writing(
 def _reconcile_schedulers(
     schedulers: Schedulers, earlier: Sequence[Submission], run_ids: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Finish or undo what killed submitters left; return held jobs, by run, that have to be replaced."""
+    """Complete or undo the work of killed submitters; return the held jobs to replace, by run."""
     replaced_jobs: dict[str, str] = {}
     for cluster in {submission.profile["cluster"] for submission in earlier}:
         replaced_jobs.update(schedulers[cluster].reconcile(earlier, run_ids))
@@ -234,7 +235,7 @@ def _keep_code(
     earlier: Sequence[Submission],
     allow_code_change: bool,
 ) -> tuple[Code, tuple[str, ...]]:
-    """Keep a snapshot of the runs' code, and check that a job can import it; return warnings too."""
+    """Keep a snapshot of the runs' code, check that a job can import it, and return code and warnings."""
     if not chosen:
         return Code(), ()
     code = submitted_code.of_experiment(
@@ -253,7 +254,7 @@ def _submission_warnings(
     environ: Mapping[str, str],
     variables: Iterable[str],
 ) -> tuple[str, ...]:
-    """Return what is unusual about a profile, the root and the variables, but no reason to refuse."""
+    """Return warnings about a profile, the root and the variables."""
     return (
         *preconditions.warnings(root),
         *secret_values.warnings(profile),
@@ -264,10 +265,10 @@ def _submission_warnings(
 def _check_sendable(
     files: ExperimentFiles, profile: Profile, scheduler: Scheduler, submission: Submission
 ) -> tuple[str, ...]:
-    """Check that runs can be sent once more, and return warnings.
+    """Check that runs can be sent again, and return warnings.
 
     Raises:
-        UserError: they cannot.
+        UserError: they cannot be sent.
     """
     root = Root(files.path.parent)
     code = Code.of(submission)
@@ -289,7 +290,7 @@ def _submission_lock(files: ExperimentFiles) -> AbstractContextManager[FileLock]
 
 
 def _new_identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
-    """Return id and time of a new submission: later than all others, whatever the machines' clocks say."""
+    """Return the id and time of a new submission; the time is later than that of all earlier submissions."""
     created = max(clock.time(), earlier[-1].created + 1e-3) if earlier else clock.time()
     return {"id": submissions.new_id(created), "created": created}
 
@@ -313,9 +314,9 @@ def _point_of_entry(entry: RunEntry) -> compatibility.Point:
 def _profile_record(
     profile: Profile, scheduler: Scheduler, names: Iterable[str], variables: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the profile as the worker reads it, with the values of variables that it will not have.
+    """Return the profile as the worker reads it, with the values of variables that its environment lacks.
 
-    Unlike the values of `env` these are literal.
+    These values are literal, unlike those of `env`.
     """
     record = profile.model_dump(mode="json")
     values = scheduler.recorded_variables([name for name in names if name not in profile.env], variables)
@@ -325,10 +326,10 @@ def _profile_record(
 def _group_by_profile(
     runs: Sequence[SubmittedRun], profile: Profile | None, exclude_nodes: Sequence[str]
 ) -> list[tuple[dict[str, Any], list[SubmittedRun]]]:
-    """Return runs grouped by the profile and the source of code that they were last sent with.
+    """Return runs grouped by the profile and the source of code of their last submission.
 
     Raises:
-        UserError: nodes are to be excluded where there is no Slurm.
+        UserError: `exclude_nodes` is given for a cluster without nodes.
     """
     groups: dict[tuple[str, str | None, str | None], list[SubmittedRun]] = defaultdict(list)
     for run in runs:
@@ -341,10 +342,12 @@ def _group_by_profile(
 
 
 def _recorded_profile(record: Mapping[str, Any], experiment: str, schedulers: Schedulers) -> Profile:
-    """Return the profile of a record; one that no script exports may hold `env` that no profile may write.
+    """Return the profile of a record.
+
+    `env` is validated only where a job's script exports it; elsewhere it is dropped.
 
     Raises:
-        UserError: a key of it is not allowed any more.
+        UserError: a key of the record is no longer valid.
     """
     keys = {key: value for key, value in record.items() if key != "variables"}
     if not schedulers[keys["cluster"]].sets_environment:

@@ -1,4 +1,4 @@
-"""What git says of a repository. Names are `str` with surrogate escapes; nothing is changed."""
+"""Read-only questions to git about a repository. Names are `str` with surrogate escapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIT_SECONDS = 120
 
 
 def top_of(folder: Path) -> Path | None:
-    """Return the top of the git repository that holds `folder`, None if there is none, or no git."""
+    """Return the top of the git repository that holds `folder`; None without a repository or without git."""
     if not any((above / ".git").exists() for above in (folder, *folder.parents)):
         return None
     try:
@@ -44,13 +44,13 @@ def listed(top: Path, passed_over: Iterable[str] = ()) -> Iterator[str]:
 
 
 def commit(top: Path) -> str | None:
-    """Return the commit that is checked out, None before the first."""
+    """Return the commit that is checked out; None before the first commit."""
     done = _run_git(top, ["rev-parse", "--verify", "--quiet", "HEAD"])
     return done.stdout.decode().strip() or None
 
 
 def is_dirty(top: Path, passed_over: Iterable[str]) -> bool:
-    """Return whether there are changes, or new files, that are not committed."""
+    """Return whether the repository has uncommitted changes or new files."""
     paths = [".", *(f":(exclude,top,literal){folder}" for folder in passed_over)]
     return bool(_git_output(top, ["status", "--porcelain", "--", *paths]))
 
@@ -67,7 +67,10 @@ def _git_output(folder: Path, arguments: Sequence[str]) -> bytes:
 
 
 def _run_git(folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run git in `folder`, whatever repository a hook that calls us may have set, and change nothing."""
+    """Run git in `folder` without changing anything.
+
+    `GIT_*` variables are removed, because a git hook that calls alphagrid may have set another repository.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment.update(LC_ALL="C", GIT_OPTIONAL_LOCKS="0")
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments]

@@ -1,4 +1,4 @@
-"""Import here what a job will import on its node, after the profile's variables and set-up."""
+"""The import check of `submit`: import what a job will import, after the profile's set-up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TRIAL = "import sys; from {package} import import_check; import_check.try_import
 
 
 def check(files: ExperimentFiles, profile: Profile, code: Code, modules: Sequence[str]) -> tuple[str, ...]:
-    """Import here what a job will import, after the profile's set-up; return what is worth a warning.
+    """Import what a job will import, after the profile's set-up, and return warnings.
 
     Raises:
         UserError: the import fails; the message holds its last lines.
     """
     if not (profile.setup or profile.env or code.hash):
-        return ()  # then this very process is the proof
+        return ()  # this process has already imported the same modules in the same environment
     with tempfile.TemporaryDirectory(prefix="alphagrid-") as folder:
         report = Path(folder) / "report"
         script = _trial_script(files, profile, code, modules, report)
@@ -43,9 +43,8 @@ def check(files: ExperimentFiles, profile: Profile, code: Code, modules: Sequenc
         if returned == 0 and report.exists():
             return _outside_warnings(json.loads(report.read_bytes()))
         if not (Path(folder) / "ready").exists():
-            return (
-                f"the profile's set-up was not tried: it does not work on this machine ({_last_lines(lines, 1)})",
-            )
+            reason = _last_lines(lines, 1)
+            return (f"the profile's set-up was not tried: it does not work on this machine ({reason})",)
     if returned is None:
         return (f"importing what the jobs need took more than {TRIAL_SECONDS} s here, and was given up",)
     raise UserError(
@@ -55,7 +54,10 @@ def check(files: ExperimentFiles, profile: Profile, code: Code, modules: Sequenc
 
 
 def try_imports(report: str, folder: str, code_folder: str, *modules: str) -> None:
-    """Import what a job imports; write to the file `report` which of the user's modules are no snapshot's."""
+    """Import what a job imports.
+
+    Writes to the file `report` the user's modules that come from outside the snapshot, as a JSON list.
+    """
     from .. import worker  # noqa: F401  # what submitit unpickles
 
     with importable(Path(folder) if folder else None):
@@ -91,7 +93,7 @@ def _trial_script(
 
 
 def _run_script(script: str) -> tuple[int | None, list[str]]:
-    """Run a script as a job would, as far as the environment goes; None stands for one that took too long."""
+    """Run a script in a job's environment; return its exit code (None after a timeout) and its lines."""
     process = subprocess.Popen(
         ["bash", "-c", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -117,7 +119,7 @@ def _last_lines(lines: Sequence[str], count: int) -> str:
 
 
 def _modules_outside_snapshot(snapshot_folder: Path) -> list[str]:
-    """Return what was imported that is neither in the snapshot nor installed: packages and their folders."""
+    """Return imported packages, with their folders, that are neither in the snapshot nor installed."""
     folders: dict[str, str] = {}
     for name, module in sys.modules.copy().items():
         package, file = name.partition(".")[0], getattr(module, "__file__", None)

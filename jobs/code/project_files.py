@@ -38,7 +38,7 @@ OUTSIDE = "give its path as an option of the workload (data_dir: ${DATA_DIR}), a
 
 @dataclass(frozen=True)
 class Project:
-    """A folder whose code is to be kept, as it is at this moment."""
+    """A folder whose code a snapshot keeps, as it is now."""
 
     folder: Path
     import_root: str
@@ -47,13 +47,13 @@ class Project:
     """Relative to `folder`, sorted; regular files and symbolic links."""
     commit: str | None = None
     dirty: bool = False
-    """Whether git sees changes that are not committed."""
+    """Whether git reports uncommitted changes."""
 
 
 def import_root(module: str, first: Path) -> Path | None:
-    """Return the folder that a user's module is imported from, `first` being the first on `sys.path`.
+    """Return the folder that a user's module is imported from; `first` is the first folder on `sys.path`.
 
-    None for a module that is installed with the environment, and for alphagrid's own.
+    Returns None for a module that is installed with the environment or belongs to alphagrid.
     """
     if is_found(module, first, whole=True):
         return first
@@ -65,7 +65,10 @@ def import_root(module: str, first: Path) -> Path | None:
 
 
 def is_found(module: str, folder: Path, whole: bool = False) -> bool:
-    """Return whether a folder holds a module, or its package; `whole`: and not just a part of a namespace."""
+    """Return whether a folder holds a module or its package.
+
+    With `whole`, a part of a namespace package does not count.
+    """
     spec = PathFinder.find_spec(module.partition(".")[0], [str(folder)])
     return spec is not None and (spec.origin is not None or not whole)
 
@@ -104,7 +107,7 @@ def read_project(root: Path, modules: Iterable[str], passed_over: Iterable[Path]
 
 
 def shown(path: Path | str) -> str:
-    """Return a path as it can be printed, whatever bytes it is made of."""
+    """Return a path as printable text; bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -164,7 +167,7 @@ def _holds_code(folder: Path) -> bool:
 
 
 def _without_experiments(names: Sequence[str]) -> list[str]:
-    """Leave out what other roots of alphagrid hold: what runs wrote is not their code."""
+    """Return `names` without the files of alphagrid roots: output of runs is not code."""
     matches = [match for name in names if (match := _SUBMISSION.fullmatch(name))]
     folders = {f"{match[1]}/{match[2]}" if match[1] else match[2] for match in matches}
     roots = {match[1] or "." for match in matches}
@@ -178,7 +181,7 @@ def _without_experiments(names: Sequence[str]) -> list[str]:
 
 
 def _without_environments(names: Sequence[str]) -> list[str]:
-    """Leave out virtual environments that nobody told git to ignore, and what Python and Jupyter keep."""
+    """Return `names` without virtual environments and the cache folders of Python and Jupyter."""
     marks = [
         name for name in names if name.rpartition("/")[2] == "pyvenv.cfg" or "/conda-meta/" in f"/{name}"
     ]

@@ -1,6 +1,7 @@
-"""Snapshots of a project's files: `code/<hash>/` below an experiment, and `code/<hash>.json`, what it holds.
+"""Snapshots of a project's files: `code/<hash>/` below an experiment, and its manifest `code/<hash>.json`.
 
-A snapshot gets its name when all of it is on the disk: one that has a name is whole. Its files are read-only.
+A snapshot gets its name after all of its files are on the disk, so a named snapshot is complete. Its files
+are read-only.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ NO_CODE = frozenset({
     ".md", ".rst", ".tex", ".bib", ".pdf", ".ipynb", ".html", ".log", ".csv", ".tsv",
     ".png", ".jpg", ".jpeg", ".gif", ".svg", ".gitignore", ".gitattributes", ".gitmodules",
 })  # fmt: skip
-"""Endings of files that are copied, but whose change is no change of code."""
+"""Endings of files that are copied but do not count as code."""
 _SETTINGS = re.compile(rb"^(experiment|cluster|extends)\s*:", re.MULTILINE)
-"""How specifications and profiles are told from other YAML: an experiment may grow, its jobs ask for more."""
+"""Marks specifications and profiles among YAML files. They may change, so they do not count as code."""
 
 Manifest = Mapping[str, Sequence[Any]]
-"""By path: how it is kept (`file`, `program`, `link`), its hash, its bytes, and whether it counts as code."""
+"""By path: kind (`file`, `program` or `link`), hash, size [bytes], and whether the file counts as code."""
 
 
 def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> str:
-    """Return the hash of a project's content, of which there is a snapshot from now on.
+    """Write a snapshot of a project unless it exists, and return its hash.
 
     Raises:
-        UserError: a file cannot be read, or somebody changed the snapshot.
-        SystemRefused: it cannot be written.
+        UserError: a file cannot be read, or the files of an existing snapshot were changed.
+        SystemRefused: the snapshot cannot be written.
     """
     try:
         source = _ProjectSource(project, spec)
@@ -61,14 +62,14 @@ def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> 
 
 
 def folder_of(files: ExperimentFiles, code_hash: str) -> Path:
-    """Return the folder of a snapshot, whether it exists or not."""
+    """Return the folder of a snapshot, which need not exist."""
     return files.code / code_hash
 
 
 def changed(files: ExperimentFiles, before: str, after: str) -> list[str]:
-    """Return the paths in which two snapshots differ, as far as they are code.
+    """Return the paths of code files in which two snapshots differ.
 
-    Where one is not there any more, that is all there is to say of it.
+    If a snapshot no longer exists, the result is one entry that says so.
     """
     if before == after:
         return []
@@ -83,26 +84,27 @@ def _entries_differ(old: Sequence[Any] | None, new: Sequence[Any] | None) -> boo
     return all(entry[3] for entry in entries) and (len(entries) < 2 or entries[0][:2] != entries[1][:2])
 
 
-# What is in it
+# Content of a snapshot
 
 
 @dataclass(frozen=True)
 class _ProjectSource:
-    """The files to keep, and the specification among them."""
+    """A project's files, and the specification among them, which does not count as code."""
 
     project: Project
     spec: Path | None
 
     @cached_property
     def inside(self) -> frozenset[str]:
-        """The files, and the folders that hold them."""
+        """The project's files and the folders that hold them."""
         folders = (str(above) for name in self.project.files for above in Path(name).parents)
         return frozenset(self.project.files).union(folders)
 
     def link(self, name: str) -> str | None:
-        """Return what the link `name` becomes in a snapshot; None if the file it leads to is copied instead.
+        """Return the target of the link `name` in a snapshot; None if the target's file is copied instead.
 
-        One inside the project stays so. One to a folder, or a very large file, outside leads there still.
+        A link inside the project stays relative. A link to a folder or a very large file outside stays as it
+        is.
         """
         real = os.path.realpath(self.project.folder / name)
         inside = os.path.relpath(real, os.path.realpath(self.project.folder))
@@ -112,7 +114,7 @@ class _ProjectSource:
         return None if target.is_file() and target.stat().st_size <= LARGEST_FILE else real
 
     def counts(self, name: str, head: bytes) -> bool:
-        """Return whether a file is code, so that a run does not go on when it has changed."""
+        """Return whether a file counts as code: a run does not continue after code has changed."""
         path = self.project.folder / name
         if path.suffix in NO_CODE or path.name in NO_CODE:
             return False
@@ -122,7 +124,7 @@ class _ProjectSource:
 
 
 _FileSummary = tuple[str, int, bytes]
-"""A file's hash, its size, and how it begins."""
+"""A file's hash, its size [bytes], and its first chunk."""
 
 
 def _read_entry(source: _ProjectSource, name: str, read: Callable[[Path], _FileSummary]) -> list[Any]:
@@ -135,7 +137,7 @@ def _read_entry(source: _ProjectSource, name: str, read: Callable[[Path], _FileS
 
 
 def _read_file(path: Path, copy: Path | None = None) -> _FileSummary:
-    """Read a file, and write it to `copy` if that is given."""
+    """Return a file's summary, and copy the file to `copy` if that is given."""
     digest, size, head = hashlib.sha256(), 0, b""
     with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as target:
         while chunk := file.read(CHUNK):
@@ -154,11 +156,14 @@ def _hash_manifest(manifest: Manifest) -> str:
     return whole.hexdigest()[:HASH_DIGITS]
 
 
-# How it is written
+# Writing a snapshot
 
 
 def _copy_project(files: ExperimentFiles, source: _ProjectSource) -> str:
-    """Copy a project; the name comes from what was copied, should a file change meanwhile."""
+    """Copy a project and return the snapshot's hash.
+
+    The hash is that of the copied files, because a file may change during the copy.
+    """
     files.code.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(files.code)
     temporary = files.code / f".{uuid.uuid4().hex}.tmp"
@@ -187,7 +192,7 @@ def _copy_file(source: _ProjectSource, name: str, folder: Path) -> list[Any]:
 
 
 def _make_durable(folder: Path) -> None:
-    """Write out all files, and then their folders; the first call does most of the work for the others."""
+    """Sync all files, and then their folders, to the disk."""
     for above, _, names in os.walk(folder, topdown=False):
         for path in (Path(above) / name for name in names):
             if not path.is_symlink():
@@ -198,17 +203,17 @@ def _make_durable(folder: Path) -> None:
 def _give_name(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
-    except OSError as error:  # somebody was faster, and copied the same
+    except OSError as error:  # another process has written the same snapshot
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     sync_folder(folder.parent)
 
 
 def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
-    """Return whether there is a snapshot, and its manifest.
+    """Return whether a snapshot and its manifest exist.
 
     Raises:
-        UserError: somebody changed it.
+        UserError: a file of the snapshot was changed.
     """
     folder, manifest = folder_of(files, code_hash), _read_manifest(files, code_hash)
     if manifest is None or not folder.is_dir():
@@ -224,7 +229,7 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
 
 
 def _read_manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
-    """Return what a snapshot holds; None where that is not told, or no longer."""
+    """Return a snapshot's manifest; None if it does not exist or is damaged."""
     if not CODE_HASH.fullmatch(code_hash):  # a journal may say anything
         return None
     try:
@@ -242,7 +247,7 @@ def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what submitters left that were killed while they copied."""
+    """Remove unfinished snapshots of killed submitters."""
     for path in folder.glob(".*.tmp"):
         if path.is_dir() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

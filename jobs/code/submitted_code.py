@@ -1,4 +1,4 @@
-"""The user's code, as it was submitted: which it is, where a worker finds it, and whether it has changed."""
+"""The user's code of a submission: its snapshot, its import path, and whether it has changed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ CHANGE_HINT = (
 
 @dataclass(frozen=True)
 class Code:
-    """The code that the runs of a submission are given."""
+    """The user's code that the runs of a submission import."""
 
     hash: str | None = None
-    """Of its snapshot; None where all workloads are alphagrid's own, or installed."""
+    """Hash of the snapshot; None if all workloads belong to alphagrid or are installed."""
     path: str | None = None
-    """The folder of the snapshot that goes first on `sys.path`, from the snapshot's top."""
+    """The folder that goes first on `sys.path`, relative to the snapshot's top."""
     source: str | None = None
-    """The live folder that `path` is a copy of."""
+    """The user's folder that `path` is a copy of."""
     commit: str | None = None
     dirty: bool = False
 
     @classmethod
     def of(cls, submission: Submission) -> Self:
-        """Return the code that a submission gave its runs."""
+        """Return the code of a submission's runs."""
         return cls(
             submission.code_hash,
             submission.code_path,
@@ -50,17 +50,19 @@ class Code:
         )
 
     def fields(self, change_allowed: bool = False) -> dict[str, Any]:
-        """Return what a submission says of its code."""
+        """Return the fields of a submission that describe its code."""
         code_fields = {f"code_{name}": value for name, value in vars(self).items()}
         return {**code_fields, "code_change_allowed": change_allowed}
 
 
 def of_experiment(files: ExperimentFiles, entries: Sequence[RunEntry], spec_folder: Path, spec: Path) -> Code:
-    """Keep the code of the entries' workloads; modules beside the specification are found first.
+    """Keep a snapshot of the code of the entries' workloads.
+
+    Modules beside the specification take precedence on the import path.
 
     Raises:
-        UserError: it cannot be told what belongs to the code, or it is too much.
-        SystemRefused: it cannot be written.
+        UserError: the files of the project cannot be determined, or they are too many or too large.
+        SystemRefused: the snapshot cannot be written.
     """
     modules = user_modules(entries)
     roots = {module: import_root(module, spec_folder) for module in modules}
@@ -78,10 +80,12 @@ def of_experiment(files: ExperimentFiles, entries: Sequence[RunEntry], spec_fold
 
 
 def as_sent_before(files: ExperimentFiles, submission: Submission, entries: Sequence[RunEntry]) -> Code:
-    """Keep what lies where an earlier submission's code came from; if nothing does, take what was kept.
+    """Keep a snapshot of the folder that an earlier submission's code came from.
+
+    If that folder no longer exists, the earlier snapshot is used again.
 
     Raises:
-        UserError, SystemRefused: as above.
+        UserError, SystemRefused: as in `of_experiment`.
     """
     live = source_of(submission)
     if live is None or not Path(live).is_dir():
@@ -91,12 +95,15 @@ def as_sent_before(files: ExperimentFiles, submission: Submission, entries: Sequ
 
 
 def source_of(submission: Submission) -> str | None:
-    """Return the live folder that a submission's code came from; before there were snapshots, it was used."""
+    """Return the user's folder that a submission's code came from.
+
+    Submissions of versions without snapshots record that folder as `code_path`.
+    """
     return submission.code_source if submission.code_hash is not None else submission.code_path
 
 
 def user_modules(entries: Iterable[RunEntry]) -> list[str]:
-    """Return the modules of the workloads that are import paths, sorted; alphagrid's own left out."""
+    """Return the modules of import-path workloads, sorted, without those of alphagrid."""
     own = str(__package__).partition(".")[0]
     names = {str((entry.config.get("workload") or {}).get("name")) for entry in entries}
     modules = {name.partition(":")[0] for name in names if ":" in name}
@@ -134,10 +141,8 @@ def check_unchanged(files: ExperimentFiles, entries: Iterable[RunEntry], code: C
             runs_by_change.setdefault(tuple(changes[before]), []).append(entry.name)
     for differing, runs in runs_by_change.items():
         if differing:
-            raise UserError(
-                f"the code of {_list_names(runs, 3)} has changed since they were last run: {_list_names(differing)}",
-                CHANGE_HINT,
-            )
+            names, paths = _list_names(runs, 3), _list_names(differing)
+            raise UserError(f"the code of {names} has changed since they were last run: {paths}", CHANGE_HINT)
 
 
 def differs_from_others(files: ExperimentFiles, past: Sequence[Submission], code: Code) -> tuple[str, ...]:
@@ -153,7 +158,7 @@ def differs_from_others(files: ExperimentFiles, past: Sequence[Submission], code
 
 
 def last_hash(earlier: Sequence[Attempt]) -> str | None:
-    """Return the code of the newest attempt that ran, of those whose checkpoints count; None if unknown."""
+    """Return the code hash of the newest attempt that ran and whose checkpoints count; None if unknown."""
     counting = [attempt for attempt in earlier if attempt.number > attempts.ignored_until(earlier)]
     for attempt in reversed(counting):
         code = (attempts.start_record(attempt.journal) or {}).get("code")
@@ -171,7 +176,7 @@ def _list_names(names: Sequence[str], most: int = MOST_NAMED) -> str:
 
 
 def record(submission: Submission, entry: RunEntry) -> dict[str, Any] | None:
-    """Return what an attempt's `start` says of its code; None if it is none of the user's."""
+    """Return the code fields of an attempt's `start` record; None if the run imports no user code."""
     if submission.code_hash is None or not user_modules([entry]):
         return None
     return {"hash": submission.code_hash, "commit": submission.code_commit, "dirty": submission.code_dirty}
@@ -180,7 +185,7 @@ def record(submission: Submission, entry: RunEntry) -> dict[str, Any] | None:
 def check_same(
     files: ExperimentFiles, submission: Submission, entry: RunEntry, earlier: Sequence[Attempt]
 ) -> None:
-    """Refuse to go on with other code than that of the run's earlier attempts, unless that was allowed.
+    """Refuse code that differs from that of the run's earlier attempts, unless the submission allows it.
 
     Raises:
         UserError: which files differ.
@@ -195,11 +200,11 @@ def check_same(
 
 
 class CodeChanged(UserError):
-    """An attempt was refused because its code is not that of earlier ones."""
+    """An attempt was refused because its code differs from that of earlier attempts."""
 
 
 def import_folder(files: ExperimentFiles, submission: Submission) -> Path | None:
-    """Return the folder that a worker puts first on `sys.path`; None if there is nothing of the user's."""
+    """Return the folder that a worker puts first on `sys.path`; None if the runs import no user code."""
     if submission.code_path is None or submission.code_hash is None:
         return None if submission.code_path is None else Path(submission.code_path)
     folder = snapshot.folder_of(files, submission.code_hash)
@@ -207,10 +212,10 @@ def import_folder(files: ExperimentFiles, submission: Submission) -> Path | None
 
 
 def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str]) -> None:
-    """Refuse workloads that were imported from somewhere else than the snapshot.
+    """Refuse workloads that were imported from outside the snapshot.
 
     Raises:
-        UserError: the snapshot is gone; or which workload came from where.
+        UserError: a workload came from another file; the message names both.
     """
     snapshot_folder = snapshot.folder_of(files, code_hash).absolute()
     for module in modules:
@@ -224,6 +229,6 @@ def check_origin(files: ExperimentFiles, code_hash: str, modules: Iterable[str])
 
 
 def _lies_in(folder: Path, file: str) -> bool:
-    """Return whether a file is in a folder, by its own name or by where links lead."""
+    """Return whether a file is in a folder, by its path as written or with links resolved."""
     by_name = Path(os.path.normpath(Path(file).absolute())).is_relative_to(folder)
     return by_name or Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))

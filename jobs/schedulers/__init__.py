@@ -21,10 +21,10 @@ SCHEDULERS: Schedulers = {
 def scheduler_states(
     root: Root, runs: Sequence[OpenRun], schedulers: Schedulers = SCHEDULERS, *, tolerant: bool
 ) -> SchedulerStates:
-    """Return what the schedulers of runs say of them; each is asked once.
+    """Return the schedulers' states of runs; each scheduler is queried once.
 
     Raises:
-        SystemRefused: one does not answer, and not `tolerant`.
+        SystemRefused: a scheduler does not answer, and not `tolerant`.
     """
     by_cluster: dict[str, list[OpenRun]] = defaultdict(list)
     for run in runs:

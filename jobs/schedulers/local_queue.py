@@ -1,6 +1,7 @@
-"""What is left to run on this machine: read off submissions and run directories, remembered nowhere else.
+"""The local queue: the runs that are due on this machine, read from submissions and run folders.
 
-A supervisor may therefore be killed at any moment; the next one finds the same backlog.
+The queue is stored nowhere else, so a supervisor may be killed at any moment; the next one finds the same
+queue.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..runs import disk_record
 from . import SCHEDULERS, local_slots
 
 UNREADABLE_SECONDS = 600.0
-"""How long a run whose files cannot be read is looked at again, before it is left out."""
+"""Seconds for which a run with unreadable files is checked again, before it is left out."""
 
 log = logging.getLogger("alphagrid.supervisor")
 
@@ -27,13 +28,13 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a submission sent to this machine."""
+    """One run of a submission for this machine."""
 
     files: ExperimentFiles
     run_id: str
     submission: str
     parallel: int
-    """How many runs may train at a time, by the submission's profile."""
+    """Maximum number of runs that train at a time, by the submission's profile."""
 
     @property
     def run(self) -> RunFiles:
@@ -42,12 +43,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """The job's name in the log."""
         return f"{self.files.name}/{self.run_id}"
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells runs of one root apart."""
+        """The key that is unique among the runs of one root."""
         return self.files.name, self.run_id
 
 
@@ -62,22 +63,22 @@ class LocalQueue:
         self._elsewhere: dict[tuple[str, str], Job] = {}
         self._newest: dict[tuple[str, str], str] = {}
         self._logged: set[tuple[str, str]] = set()
-        """What could not be read, and why."""
+        """Problems that the log already has: name and message."""
         self._unreadable_since: dict[tuple[str, str], float] = {}
-        """Since when (monotonic) the files of runs cannot be read."""
+        """Time (monotonic) since which a run's files cannot be read."""
 
     def __len__(self) -> int:
-        """Return how many runs are waiting, or running under another supervisor's worker."""
+        """Return the number of runs that wait, or that another supervisor's worker runs."""
         return len(self._waiting) + len(self._elsewhere)
 
     def refresh(self) -> None:
-        """Take in what was submitted since the last look, and what runs elsewhere no longer.
+        """Add the runs submitted since the last refresh, and those that no longer run elsewhere.
 
-        What cannot be read is left out, and said once; it may only not have arrived yet.
+        Files that cannot be read are left out and logged once; they may be not yet visible.
         """
         for files in self._root.experiments():
             if ownership.other_owner(files) is not None:
-                continue  # another user's: the code that it names would run under this user's account
+                continue  # the code of another user's experiment would run under this user's account
             try:
                 self._refresh_experiment(files)
             except (OSError, UserError) as error:
@@ -93,7 +94,7 @@ class LocalQueue:
             self._add_jobs(files)
 
     def next(self) -> Job | None:
-        """Return the first job that has to run now; what turns out to be settled is dropped."""
+        """Return the first job that is due; jobs whose runs are settled are dropped."""
         for key, job in list(self._waiting.items()):
             job_state = self.job_state(job)
             if job_state == "at work":
@@ -105,10 +106,10 @@ class LocalQueue:
         return None
 
     def job_state(self, job: Job) -> Literal["at work", "over", "due"]:
-        """Return whether a process has a run, or nothing more is to come of it, or it has to run.
+        """Return the state of a job: a process has its run, its run is settled, or it is due.
 
-        A run whose files cannot be read counts as one at work, because a network file system may answer again
-        a moment later; after `UNREADABLE_SECONDS`, and where a file is damaged, it is left out.
+        A run whose files cannot be read counts as at work, because a network file system may answer again a
+        moment later. After `UNREADABLE_SECONDS`, or if a file is damaged, it is left out.
         """
         try:
             is_at_work = claims.is_at_work(job.run)
@@ -129,16 +130,16 @@ class LocalQueue:
             log.error("%s: %s", name, problem)
 
     def remove(self, job: Job) -> None:
-        """Leave a job to the one who asked, who starts it."""
+        """Remove a job that the caller starts."""
         self._waiting.pop(job.key, None)
 
     def set_aside(self, job: Job, problem: str) -> None:
-        """Look again, at the next refresh, at a job that could not be started: a full disk may be cleared."""
+        """Try a job that could not be started again after the next refresh: a full disk may be cleared."""
         self._log_once(job.name, problem)
         self._elsewhere[job.key] = job
 
     def put_back(self, job: Job) -> None:
-        """Look at a job again: its process has ended, but perhaps not its run."""
+        """Put a job first in the queue after its process ended, because its run may not have ended."""
         if self._newest.get(job.key) == job.submission:
             self._waiting = {job.key: job, **self._waiting}
 
@@ -171,7 +172,7 @@ class LocalQueue:
 
 
 def _files_signature(files: ExperimentFiles) -> _Signature:
-    """Return what changes with every file that is new or written again, however coarse the disk's times."""
+    """Return a value that changes with every new or rewritten file, even if the disk's times are coarse."""
     entries = []
     for path in submissions.submission_files(files):
         try:

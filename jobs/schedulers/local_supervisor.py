@@ -1,7 +1,7 @@
 """The local supervisor: one detached process per root that keeps this machine's slots busy.
 
-It starts runs through submitit's LocalExecutor, starts those again whose process died, and ends when
-nothing is left. It keeps nothing in memory that matters: see `local_queue`.
+It starts runs through submitit's LocalExecutor, restarts runs whose process died, and ends when no run is
+left. A killed supervisor loses no state, because the queue is read from files (`local_queue`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ...store import locks
 from ...store.layout import Root
 
 PATIENCE = 2.0
-"""Seconds for which a lock is asked for again, because others touch it for an instant to see who has it."""
+"""Seconds of retries for a lock: other processes hold it for an instant to see whether it is held."""
 PERIOD = 0.25
 REFRESH_PERIOD = 1.0
 KEEP_PERIOD = 3600.0
 MAX_SILENT_STARTS = 3
-"""Processes of one run that may end without writing anything before the run is given up."""
+"""Number of processes of one run that end without a record before the run counts as failed."""
 MINUTES_WITHOUT_END = 60 * 24 * 3650
 
 log = logging.getLogger("alphagrid.supervisor")
 
 
 def supervise(root: Root) -> None:
-    """Run what is submitted under `root` until nothing is left; return at once if another process does so."""
+    """Run the local runs under `root` until none is left; return at once if another process does so."""
     lock = locks.FileLock(root.supervisor / "lock")
     supervisor: Supervisor | None = None
     while lock.acquire(PATIENCE):
@@ -45,7 +45,7 @@ def supervise(root: Root) -> None:
 
 @dataclass
 class _Child:
-    """A started process of a job, and how many attempts the run had before."""
+    """A started process of a job, and the number of earlier attempts of its run."""
 
     job: Any
     process: Any
@@ -53,7 +53,7 @@ class _Child:
 
 
 class Supervisor:
-    """What `supervise` does while it holds the lock."""
+    """The work of `supervise` while it holds the lock."""
 
     def __init__(self, root: Root) -> None:
         from .local_queue import LocalQueue
@@ -69,7 +69,7 @@ class Supervisor:
         self._slots_kept_at = float("-inf")
 
     def has_work(self) -> bool:
-        """Look once more; return whether anything is left to do."""
+        """Refresh the queue, and return whether any run is left."""
         self._refresh_queue(0.0)
         return self._queue.next() is not None or len(self._queue) > 0
 
@@ -112,7 +112,7 @@ class Supervisor:
                 self._queue.set_aside(job, f"cannot be started: {error}")
 
     def _count_starting(self) -> int:
-        """Return how many processes have been started that do not hold their run, and so a slot, yet."""
+        """Return the number of started processes that do not hold their run, and so a slot, yet."""
         return sum(self._queue.job_state(child.job) != "at work" for child in self._children)
 
     def _start_job(self, job: Any) -> None:
@@ -135,7 +135,10 @@ class Supervisor:
                 self._queue.put_back(child.job)
 
     def _is_given_up(self, child: _Child) -> bool:
-        """Count processes that ended without a trace; conclude a run that has nothing but those."""
+        """Count a run's processes that ended without a record; conclude the run after `MAX_SILENT_STARTS`.
+
+        Returns whether the run was concluded.
+        """
         from ..worker import conclude_silent_run
 
         job = child.job
@@ -151,7 +154,7 @@ class Supervisor:
 
 
 def _local_executor(folder: Path) -> Any:
-    """Return submitit's executor; a folder per run, because process ids come back."""
+    """Return submitit's executor; each run has its folder, because the system reuses process ids."""
     import submitit
 
     executor = submitit.LocalExecutor(folder)
