@@ -1,4 +1,4 @@
-"""Whether Slurm's nodes can use a root: its path, and the file system that it lies on."""
+"""Check whether Slurm's nodes can use a root: its path and its file system."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def warnings(
     filesystem_of: FilesystemOf = filesystem_type,
     is_one_machine: Callable[[], bool] = nodes.are_all_here,
 ) -> tuple[str, ...]:
-    """Return a warning if other nodes cannot see the root, as far as its file system tells."""
+    """Return a warning if the root's file system shows that other nodes cannot see it."""
     kind = filesystem_of(root.path)
     if kind not in LOCAL or _is_one_machine(is_one_machine):
         return ()

@@ -1,4 +1,4 @@
-"""Where an attempt runs, and with which versions: for its `start` record."""
+"""The environment record of an attempt: its device and versions, for the `start` record."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PACKAGES = (
     "pydantic",
 )
 ROOMS = ("cluster_profiles", "jobs", "store", "trainer")
-"""Packages of alphagrid that a run passes through."""
+"""Packages of alphagrid whose code a run executes."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of what decides a run's numbers; None for what is not installed."""
+    """Return the versions that determine a run's numbers; None for a package that is not installed."""
     return {
         "python": platform.python_version(),
         "torch": _installed_version("torch"),
@@ -38,7 +38,7 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def source_hash() -> str:
-    """Return eight hexadecimal digits of what alphagrid's own modules say; an installation may be edited."""
+    """Return eight hexadecimal digits of a hash of alphagrid's modules; an installation may be edited."""
     top = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(
@@ -49,7 +49,7 @@ def source_hash() -> str:
 
 
 def packages(workload: str) -> dict[str, str]:
-    """Return the versions of further packages, of the one that an import-path workload comes from too."""
+    """Return the versions of further packages, including that of an import-path workload."""
     names = [
         *PACKAGES,
         *(packages_distributions().get(re.split("[.:]", workload)[0], ()) if ":" in workload else ()),
@@ -66,7 +66,7 @@ def _installed_version(package: str) -> str | None:
 
 
 def hardware(config: TrainingConfig) -> dict[str, str | None]:
-    """Return the device that the run will be on, and the GPU's name (this imports torch)."""
+    """Return the run's device, the GPU's name, and the CUDA and driver versions; this imports torch."""
     import torch
 
     cuda = config.device != "cpu" and torch.cuda.is_available()
@@ -79,7 +79,7 @@ def hardware(config: TrainingConfig) -> dict[str, str | None]:
 
 
 def driver(file: Path = DRIVER) -> str | None:
-    """Return the version of the NVIDIA driver, None if there is none or it does not say."""
+    """Return the version of the NVIDIA driver; None if there is no driver or no version in its file."""
     try:
         match = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
     except OSError:
@@ -88,7 +88,7 @@ def driver(file: Path = DRIVER) -> str | None:
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return a warning if an attempt has other versions than the one before it; None if not."""
+    """Return a warning if an attempt's versions differ from those of the attempt before; None if not."""
     changes = [
         f"{name} {before[name]} → {now[name]}"
         for name in now
