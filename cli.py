@@ -1,6 +1,6 @@
-"""The command line: parses, calls, prints.
+"""The command line: it parses arguments, calls the packages and prints results.
 
-Nothing heavy is imported here; each command imports what it needs when it runs.
+This module imports nothing heavy; each command imports its dependencies when it runs.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ CHECK_FAILED = 1
 NOT_ALL_SENT = 3
 INTERRUPTED = 130
 MOST_NAMED = 10
-"""Runs that a hint names."""
+"""Maximum number of runs that a hint names."""
 
 
 class Commands(TyperGroup):
-    """Prints a user's mistake without a traceback, and exits with the code that belongs to it."""
+    """Prints a `UserError` without a traceback, and exits with the error's code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        if logging.lastResort is not None:  # writes what is logged to standard error
+        """Run the command of the context."""
+        if logging.lastResort is not None:  # it writes log messages to standard error
             logging.lastResort.setFormatter(VisibleFormatter())
         try:
             return self._invoke_and_flush(ctx)
-        except BrokenPipeError:  # the reader of a pipe has had enough: no failure
+        except BrokenPipeError:  # the reader has closed the pipe, which is no failure
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except UserError as error:
@@ -53,7 +53,7 @@ class Commands(TyperGroup):
             raise SystemExit(INTERRUPTED) from None
 
     def _invoke_and_flush(self, ctx: Any) -> Any:
-        """Run it and write out all that it printed, while a broken pipe can still be met."""
+        """Run the command and flush its output here, where `invoke` can handle a broken pipe."""
         try:
             return super().invoke(ctx)
         finally:
@@ -61,7 +61,7 @@ class Commands(TyperGroup):
 
 
 class Clock(StrEnum):
-    """Which time a report counts."""
+    """The clock of a report."""
 
     measured = "measured"
     normalised = "normalised"
@@ -69,7 +69,7 @@ class Clock(StrEnum):
 
 
 class Format(StrEnum):
-    """How tables are printed."""
+    """The output format of tables."""
 
     table = "table"
     csv = "csv"
@@ -182,7 +182,10 @@ def submit(
         _print_plan(experiment, chosen, limit, as_json)
         return
     if prune and not yes and not sys.stdin.isatty():
-        raise UserError("--prune cancels runs, and there is nobody to ask", "add --yes to cancel unasked")
+        raise UserError(
+            "--prune asks before it cancels runs, and standard input is not a terminal",
+            "add --yes to cancel without confirmation",
+        )
     under = _resolve_root(root)
     for warning in experiment.warnings:
         terminal.say(f"warning: {warning}")
@@ -477,9 +480,9 @@ def profiles_check(
     as_json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
-    """Hold a profile against the cluster, a verdict per line; exit 1 if anything is wrong.
+    """Validate a profile against the live cluster, one check per line; exit 1 if anything is wrong.
 
-    How long a checkpoint takes is read from the runs under the root. Nothing is sent.
+    The duration of checkpoints is read from the runs under the root. No job is sent.
     """
     from . import terminal
     from .cluster_profiles.check import check
@@ -658,7 +661,7 @@ def _resolve_root(option: Path | None) -> Root:
 
 
 def _open_store(root: Root, experiments: list[str] | None = None) -> Store:
-    """Open the index, brought up to date for the experiments named (None: all, to tell what there is)."""
+    """Open the index, updated for `experiments` (None: for all experiments under the root)."""
     from .store.database import open_store
 
     store = open_store(root)
@@ -717,7 +720,7 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
 
 
 def _say_how_to_start_over(submitted: Submitted, selectors: list[str]) -> None:
-    """Tell those who retry completed or diverged runs what would send them."""
+    """Print the command that restarts completed or diverged runs, if `retry` selected any."""
     from .terminal import say
 
     ended = sum(len(submitted.kept.get(state, ())) for state in ("completed", "diverged"))
@@ -729,7 +732,7 @@ def _say_how_to_start_over(submitted: Submitted, selectors: list[str]) -> None:
 
 
 def _cancel_runs_not_in_spec(root: Root, experiment: str, yes: bool) -> list[str]:
-    """Cancel runs under way that the specification names no more, if somebody agrees; return their ids."""
+    """Cancel active runs that are no longer in the specification, after confirmation; return their ids."""
     from .jobs.cancellation import active_runs_not_in_spec
     from .jobs.cancellation import cancel as stop
     from .terminal import say
@@ -752,7 +755,7 @@ def _format_run_count(count: int) -> str:
 
 
 def _wait_for_runs(root: Root, experiment: str) -> None:
-    """Follow an experiment to its end; Ctrl-C leaves the runs going.
+    """Follow an experiment to its end; Ctrl-C does not stop the runs.
 
     Raises:
         typer.Exit: a run failed.
@@ -773,7 +776,7 @@ def _wait_for_runs(root: Root, experiment: str) -> None:
 
 
 def _write_report(data: Any, out: Path | None, files: ExperimentFiles) -> None:
-    """Write the report's files; if they were not asked for and cannot be written, say so."""
+    """Write the report's files; without `--out`, a failure only prints a message."""
     from .analysis.report import write_report
     from .errors import SystemRefused
     from .store import ownership

@@ -1,6 +1,6 @@
-"""YAML documents that remember where everything was written.
+"""Read YAML documents, and record the file and line of each value.
 
-Scalars are read by the core schema of YAML 1.2 (`1e-3` is a float, `12:00:00` and `no` are text); duplicate
+Scalars are read by the core schema of YAML 1.2 (`1e-3` is a float, `12:00:00` and `no` are text). Duplicate
 keys, tags, merge keys (`<<`) and further documents are refused.
 """
 
@@ -21,29 +21,29 @@ from .problems import MOST_LEVELS, TOO_DEEP, KeyPath, Place, dotted, nearest, sh
 LARGEST_FILE = 16 * 2**20
 MOST_VALUES = 1_000_000
 LONGEST_NUMBER = 400
-"""Characters of a number."""
+"""Maximum characters of a number."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The value of a YAML document (plain dicts, lists and scalars) and the place of each of its parts."""
+    """The value of a YAML document (plain dicts, lists and scalars), and the place of each part."""
 
     source: str
     value: Any
     places: Mapping[KeyPath, Place]
 
     def place(self, *path: str | int) -> Place:
-        """Return where `path` was written; for what was not written, the place of what should hold it."""
+        """Return where `path` was written; for a missing path, the place of its nearest existing parent."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return Place(self.source)
 
     def replaced(self, path: KeyPath, value: Any, place: Place) -> Document:
-        """Return a copy in which `path` (made where it is missing) holds `value`, written at `place`.
+        """Return a copy in which `path` (created if missing) holds `value`, written at `place`.
 
         Raises:
-            UserError: the path leads through something that is neither a mapping nor a list.
+            UserError: the path leads through a value that is neither a mapping nor a list.
         """
         other_places = {other: at for other, at in self.places.items() if other[: len(path)] != path}
         return Document(
@@ -55,13 +55,13 @@ def read_document(path: Path) -> Document:
     """Read the file at `path`, which must hold exactly one YAML document.
 
     Raises:
-        UserError: there is no such file, it is no UTF-8 text, it is empty, or it is no valid YAML.
+        UserError: the file does not exist, is not UTF-8 text, is empty, or is not valid YAML.
     """
     return parse_document(_read_text(path), str(path))
 
 
 def parse_document(text: str, source: str) -> Document:
-    """Read `text`; `source` is how errors call it."""
+    """Read `text`; errors name it `source`."""
     node = _compose_document(text, source)
     if node is None:
         raise UserError(f"{source}: is empty", "a YAML document with at least one key is needed here")
@@ -71,7 +71,7 @@ def parse_document(text: str, source: str) -> Document:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """Read one value as it would stand behind a key."""
+    """Read one value, as it may follow a key."""
     return parse_document(text, source).value
 
 
@@ -127,7 +127,7 @@ _CORE: dict[str, re.Pattern[str]] = {
 class _Loader(yaml.SafeLoader):
     """A SafeLoader without implicit types, tags or merge keys: it composes marked nodes, nothing else.
 
-    It stops at the first node that is too many or too deep, before the rest takes up memory.
+    It stops at the first node beyond the limits on number and depth, before the rest takes up memory.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -155,7 +155,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _RefusedYaml(yaml.MarkedYAMLError):
-    """Valid YAML that is not read here."""
+    """Valid YAML that this module refuses."""
 
     def __init__(self, problem: str, hint: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -192,7 +192,7 @@ def _child_nodes(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_aliases(root: yaml.Node, source: str) -> None:
-    """Refuse aliases that hold themselves or that blow up, at a cost linear in what was written."""
+    """Refuse aliases that contain themselves or expand to too many values, in time linear in the document."""
     sizes: dict[int, tuple[int, int]] = {}
     values, levels = _expanded_size(root, sizes, set(), source)
     if values > MOST_VALUES:
@@ -206,7 +206,7 @@ def _check_aliases(root: yaml.Node, source: str) -> None:
 def _expanded_size(
     node: yaml.Node, sizes: dict[int, tuple[int, int]], open_nodes: set[int], source: str
 ) -> tuple[int, int]:
-    """Return how many values a node stands for, and how many levels of them."""
+    """Return the number of values and of levels that a node expands to."""
     if id(node) in open_nodes:
         place = Place(source, node.start_mark.line + 1)
         raise UserError(f"{place}: an alias stands inside what it names", "write the value out")
@@ -222,7 +222,7 @@ def _expanded_size(
 
 
 def _plain_value(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Place], source: str) -> Any:
-    """Return the plain value of `node` and note the place of everything in it."""
+    """Return the plain value of `node`, and add the places of its parts to `places`."""
     if isinstance(node, yaml.MappingNode):
         return _read_mapping(node, path, places, source)
     if isinstance(node, yaml.SequenceNode):

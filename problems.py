@@ -1,4 +1,4 @@
-"""What is wrong with a file, said so that a person can mend it: place, key, plain words, a suggestion."""
+"""Problems in a file, as messages with place, key and suggestion."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 KeyPath = tuple[str | int, ...]
-"""The way to a value in a document: keys of mappings and positions in lists."""
+"""The path to a value in a document: keys of mappings and positions in lists."""
 
 MOST_PROBLEMS = 20
 MOST_LEVELS = 100
-"""Lists and mappings within each other in a file, aliases followed."""
+"""Maximum depth of nested lists and mappings in a file, with aliases expanded."""
 TOO_DEEP = f"nested too deeply (more than {MOST_LEVELS} levels)"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written: a file and a line, or an option of the command line."""
+    """The place of a value: a file and a line, or an option of the command line."""
 
     source: str
     line: int | None = None
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, at which dotted key, and what it should be."""
+    """One problem: its place, its dotted key, and what the value should be."""
 
     place: Place
     key: str
@@ -48,7 +48,7 @@ class Problem:
 
 
 def refuse(problems: Sequence[Problem], hint: str | None = None) -> NoReturn:
-    """Raise one UserError that lists the distinct problems in the order given."""
+    """Raise one UserError that lists the distinct problems in their order."""
     lines = list(dict.fromkeys(str(problem) for problem in problems))
     if len(lines) > MOST_PROBLEMS:
         lines = [*lines[:MOST_PROBLEMS], f"… and {len(lines) - MOST_PROBLEMS} more"]
@@ -61,9 +61,9 @@ def problems_of(
     place: Callable[[KeyPath], Place],
     valid_keys: Callable[[KeyPath], Iterable[str]] = lambda section: (),
 ) -> list[Problem]:
-    """Say in plain words what pydantic found wrong with `data`.
+    """Return a problem with a plain message for each of pydantic's errors in `data`.
 
-    `place` looks up where a path of `data` was written; `valid_keys` gives the valid keys of a section.
+    `place` returns where a path of `data` was written; `valid_keys` returns the valid keys of a section.
     """
     return [_translate_error(item, data, place, valid_keys) for item in error.errors(include_url=False)]
 
@@ -76,7 +76,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """Return '; did you mean …?' or else the candidates in brackets, to end a message with."""
+    """Return the end of a message: '; did you mean …?' or else the candidates in brackets."""
     candidates = list(candidates)
     guess = nearest(word, candidates)
     if guess:
@@ -85,12 +85,12 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a path as people write it."""
+    """Return a path as a dotted key."""
     return ".".join(map(str, path))
 
 
 def shown(value: Any) -> str:
-    """Return a value as it looks in a file, with its kind where that is easily mistaken."""
+    """Return a value as written in a file, with its kind where it may be mistaken for another."""
     if isinstance(value, str):
         return f"'{value if len(value) <= 60 else value[:57] + '…'}' (text)"
     if isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def _translate_error(
 
 
 def _path_in_data(item: ErrorDetails, data: Any) -> KeyPath:
-    """Return the path of what is wrong, without the labels that pydantic adds for unions and keys."""
+    """Return the path of an error, without the labels that pydantic adds for unions and keys."""
     path: list[str | int] = []
     for part in item["loc"]:
         if isinstance(data, Mapping) and part in data:
@@ -130,7 +130,7 @@ def _path_in_data(item: ErrorDetails, data: Any) -> KeyPath:
 
 
 def _path_in_section(item: ErrorDetails, section: Any) -> KeyPath:
-    """Return the way from a section to the key that an error about the whole section speaks of."""
+    """Return the path from a section to the key that an error about the whole section names."""
     context = item.get("ctx", {})
     if "key" in context:
         return (str(context["key"]),)

@@ -1,4 +1,4 @@
-"""What people see: tables, progress, errors.
+"""Terminal output: tables, progress, errors.
 
 Results go to standard output, everything else to standard error.
 """
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 WIDTH_IN_A_PIPE = 400
 MOST_RUNS = 40
-"""Runs shown before the rest is only counted."""
+"""Maximum number of runs that are shown; further runs are counted."""
 MOST_CAUSES = 6
 MOST_WARNINGS = 6
 MOST_NAMED = 5
-"""Runs of one cause that are named, and nodes."""
+"""Maximum number of runs, and of nodes, that are named for one cause."""
 LINES_AROUND = 5
-"""Lines of a status view beside its runs: title, header, what is hidden, counts, the cursor's."""
+"""Lines of a status view besides its runs: title, header, hidden count, state counts, cursor."""
 MOST_PLANNED = 20
 GAP = 2
 """Blanks between two columns."""
 NARROWEST = 20
-"""Characters of a reason beside its run; where there were more, its middle is left out."""
+"""Minimum characters of a reason; the middle of a longer reason is left out."""
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 STYLES = {
@@ -74,12 +74,12 @@ URGENCY = (
 
 
 def say(line: str) -> None:
-    """Write a line to standard error; what a terminal would act on is written as escapes."""
+    """Write a line to standard error; control characters are written as escapes."""
     sys.stderr.write(visible(line) + "\n")
 
 
 def show_error(error: UserError) -> None:
-    """Write what was wrong, and what to do about it."""
+    """Write an error and its hint to standard error."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(Text("error: ", style="bold red") + Text(visible_lines(error.message)))
     if error.hint:
@@ -87,7 +87,7 @@ def show_error(error: UserError) -> None:
 
 
 def show(*views: RenderableType) -> None:
-    """Print to standard output; a pipe gets plain text that is not cut."""
+    """Print to standard output; a pipe gets plain, uncut text."""
     _print_views(_make_console(sys.stdout.isatty()), views)
 
 
@@ -97,7 +97,7 @@ def tell(*views: RenderableType) -> None:
 
 
 def experiments_table(experiments: Sequence[ExperimentStatus], root: Path) -> RenderableType:
-    """Return one line an experiment."""
+    """Return a table with one line per experiment."""
     if not experiments:
         return _plain_text(f"no experiments under {root}")
     table = _empty_table("", ["experiment", "runs", "states"], right=(1,))
@@ -111,7 +111,7 @@ def experiments_table(experiments: Sequence[ExperimentStatus], root: Path) -> Re
 def status_view(
     status: ExperimentStatus, everything: bool = False, rows: int = MOST_RUNS, now: float | None = None
 ) -> RenderableType:
-    """Return an experiment's runs, the most urgent first where there are too many for so many rows."""
+    """Return a table of an experiment's runs; if there are more than `rows`, the most urgent ones."""
     runs = list(status.runs)
     if not everything and len(runs) > rows:
         runs = sorted(runs, key=lambda run: URGENCY.index(run.state))[: max(rows, 1)]
@@ -137,13 +137,13 @@ def status_view(
 
 
 def causes_views(status: ExperimentStatus, everything: bool = False) -> list[RenderableType]:
-    """Return why runs did not come to their end: each cause once, with the end of a log."""
+    """Return the causes of failed, interrupted and lost runs, each with the end of a log."""
     causes = status.causes if everything else status.causes[:MOST_CAUSES]
     return [*map(_cause_view, causes), *_hidden_count_line(len(status.causes) - len(causes), "causes ")]
 
 
 def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> None:
-    """Show an experiment until nothing of it will go on by itself; in a pipe, once at its end."""
+    """Show an experiment until no run continues without the user; in a pipe, once at the end."""
     final = _follow_experiment(
         look, lambda status, rows: status_view(status, everything, rows), transient=False
     )
@@ -151,7 +151,7 @@ def watch(look: Callable[[], ExperimentStatus], everything: bool = False) -> Non
 
 
 def follow(look: Callable[[], ExperimentStatus]) -> ExperimentStatus:
-    """Show progress until nothing will go on by itself; quiet in a pipe. Return the last look."""
+    """Show progress until no run continues without the user; quiet in a pipe. Return the last status."""
     return _follow_experiment(look, lambda status, rows: status_view(status, rows=rows), transient=True)
 
 
@@ -165,7 +165,7 @@ def report_table(table: ReportTable) -> RenderableType:
 
 
 def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
-    """Return what `submit` would send."""
+    """Return a table of the runs that `submit` would send."""
     table = _empty_table(f"{plan['experiment']} (nothing was sent)", ["id", "run", "baseline", "params"])
     for run in plan["runs"][:MOST_PLANNED]:
         params = ", ".join(f"{key}={value}" for key, value in run["params"].items())
@@ -182,7 +182,7 @@ def plan_view(plan: Mapping[str, Any], profile: str) -> RenderableType:
 
 
 def profiles_table(profiles: Iterable[Any]) -> RenderableType:
-    """Return one line a profile."""
+    """Return a table with one line per profile."""
     table = _empty_table("", ["profile", "cluster", "asks for"])
     for profile in profiles:
         settings = profile.model_dump(exclude_defaults=True, exclude={"name", "cluster"})
@@ -193,7 +193,7 @@ def profiles_table(profiles: Iterable[Any]) -> RenderableType:
 
 
 def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
-    """Return a profile's settings with the place each of them comes from."""
+    """Return a profile's settings, each with the place where it was written."""
     table = _empty_table(name, ["key", "value", "from"])
     for setting in described:
         value = "" if setting.value is None else str(setting.value)
@@ -203,7 +203,7 @@ def profile_table(name: str, described: Iterable[Setting]) -> RenderableType:
 
 
 def check_view(checked: Checked) -> RenderableType:
-    """Return the verdicts on a profile, and what to do about each."""
+    """Return the checks of a profile, each with its verdict and advice."""
     version = f" (Slurm {checked.version})" if checked.version else ""
     table = _empty_table(f"{checked.profile} on {checked.cluster}{version}", ["", "verdict", ""])
     for finding in checked.findings:
@@ -214,7 +214,7 @@ def check_view(checked: Checked) -> RenderableType:
 
 
 class Progress:
-    """A bar on a terminal's standard error while something long goes on; in a pipe, nothing."""
+    """A progress bar on standard error during a long operation; nothing in a pipe."""
 
     def __init__(self, label: str, unit: Literal["bytes", "rows"]) -> None:
         count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
@@ -226,20 +226,20 @@ class Progress:
         self._task = self._bar.add_task(label, total=None)
 
     def __enter__(self) -> Progress:
-        """Show it."""
+        """Show the bar."""
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def start(self, total: int) -> None:
-        """Say how much there is."""
+        """Set the total amount."""
         self._bar.update(self._task, total=total)
 
     def advance(self, amount: int) -> None:
-        """Say how much more is done."""
+        """Add to the finished amount."""
         self._bar.advance(self._task, amount)
 
 
@@ -274,10 +274,10 @@ def _until_quiet(
 
 
 class _Console(Console):
-    """Leaves a broken pipe to the caller, where rich itself would end the process as if it had failed."""
+    """Raises on a broken pipe, where rich would end the process with a failure."""
 
     def on_broken_pipe(self) -> None:
-        """Raise it once more."""
+        """Raise `BrokenPipeError`."""
         raise BrokenPipeError
 
 
@@ -292,7 +292,7 @@ def _print_views(console: Console, views: Iterable[RenderableType]) -> None:
 
 
 def _cause_view(cause: Cause) -> RenderableType:
-    """Return how many runs have a cause in common, which, where, and what one of them said last."""
+    """Return a cause: the number, names and hosts of its runs, and the end of one run's log."""
     count = f"{len(cause.runs)} {cause.state}: "
     head = Text("\n") + Text(count, style=STYLES[cause.state]) + _plain_text(cause.reason)
     where = f"; on {_first_names(cause.hosts)}" if cause.hosts else ""
@@ -302,7 +302,7 @@ def _cause_view(cause: Cause) -> RenderableType:
 
 
 def _rejections_line(runs: Sequence[RunStatus]) -> Text:
-    """Return how many α* were rejected for each reason, and in how many runs, the most frequent first."""
+    """Return the number of rejected α* and of affected runs per reason, the most frequent first."""
     values: Counter[str] = Counter()
     affected: Counter[str] = Counter()
     for run in runs:
@@ -316,23 +316,23 @@ def _rejections_line(runs: Sequence[RunStatus]) -> Text:
 
 
 def _first_names(names: Sequence[str], most: int = MOST_NAMED) -> str:
-    """Return the first names, and how many there are beside."""
+    """Return the first `most` names, and the number of further ones."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _hidden_count_line(count: int, what: str = "", option: str = "--all shows") -> list[Text]:
-    """Return a line that tells how many are not shown, and what shows them; none where all are."""
+    """Return a line with the number of hidden items and the option that shows them; none if `count` is 0."""
     return [Text(f"and {count} more {what}({option} them)", style="dim")] if count > 0 else []
 
 
 def _plain_text(text: str, style: str = "") -> Text:
-    """Return a text of unknown origin on one line; Rich takes no markup from it, nor a terminal commands."""
+    """Return text of unknown origin on one line, without Rich markup and terminal control characters."""
     return Text(visible(text), style=style)
 
 
 def _empty_table(title: str, columns: Sequence[str], right: Container[int] = ()) -> Table:
-    """Return an empty table; where room is short its first column is kept whole, and headers wrap."""
+    """Return an empty table; in a narrow terminal its first column stays whole, and headers wrap."""
     columns = [visible(column) for column in columns]
     table = Table(
         title=_plain_text(title) if title else None,
@@ -357,14 +357,14 @@ def _empty_table(title: str, columns: Sequence[str], right: Container[int] = ())
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of `status`: left out where it says nothing, or on a terminal narrower than `from_width`."""
+    """A column of `status`: left out if empty, or on a terminal narrower than `from_width`."""
 
     title: str
     cell: Callable[[RunStatus, float], Text | str]
     right: bool = True
     from_width: int = 0
     is_cut: bool = False
-    """On a terminal, rather than folded into several lines."""
+    """Whether a terminal cuts long cells instead of folding them into several lines."""
 
 
 STATUS_COLUMNS = (
@@ -389,14 +389,14 @@ STATUS_COLUMNS = (
 
 @dataclass(frozen=True)
 class _RunsTable:
-    """The table of `status`, in as many columns as there is room for."""
+    """The table of `status`, with the columns that fit the terminal's width."""
 
     experiment: str
     runs: Sequence[RunStatus]
     now: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay out the table for the width at hand."""
+        """Lay out the table for the console's width."""
         shown = [
             (column, cells)
             for column in STATUS_COLUMNS
@@ -417,12 +417,12 @@ class _RunsTable:
 
 
 def _column_width(column: _Column, cells: Sequence[Text | str]) -> int:
-    """Return the width of a column and of the gap beside it."""
+    """Return the width of a column and its gap."""
     return max([*map(len, column.title.split()), *(Text.assemble(cell).cell_len for cell in cells)]) + GAP
 
 
 def _shorten_cell(cell: Text | str, room: int) -> Text:
-    """Return a cell of one line without its middle, where it is wider than the room for it."""
+    """Return a cell on one line; if it is wider than `room`, its middle is left out."""
     text = cell if isinstance(cell, Text) else Text(cell)
     return Text(in_one_line(text.plain, room), style=text.style, no_wrap=True, overflow="ellipsis")
 
@@ -432,7 +432,7 @@ def _format_number(value: float | None, form: str) -> str:
 
 
 def _format_checkpoint(run: RunStatus) -> str:
-    """Return the size of the last checkpoint, and how long writing it took."""
+    """Return the size and write duration of the last checkpoint."""
     if run.checkpoint_bytes is None or run.checkpoint_seconds is None:
         return ""
     return f"{size(run.checkpoint_bytes)}, {run.checkpoint_seconds:.2g}s"

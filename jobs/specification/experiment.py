@@ -1,4 +1,4 @@
-"""An experiment: the runs that a specification stands for, each validated, identified and named."""
+"""An experiment: the runs of a specification, each validated and with its id and name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .run_names import readable_names
 from .variables import malformed_variables, variables_in
 
 LARGEST_INTEGER = 2**63
-"""What integers lie below: SQLite and torch hold no larger ones."""
+"""Upper limit of integers: SQLite and torch hold no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Run:
     id: str
     """Ten hexadecimal digits, a hash of the config; the name of its folder."""
     name: str
-    """For people; it may change when the experiment grows."""
+    """The readable name; it may change when the experiment grows."""
     baseline: str | None
     params: dict[str, Any]
-    """Dotted keys that grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    """Dotted keys that grid, zip and seeds set; a mapping is replaced by its name or position."""
     config: TrainingConfig
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A specification, resolved."""
+    """A resolved specification."""
 
     name: str
     runs: list[Run]
@@ -52,7 +52,7 @@ class Experiment:
     spec_folder: Path
     warnings: list[str]
     document: Document
-    """Where all of it was written."""
+    """The specification's document, with the place of each value."""
     variables: list[str]
     """The environment variables that the configs use."""
 
@@ -64,10 +64,9 @@ class Experiment:
 
 @collector_paused()
 def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
-    """Return the experiment that a specification stands for: grid runs first, then baselines.
+    """Return the experiment of a specification: grid runs first, then baselines.
 
-    While configs are validated the folder of the spec comes first on `sys.path`, so that import-path
-    workloads are found there.
+    During validation the specification's folder is first on `sys.path`, for import-path workloads.
 
     Raises:
         UserError: a run is invalid (the message lists all problems, at the lines where they were written),
@@ -78,7 +77,7 @@ def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
     grid_cells, warnings = cells(spec, max_runs)
     with importable(spec.folder):
         configs = _validate_cells(grid_cells, spec.document)
-    if problems := _unfit_numbers(spec):  # what no options model has refused
+    if problems := _unfit_numbers(spec):  # numbers that no options model has refused
         refuse(problems)
     ids = [config.run_id() for config in configs]
     names = readable_names(grid_cells, ids, bool(spec.file.seeds))
@@ -119,9 +118,9 @@ def _validate_cells(grid_cells: Sequence[Cell], document: Document) -> list[Trai
 
 
 def _validate_cell(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig:
-    """Validate a cell's config; sections that it shares with earlier cells were validated with those.
+    """Validate a cell's config; sections that it shares with earlier cells are validated once.
 
-    What the config as a whole added to a section (a rate left to `ema`) is that config's alone.
+    A section to which the config's validation added keys (a rate left to `ema`) is not reused.
     """
     sections = {key: validated.get((key, id(value)), value) for key, value in cell.config.items()}
     config = TrainingConfig.model_validate(sections)
@@ -141,7 +140,7 @@ def _problems_of_cell(error: ValidationError, cell: Cell, document: Document) ->
 
 
 def _name_baseline(problem: Problem, baseline: str | None) -> Problem:
-    """Say which baseline has a problem, since the line may be one of the base."""
+    """Return the problem with its baseline in the message, because its line may belong to the base."""
     return (
         problem
         if baseline is None
@@ -167,7 +166,7 @@ def _unfit_numbers(spec: Spec) -> list[Problem]:
 
 
 def _numbers_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
-    """Yield every number in a value, and where it stands."""
+    """Yield every number in a value, with its path."""
     if isinstance(value, int | float):
         yield path, value
     elif isinstance(value, Mapping):
@@ -179,7 +178,7 @@ def _numbers_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
 
 
 def _variables_of_cells(grid_cells: Sequence[Cell]) -> list[str]:
-    """Return the variables that the cells' configs use, looking once at sections that they share."""
+    """Return the variables in the cells' configs; shared sections are searched once."""
     sections = {id(value): value for cell in grid_cells for value in cell.config.values()}
     return variables_in([dict(enumerate(sections.values()))])
 
@@ -207,7 +206,7 @@ def _refuse_twins(first: str, second: str, document: Document) -> NoReturn:
 
 
 def _repeated_axis(document: Document) -> KeyPath:
-    """Return the key of the first axis of the file that holds a value twice, () if none does."""
+    """Return the path of the first axis of the file that holds a value twice; () if none does."""
     grid = document.value.get("grid") or {}
     axes: dict[KeyPath, list[Any]] = {("grid", key): axis for key, axis in grid.items()}
     axes[("seeds",)] = document.value.get("seeds") or []

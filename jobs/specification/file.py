@@ -1,4 +1,4 @@
-"""The specification file: its keys, and how it is read."""
+"""The specification file: its keys and its reader."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SpecFile(GridPart):
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification as read: its keys, their document, and what `--set` changes in every run."""
+    """A specification as read: its keys, their document, and the `--set` options for every run."""
 
     path: Path
     file: SpecFile

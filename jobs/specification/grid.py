@@ -1,4 +1,4 @@
-"""The cells of a specification: which combinations of values become runs, before any is validated."""
+"""Expand a specification into cells: the combinations of values that become runs, before validation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .set_options import has_section
 
 OUTSIDE_IDENTITY = ("stop", "checkpoint")
 MOST_RUNS = 100_000
-"""Runs of a specification, unless more are allowed: a slip in an axis is not to fill the memory."""
+"""Default maximum number of runs: a mistake in an axis must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run to be: what was set for it, and the config that this gives."""
+    """One future run: its overrides and the resulting config."""
 
     baseline: str | None
     grid: int
-    """Which grid of the file it belongs to: 0 for `grid` and `zip`, then the entries of `grids`."""
+    """Index of its grid in the file: 0 for `grid` and `zip`, then the entries of `grids`."""
     params: dict[str, Any]
-    """What grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    """Values that grid, zip and seeds set; a mapping is replaced by its name or position."""
     overrides: Sequence[Override]
     config: Config
 
@@ -58,8 +58,8 @@ def cells(spec: Spec, max_runs: int = MOST_RUNS) -> tuple[list[Cell], list[str]]
     """Return the cells of grids and baselines, without excluded ones, and warnings.
 
     Raises:
-        UserError: an axis is refused, lists have other lengths, nothing is left, or there are more than
-            `max_runs` before any is excluded.
+        UserError: an axis is invalid, the lists of a zip differ in length, no cell of the grid is left, or
+            there are more than `max_runs` cells before any is excluded.
     """
     grids = _read_grids(spec)
     _check_number(spec, grids, max_runs)
@@ -71,7 +71,7 @@ def cells(spec: Spec, max_runs: int = MOST_RUNS) -> tuple[list[Cell], list[str]]
 
 
 def _check_number(spec: Spec, grids: Sequence[_Grid], max_runs: int) -> None:
-    """Refuse a specification of too many runs, by the lengths of its axes: no cell is made yet."""
+    """Refuse a specification of too many runs, by the lengths of its axes, before any cell is created."""
     seeds = max(1, len(spec.file.seeds))
     in_grids = sum(math.prod(len(axis) for axis in grid.axes) for grid in grids)
     total = seeds * (in_grids + len(spec.file.baselines))
@@ -87,7 +87,7 @@ def _check_number(spec: Spec, grids: Sequence[_Grid], max_runs: int) -> None:
 
 
 def _read_grids(spec: Spec) -> list[_Grid]:
-    """Return the grids of the file; without any, the base alone is a grid without axes."""
+    """Return the grids of the file; a file without grids has one grid without axes."""
     base = overrides_in(spec.file.base, ("base",))
     parts: list[tuple[int, GridPart, KeyPath]] = [(0, spec.file, ())]
     if spec.file.grids:
@@ -126,7 +126,7 @@ def _merge_choices(row: Sequence[_Choice]) -> _Choice:
 
 
 def _label_values(values: list[Any]) -> list[Any]:
-    """Return what `params` says of each value: a mapping stands there by its name or else its position."""
+    """Return the label of each value in `params`: a mapping's label is its name or else its position."""
     names = [_name_of_mapping(value) for value in values]
     times = Counter(names)
     return [
@@ -218,7 +218,7 @@ def _matches_entry(cell: Cell, entry: Mapping[str, Any]) -> bool:
 
 
 def _are_equal_values(first: Any, second: Any) -> bool:
-    """Compare as YAML values: 1 equals 1.0, but not true."""
+    """Return whether two YAML values are equal: 1 equals 1.0, but not true."""
     if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
         return math.isnan(second)
     return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)
@@ -237,7 +237,7 @@ def _unmatched_warning(index: int, spec: Spec, keys: set[str]) -> str:
 
 
 def _check_settings(spec: Spec) -> None:
-    """Refuse to set a key that the grid or the seeds vary: the runs would become the same."""
+    """Refuse `--set` of a key that the grid or the seeds vary: the runs would become identical."""
     for setting in spec.settings:
         for key, where in _axes_written(spec):
             if key_path(key)[: len(setting.path)] == setting.path:
@@ -246,7 +246,7 @@ def _check_settings(spec: Spec) -> None:
 
 
 def _axes_written(spec: Spec) -> Iterator[tuple[str, str]]:
-    """Yield the key of each axis of the file, and where its values stand."""
+    """Yield the key of each axis of the file, and the dotted path of its values."""
     parts: list[tuple[KeyPath, GridPart]] = [((), spec.file)]
     for origin, part in [*parts, *((("grids", n), part) for n, part in enumerate(spec.file.grids))]:
         for kind, axes in (("grid", part.grid), ("zip", part.zip)):
@@ -256,7 +256,7 @@ def _axes_written(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def _with_settings(all_cells: list[Cell], spec: Spec) -> list[Cell]:
-    """Change the leaf that each setting names in every cell that has its section."""
+    """Return the cells with each `--set` option applied to those that have its section."""
     for setting in spec.settings:
         concerned = [has_section(cell.config, setting.path) for cell in all_cells]
         if not any(concerned):

@@ -1,7 +1,7 @@
 """The JSON Schema of a specification file, for editors: `alphagrid schema`.
 
-It describes what may be written, not what a resolved run must have: `base` may be partial, since grid and
-baselines give the rest, and every leaf of a config is offered as a dotted key.
+It describes the file, not a resolved run: `base` may be partial, because grid and baselines may set the rest,
+and every leaf of a config is offered as a dotted key.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _config_leaves() -> dict[str, Schema]:
 
 
 def _section_schema(kind: SectionKind) -> Schema:
-    """Return the alternatives for a section, any of whose keys may be left to others to give."""
+    """Return the alternatives for a section; no key is required, because grid or baselines may set it."""
     alternatives = [_partial_schema(model, kind.tag, name) for name, model in kind.models.items()]
     if kind.imports:
         alternatives.append(
@@ -107,7 +107,7 @@ def _import_path() -> Schema:
 
 
 def _imported_leaves() -> dict[str, Schema]:
-    """Return patterns for the leaves of sections whose models are not known before they are imported."""
+    """Return patterns for the leaves of sections whose models are known only after an import."""
     return {f"^{key}\\.": {} for key, kind in section_kinds().items() if kind.imports}
 
 
@@ -119,14 +119,14 @@ def _overrides_schema(leaves: Mapping[str, Schema]) -> Schema:
 
 
 def _axes_schema(leaves: Mapping[str, Schema]) -> Schema:
-    """Return what `grid` and `zip` may hold: a list of values for any key that belongs to identity."""
+    """Return the schema of `grid` and `zip`: a list of values for any key of a run's identity."""
     axes = {key: _list_of(schema) for key, schema in leaves.items() if key.split(".")[0] not in OUTSIDE_ID}
     patterns = {pattern: _list_of(schema) for pattern, schema in _imported_leaves().items()}
     return {**_closed_object(axes), "patternProperties": patterns, "minProperties": 1}
 
 
 def _exclusion_schema(leaves: Mapping[str, Schema]) -> Schema:
-    """Return what an entry of `exclude` may hold; whole sections stand there by name or position."""
+    """Return the schema of an entry of `exclude`; a section is matched by its name or position."""
     by_name = {"type": ["string", "integer", "null"]}
     values = {key: by_name if key in section_kinds() else schema for key, schema in leaves.items()}
     return {**_closed_object(values), "patternProperties": _imported_leaves(), "minProperties": 1}
@@ -149,7 +149,7 @@ def _list_of(schema: Schema) -> Schema:
 
 
 def _any_of(schemas: Iterable[Schema]) -> Schema:
-    """Return the alternatives without repetition, and flat."""
+    """Return the alternatives without repetition, as one flat `anyOf`."""
     flat: list[Schema] = []
     for schema in schemas:
         for alternative in schema["anyOf"] if list(schema) == ["anyOf"] else [schema]:
@@ -171,7 +171,7 @@ def _model_schema(model: type[BaseModel]) -> Schema:
 
 
 def _inline_references(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a schema in which every reference is replaced by what it stands for."""
+    """Return a schema in which every reference is replaced by its definition."""
     if isinstance(schema, list):
         return [_inline_references(item, definitions) for item in schema]
     if not isinstance(schema, dict):

@@ -1,7 +1,7 @@
-"""Overrides: one key of a run's config set to a value, and where that was written.
+"""Overrides: each sets one key of a run's config to a value, and knows where the value was written.
 
-A mapping replaces its section, a dotted key changes one leaf, null switches a section off. Where both are
-given, the section is set first, whatever their order in the file.
+A mapping replaces its section, a dotted key changes one leaf, null switches a section off. If both are
+given, the section is set first; their order in the file does not matter.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def key_path(key: str) -> tuple[str, ...]:
 
 
 def overrides_in(mapping: Mapping[str, Any], origin: KeyPath) -> list[Override]:
-    """Return what a mapping of (dotted) keys at `origin` overrides, sections before leaves."""
+    """Return the overrides in a mapping of (dotted) keys at `origin`, sections before leaves."""
     return sections_first([Override(key_path(key), value, (*origin, key)) for key, value in mapping.items()])
 
 
 def sections_first(overrides: Iterable[Override]) -> list[Override]:
-    """Sort so that a section is set before its leaves."""
+    """Sort overrides so that a section precedes its leaves."""
     return sorted(overrides, key=lambda override: len(override.path))
 
 
@@ -62,7 +62,7 @@ def apply(overrides: Sequence[Override], config: Config, document: Document) -> 
 def place_of(path: KeyPath, overrides: Sequence[Override], document: Document) -> Place:
     """Return where the value at `path` of a config made by `overrides` was written.
 
-    For a key that was not written it is the place of its section, and without one that of `base`.
+    For a key that was not written, the result is the place of its section or else of `base`.
     """
     if not path:
         return document.place("base")
@@ -81,7 +81,7 @@ class _NoSection(Exception):
 
 
 def _with_leaf(config: Config, path: tuple[str, ...], value: Any) -> Config:
-    """Return a copy of `config` in which the leaf at `path` is `value`; what lies beside it is shared."""
+    """Return a copy of `config` in which the leaf at `path` is `value`; all other values are shared."""
     key, rest = path[0], path[1:]
     if not rest:
         return {**config, key: value}

@@ -1,4 +1,4 @@
-"""Readable names of runs, made of what varies: `interval5000-count10-seed0`."""
+"""Readable names of runs, built from the keys that vary: `interval5000-count10-seed0`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def readable_names(cells: Sequence[Cell], ids: Sequence[str], seeds: bool) -> li
     """Return a unique name, safe for files, for every cell.
 
     A name holds the keys whose values differ between the cells of the grid (all keys, if none does), and the
-    seed if the file gives `seeds`. Names that would coincide get the number of their grid, then the run's id,
-    as does the name of a cell that would mean something else on the command line.
+    seed if the file gives `seeds`. Equal names get the number of their grid, then the run's id. A reserved
+    name gets the run's id, too.
     """
     keys = _varying_keys([cell for cell in cells if cell.baseline is None], seeds)
     short = _short_keys(keys)
@@ -39,14 +39,14 @@ def _varying_keys(cells: Sequence[Cell], seeds: bool) -> list[str]:
 
 
 def _values_differ(values: Iterable[Any]) -> bool:
-    """Return whether there are two values that differ (1 and true do)."""
+    """Return whether at least two values differ (1 and true do)."""
     values = iter(values)
     first = next(values)
     return any(value != first or type(value) is not type(first) for value in values)
 
 
 def _short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Return the shortest ends of the dotted keys that tell them apart; `optimizer.name` is `optimizer`."""
+    """Return the shortest unique ends of the dotted keys; `optimizer.name` becomes `optimizer`."""
     paths = {key: _without_generic_end(key_path(key)) for key in keys}
     lengths = dict.fromkeys(paths, 1)
     while True:
@@ -106,5 +106,5 @@ def _make_unique(names: Sequence[str], cells: Sequence[Cell], ids: Sequence[str]
 
 
 def _is_free(name: str, cell: Cell) -> bool:
-    """Return whether a name may stand as it is; the name of a baseline is checked where it is submitted."""
+    """Return whether a name needs no id; the name of a baseline is checked by `submit`."""
     return len(name) <= LONGEST and (cell.baseline is not None or meaning(name) is None)

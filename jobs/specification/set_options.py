@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: a key of the specification file, or a config key changed in every resolved run."""
+"""Read `--set KEY=VALUE`: it sets a key of the specification file, or a config key of every run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_settings(
     """Apply the options that name a key of the file to `document`; return the others as overrides.
 
     Raises:
-        UserError: an option has no `=`, no value, an unknown key, or a value that is no YAML.
+        UserError: an option has no `=`, no value, an unknown key, or a value that is not valid YAML.
     """
     overrides: list[Override] = []
     for option in options:
@@ -35,7 +35,7 @@ def read_settings(
 
 
 def has_section(config: Config, path: tuple[str, ...]) -> bool:
-    """Return whether a config has the section that the leaf at `path` belongs to, be it by default."""
+    """Return whether a config has the section of the leaf at `path`, also by default."""
     if len(path) == 1:
         return True
     if path[0] in config:
@@ -55,7 +55,7 @@ def _parse_option(option: str) -> tuple[tuple[str, ...], Any, Place]:
 
 
 def _file_path(key: tuple[str, ...], file: Any, place: Place) -> KeyPath:
-    """Return the path in the document that a dotted key of the file means."""
+    """Return the path in the document of a dotted key of the file."""
     path: KeyPath = key[:1]
     value, rest = file.get(key[0]), key[1:]
     while rest:
@@ -71,10 +71,10 @@ def _file_path(key: tuple[str, ...], file: Any, place: Place) -> KeyPath:
 
 
 def _parts_of_next_key(path: KeyPath, rest: tuple[str, ...], value: Any) -> int:
-    """Return how many parts of `rest` are one key of the mapping at `path`.
+    """Return how many parts of `rest` form one key of the mapping at `path`.
 
-    An axis is one dotted key. Elsewhere it is the key that stands there already, else a baseline's name or
-    a key of the profile, else a dotted key that changes one leaf.
+    An axis is one dotted key. Elsewhere the key is one that the file already has, else a baseline's name or a
+    key of the profile, else a dotted key that changes one leaf.
     """
     if path[-1] in ("grid", "zip") and path[0] in (path[-1], "grids"):
         return len(rest)
@@ -84,7 +84,7 @@ def _parts_of_next_key(path: KeyPath, rest: tuple[str, ...], value: Any) -> int:
 
 
 def _longest_written(rest: tuple[str, ...], value: Any) -> int:
-    """Return how many parts of `rest` make a key that stands in the mapping already."""
+    """Return how many parts of `rest` form a key that the mapping already has."""
     if not isinstance(value, Mapping):
         return 0
     return next((end for end in range(len(rest), 0, -1) if ".".join(rest[:end]) in value), 0)

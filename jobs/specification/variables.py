@@ -1,4 +1,4 @@
-"""Environment variables in string values: `${NAME}`, expanded where a run runs and nowhere before.
+"""Environment variables in string values: `${NAME}`, expanded only by the worker.
 
 There is no other form and no escape: `$NAME` and `$$` stay as they are, and `${` must begin a variable.
 """
@@ -40,12 +40,12 @@ def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> d
 
 
 def where_used(document: Document, name: str) -> str:
-    """Return file, line and key of the first `${name}` in a specification; the file alone if none is."""
+    """Return file, line and key of the first `${name}` in a specification; only the file if there is none."""
     return place_of_text(document, f"${{{name}}}")
 
 
 def place_of_text(document: Document, part: str) -> str:
-    """Return file, line and key of the first string that contains `part`; the file alone if none does."""
+    """Return file, line and key of the first string that contains `part`; only the file if none does."""
     for path, text in _strings_in(document.value, ()):
         if part in text:
             return f"{document.place(*path)}: {dotted(path)}"
@@ -53,7 +53,7 @@ def place_of_text(document: Document, part: str) -> str:
 
 
 def malformed_variables(document: Document, settings: Iterable[Override] = ()) -> list[Problem]:
-    """Return what looks like a variable but is none, in a document and in what `--set` gives."""
+    """Return a problem for each malformed variable in a document and in `--set` options."""
     places = [(document.place(*path), path) for path in _malformed_paths(document.value)]
     for setting in settings:
         places += [
