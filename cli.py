@@ -1,6 +1,6 @@
-"""The command line: parses, calls, prints.
+"""The command line: it parses arguments, calls the packages and prints results.
 
-Nothing heavy is imported here; each command imports what it needs when it runs.
+This module imports nothing heavy; each command imports its dependencies when it runs.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ CHECK_FAILED = 1
 NOT_ALL_SENT = 3
 INTERRUPTED = 130
 MOST_NAMED = 10
-"""Runs that a hint names."""
+"""Maximum number of runs that a hint names."""
 
 
 class Commands(TyperGroup):
-    """Prints a user's mistake without a traceback, and exits with the code that belongs to it."""
+    """Prints a `UserError` without a traceback, and exits with the error's code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        if logging.lastResort is not None:  # writes what is logged to standard error
+        """Run the command of the context."""
+        if logging.lastResort is not None:  # it writes log messages to standard error
             logging.lastResort.setFormatter(VisibleFormatter())
         try:
-            return self._invoke(ctx)
-        except BrokenPipeError:  # the reader of a pipe has had enough: no failure
+            return self._invoke_and_flush(ctx)
+        except BrokenPipeError:  # the reader has closed the pipe, which is no failure
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except UserError as error:
@@ -52,8 +52,8 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
 
-    def _invoke(self, ctx: Any) -> Any:
-        """Run it and write out all that it printed, while a broken pipe can still be met."""
+    def _invoke_and_flush(self, ctx: Any) -> Any:
+        """Run the command and flush its output here, where `invoke` can handle a broken pipe."""
         try:
             return super().invoke(ctx)
         finally:
@@ -61,7 +61,7 @@ class Commands(TyperGroup):
 
 
 class Clock(StrEnum):
-    """Which time a report counts."""
+    """The clock of a report."""
 
     measured = "measured"
     normalised = "normalised"
@@ -69,7 +69,7 @@ class Clock(StrEnum):
 
 
 class Format(StrEnum):
-    """How tables are printed."""
+    """The output format of tables."""
 
     table = "table"
     csv = "csv"
@@ -178,12 +178,15 @@ def submit(
     experiment = expand(read_spec(spec, set_options or []), max_runs or MOST_RUNS)
     chosen = choose_profile(experiment, profile)
     if dry_run:
-        check_names(_root(root), experiment)
+        check_names(_resolve_root(root), experiment)
         _print_plan(experiment, chosen, limit, as_json)
         return
     if prune and not yes and not sys.stdin.isatty():
-        raise UserError("--prune cancels runs, and there is nobody to ask", "add --yes to cancel unasked")
-    under = _root(root)
+        raise UserError(
+            "--prune asks before it cancels runs, and standard input is not a terminal",
+            "add --yes to cancel without confirmation",
+        )
+    under = _resolve_root(root)
     for warning in experiment.warnings:
         terminal.say(f"warning: {warning}")
     submitted = send(
@@ -195,11 +198,11 @@ def submit(
         limit=limit,
     )
     _say_submitted(submitted, under, prune)
-    pruned = _prune(under, experiment.name, yes) if prune else []
+    pruned = _cancel_runs_not_in_spec(under, experiment.name, yes) if prune else []
     if as_json:
         _print_json({**vars(submitted), "pruned": pruned})
     if wait:
-        _wait(under, experiment.name)
+        _wait_for_runs(under, experiment.name)
     if submitted.limit is not None:
         raise typer.Exit(NOT_ALL_SENT)
 
@@ -219,22 +222,23 @@ def status(
     from .jobs.status import overview
     from .jobs.status import status as look
 
-    under = _root(root)
+    under = _resolve_root(root)
     if experiment is None:
-        found = overview(under)
+        statuses = overview(under)
         if as_json:
-            summary = [{"experiment": one.experiment, "counts": one.counts} for one in found]
+            summary = [{"experiment": item.experiment, "counts": item.counts} for item in statuses]
             _print_json({"experiments": summary})
         else:
-            terminal.show(terminal.experiments_table(found, under.path))
+            terminal.show(terminal.experiments_table(statuses, under.path))
     elif as_json:
         _print_json(look(under, experiment).as_dict())
     elif watch:
         terminal.watch(lambda: look(under, experiment), everything)
     else:
-        found_one = look(under, experiment)
+        experiment_status = look(under, experiment)
         terminal.show(
-            terminal.status_view(found_one, everything), *terminal.causes_views(found_one, everything)
+            terminal.status_view(experiment_status, everything),
+            *terminal.causes_views(experiment_status, everything),
         )
 
 
@@ -290,9 +294,9 @@ def report(
     from .analysis.report_warnings import warnings
 
     published = reference_for(experiment, reference)
-    under = _root(root)
-    named = [experiment] if under.experiment(experiment).path.is_dir() else None
-    with _open_store(under, named) as store:
+    under = _resolve_root(root)
+    experiments = [experiment] if under.experiment(experiment).path.is_dir() else None
+    with _open_store(under, experiments) as store:
         data = compare(load(store.db, experiment), budget or [], budget_steps or [], clock.value, published)
     if as_json:
         _print_json(reporting.report_json(data))
@@ -323,10 +327,10 @@ def logs(
     from .jobs.status import outlook
     from .terminal import say
 
-    under = _root(root)
-    chosen = _select(under, experiment, [run])
+    under = _resolve_root(root)
+    chosen = _select_runs(under, experiment, [run])
     if len(chosen) != 1:
-        names = ", ".join(visible(one.name) for one in chosen[:MOST_NAMED])
+        names = ", ".join(visible(candidate.name) for candidate in chosen[:MOST_NAMED])
         raise UserError(f"'{run}' means {len(chosen)} runs", f"one of: {names}")
     run_id = chosen[0].id
     files = under.experiment(experiment)
@@ -350,11 +354,11 @@ def cancel(
     from .jobs.cancellation import cancel as stop
     from .terminal import say
 
-    under = _root(root)
-    chosen = _select(under, experiment, selectors or [], failed, everything)
+    under = _resolve_root(root)
+    chosen = _select_runs(under, experiment, selectors or [], failed, everything)
     done = stop(under, experiment, [run.id for run in chosen])
     ended = f"; {len(done.ended)} had ended before" if done.ended else ""
-    say(f"cancelled {_runs(len(done.cancelled))} of {experiment}{ended}")
+    say(f"cancelled {_format_run_count(len(done.cancelled))} of {experiment}{ended}")
 
 
 @app.command(epilog="Example: alphagrid retry quickstart --failed --exclude-node gpu07")
@@ -384,8 +388,8 @@ def retry(
     from .cluster_profiles.loader import load_profile
     from .jobs.submission import retry as send_again
 
-    under = _root(root)
-    chosen = _select(under, experiment, selectors or [], failed, everything)
+    under = _resolve_root(root)
+    chosen = _select_runs(under, experiment, selectors or [], failed, everything)
     other = load_profile(profile) if profile else None
     submitted = send_again(
         under,
@@ -400,7 +404,7 @@ def retry(
     _say_submitted(submitted, under)
     _say_how_to_start_over(submitted, selectors or [])
     if wait:
-        _wait(under, experiment)
+        _wait_for_runs(under, experiment)
     if submitted.limit is not None:
         raise typer.Exit(NOT_ALL_SENT)
 
@@ -422,14 +426,14 @@ def prune(
     from . import terminal
     from .jobs import pruning
 
-    under = _root(root)
-    chosen = _select(under, experiment, selectors or [], failed, everything)
-    found = pruning.prunable(under, experiment, chosen, last)
+    under = _resolve_root(root)
+    chosen = _select_runs(under, experiment, selectors or [], failed, everything)
+    prunables = pruning.prunable(under, experiment, chosen, last)
     if not dry_run:
-        pruning.prune(found)
-    for one in found:
-        terminal.say(f"{one.run}: {len(one.paths)} files, {terminal.size(one.bytes)}")
-    total = terminal.size(sum(one.bytes for one in found))
+        pruning.prune(prunables)
+    for prunable in prunables:
+        terminal.say(f"{prunable.run}: {len(prunable.paths)} files, {terminal.size(prunable.bytes)}")
+    total = terminal.size(sum(prunable.bytes for prunable in prunables))
     terminal.say(f"{'would delete' if dry_run else 'deleted'} {total} of {experiment}")
 
 
@@ -446,13 +450,13 @@ def profiles_list(as_json: JsonOption = False) -> None:
     """List the profiles that are shipped."""
     from .cluster_profiles.loader import load_profile, profile_names
 
-    found = [load_profile(name) for name in profile_names()]
+    profiles = [load_profile(name) for name in profile_names()]
     if as_json:
-        _print_json([profile.model_dump(mode="json", exclude_none=True) for profile in found])
+        _print_json([profile.model_dump(mode="json", exclude_none=True) for profile in profiles])
         return
     from . import terminal
 
-    terminal.show(terminal.profiles_table(found))
+    terminal.show(terminal.profiles_table(profiles))
 
 
 @profiles_app.command("show")
@@ -476,15 +480,15 @@ def profiles_check(
     as_json: JsonOption = False,
     root: RootOption = None,
 ) -> None:
-    """Hold a profile against the cluster, a verdict per line; exit 1 if anything is wrong.
+    """Validate a profile against the live cluster, one check per line; exit 1 if anything is wrong.
 
-    How long a checkpoint takes is read from the runs under the root. Nothing is sent.
+    The duration of checkpoints is read from the runs under the root. No job is sent.
     """
     from . import terminal
     from .cluster_profiles.check import check
     from .cluster_profiles.loader import load_profile
 
-    checked = check(load_profile(name), _root(root))
+    checked = check(load_profile(name), _resolve_root(root))
     if as_json:
         _print_json(checked.as_dict())
     else:
@@ -599,13 +603,13 @@ def store_path(root: RootOption = None) -> None:
     """Print where the index lies."""
     from .store.location import database_path
 
-    typer.echo(database_path(_root(root), os.environ))
+    typer.echo(database_path(_resolve_root(root), os.environ))
 
 
 @store_app.command("sync")
 def store_sync(root: RootOption = None) -> None:
     """Read what journals have gained since the last time."""
-    with _open_store(_root(root)) as store:
+    with _open_store(_resolve_root(root)) as store:
         _say_index(store)
 
 
@@ -614,7 +618,7 @@ def store_rebuild(root: RootOption = None) -> None:
     """Delete the index and read every journal again."""
     from .store.database import open_store
 
-    with open_store(_root(root), discard_damaged=True) as store:
+    with open_store(_resolve_root(root), discard_damaged=True) as store:
         store.rebuild()
         _say_index(store)
 
@@ -622,7 +626,7 @@ def store_rebuild(root: RootOption = None) -> None:
 @store_app.command("check")
 def store_check(as_json: JsonOption = False, root: RootOption = None) -> None:
     """Report damaged files, gaps in journals, and differences between journals and index; exit 1 if any."""
-    with _open_store(_root(root)) as store:
+    with _open_store(_resolve_root(root)) as store:
         findings = store.check()
     if as_json:
         _print_json([vars(finding) for finding in findings])
@@ -645,19 +649,19 @@ def store_export(
     """Write a consistent copy of the index, to share or to query."""
     from .terminal import say
 
-    with _open_store(_root(root)) as store:
+    with _open_store(_resolve_root(root)) as store:
         store.export(path)
     say(f"wrote {path}")
 
 
-def _root(option: Path | None) -> Root:
+def _resolve_root(option: Path | None) -> Root:
     from .store.layout import root_from
 
     return root_from(option, os.environ)
 
 
 def _open_store(root: Root, experiments: list[str] | None = None) -> Store:
-    """Open the index, brought up to date for the experiments named (None: all, to tell what there is)."""
+    """Open the index, updated for `experiments` (None: for all experiments under the root)."""
     from .store.database import open_store
 
     store = open_store(root)
@@ -665,7 +669,7 @@ def _open_store(root: Root, experiments: list[str] | None = None) -> Store:
     return store
 
 
-def _select(
+def _select_runs(
     root: Root, experiment: str, selectors: list[str], failed: bool = False, everything: bool = False
 ) -> list[RunStatus]:
     from .jobs.selection import select
@@ -696,15 +700,15 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
 
     for warning in submitted.warnings:
         say(f"warning: {warning}")
-    kept = "".join(f"; {len(ids)} {why}" for why, ids in submitted.kept.items() if ids)
+    not_sent = "".join(f"; {len(ids)} {why}" for why, ids in submitted.kept.items() if ids)
     if submitted.kept.get("cancelled"):
-        kept += f" (alphagrid retry {submitted.experiment} cancelled)"
+        not_sent += f" (alphagrid retry {submitted.experiment} cancelled)"
     if submitted.kept.get("unknown"):
-        kept += f" (only accounting says that they run; alphagrid retry {submitted.experiment} unknown)"
+        not_sent += f" (only accounting says that they run; alphagrid retry {submitted.experiment} unknown)"
     where = root.experiment(submitted.experiment).path
-    wanted = _runs(len(submitted.sent) + len(submitted.unsent))
-    sent = f"{len(submitted.sent)} of {wanted}" if submitted.unsent else wanted
-    say(f"sent {sent} of {submitted.experiment} to {where}{kept}")
+    total = _format_run_count(len(submitted.sent) + len(submitted.unsent))
+    sent_of_total = f"{len(submitted.sent)} of {total}" if submitted.unsent else total
+    say(f"sent {sent_of_total} of {submitted.experiment} to {where}{not_sent}")
     if submitted.limit is not None:
         say(f"the cluster takes no more now: {submitted.limit}; submit again when some jobs have ended")
     sent_or_tried = len(submitted.sent) + len(submitted.unsent)
@@ -716,40 +720,42 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
 
 
 def _say_how_to_start_over(submitted: Submitted, selectors: list[str]) -> None:
-    """Tell those who retry completed or diverged runs what would send them."""
+    """Print the command that restarts completed or diverged runs, if `retry` selected any."""
     from .terminal import say
 
     ended = sum(len(submitted.kept.get(state, ())) for state in ("completed", "diverged"))
     if ended:
-        again = " ".join(["alphagrid retry", submitted.experiment, *(selectors or ["completed"]), "--fresh"])
-        say(f"{_runs(ended)} have ended; to start from step 0: {again}")
+        command = " ".join(
+            ["alphagrid retry", submitted.experiment, *(selectors or ["completed"]), "--fresh"]
+        )
+        say(f"{_format_run_count(ended)} have ended; to start from step 0: {command}")
 
 
-def _prune(root: Root, experiment: str, yes: bool) -> list[str]:
-    """Cancel runs under way that the specification names no more, if somebody agrees; return their ids."""
+def _cancel_runs_not_in_spec(root: Root, experiment: str, yes: bool) -> list[str]:
+    """Cancel active runs that are no longer in the specification, after confirmation; return their ids."""
     from .jobs.cancellation import active_runs_not_in_spec
     from .jobs.cancellation import cancel as stop
     from .terminal import say
 
-    found = active_runs_not_in_spec(root, experiment)
-    if not found:
+    run_names = active_runs_not_in_spec(root, experiment)
+    if not run_names:
         say("nothing to cancel: no run under way has left the spec")
         return []
-    say(f"no longer in the spec, but under way: {', '.join(found.values())}")
-    if not yes and not typer.confirm(f"cancel {_runs(len(found))}?", err=True):
+    say(f"no longer in the spec, but under way: {', '.join(run_names.values())}")
+    if not yes and not typer.confirm(f"cancel {_format_run_count(len(run_names))}?", err=True):
         say("left alone")
         return []
-    stop(root, experiment, list(found))
-    say(f"cancelled {_runs(len(found))} of {experiment}")
-    return list(found)
+    stop(root, experiment, list(run_names))
+    say(f"cancelled {_format_run_count(len(run_names))} of {experiment}")
+    return list(run_names)
 
 
-def _runs(count: int) -> str:
+def _format_run_count(count: int) -> str:
     return f"{count} run" if count == 1 else f"{count} runs"
 
 
-def _wait(root: Root, experiment: str) -> None:
-    """Follow an experiment to its end; Ctrl-C leaves the runs going.
+def _wait_for_runs(root: Root, experiment: str) -> None:
+    """Follow an experiment to its end; Ctrl-C does not stop the runs.
 
     Raises:
         typer.Exit: a run failed.
@@ -770,7 +776,7 @@ def _wait(root: Root, experiment: str) -> None:
 
 
 def _write_report(data: Any, out: Path | None, files: ExperimentFiles) -> None:
-    """Write the report's files; if they were not asked for and cannot be written, say so."""
+    """Write the report's files; without `--out`, a failure only prints a message."""
     from .analysis.report import write_report
     from .errors import SystemRefused
     from .store import ownership

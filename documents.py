@@ -1,6 +1,6 @@
-"""YAML documents that remember where everything was written.
+"""Read YAML documents, and record the file and line of each value.
 
-Scalars are read by the core schema of YAML 1.2 (`1e-3` is a float, `12:00:00` and `no` are text); duplicate
+Scalars are read by the core schema of YAML 1.2 (`1e-3` is a float, `12:00:00` and `no` are text). Duplicate
 keys, tags, merge keys (`<<`) and further documents are refused.
 """
 
@@ -21,63 +21,65 @@ from .problems import MOST_LEVELS, TOO_DEEP, KeyPath, Place, dotted, nearest, sh
 LARGEST_FILE = 16 * 2**20
 MOST_VALUES = 1_000_000
 LONGEST_NUMBER = 400
-"""Characters of a number."""
+"""Maximum characters of a number."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The value of a YAML document (plain dicts, lists and scalars) and the place of each of its parts."""
+    """The value of a YAML document (plain dicts, lists and scalars), and the place of each part."""
 
     source: str
     value: Any
     places: Mapping[KeyPath, Place]
 
     def place(self, *path: str | int) -> Place:
-        """Return where `path` was written; for what was not written, the place of what should hold it."""
+        """Return where `path` was written; for a missing path, the place of its nearest existing parent."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return Place(self.source)
 
     def replaced(self, path: KeyPath, value: Any, place: Place) -> Document:
-        """Return a copy in which `path` (made where it is missing) holds `value`, written at `place`.
+        """Return a copy in which `path` (created if missing) holds `value`, written at `place`.
 
         Raises:
-            UserError: the path leads through something that is neither a mapping nor a list.
+            UserError: the path leads through a value that is neither a mapping nor a list.
         """
-        kept = {other: at for other, at in self.places.items() if other[: len(path)] != path}
-        return Document(self.source, _put(self.value, path, value, place), {**kept, path: place})
+        other_places = {other: at for other, at in self.places.items() if other[: len(path)] != path}
+        return Document(
+            self.source, _put_value(self.value, path, value, place), {**other_places, path: place}
+        )
 
 
 def read_document(path: Path) -> Document:
     """Read the file at `path`, which must hold exactly one YAML document.
 
     Raises:
-        UserError: there is no such file, it is no UTF-8 text, it is empty, or it is no valid YAML.
+        UserError: the file does not exist, is not UTF-8 text, is empty, or is not valid YAML.
     """
-    return parse_document(_text(path), str(path))
+    return parse_document(_read_text(path), str(path))
 
 
 def parse_document(text: str, source: str) -> Document:
-    """Read `text`; `source` is how errors call it."""
-    node = _composed(text, source)
+    """Read `text`; errors name it `source`."""
+    node = _compose_document(text, source)
     if node is None:
         raise UserError(f"{source}: is empty", "a YAML document with at least one key is needed here")
     _check_aliases(node, source)
     places: dict[KeyPath, Place] = {(): Place(source, node.start_mark.line + 1)}
-    return Document(source, _value(node, (), places, source), places)
+    return Document(source, _plain_value(node, (), places, source), places)
 
 
 def parse_value(text: str, source: str) -> Any:
-    """Read one value as it would stand behind a key."""
+    """Read one value, as it may follow a key."""
     return parse_document(text, source).value
 
 
 # Reading files
 
 
-def _text(path: Path) -> str:
-    data = _bytes(path)
+def _read_text(path: Path) -> str:
+    data = _read_bytes(path)
     if len(data) > LARGEST_FILE:
         raise UserError(f"{path}: is larger than 16 MiB", "give the YAML file, not data or a checkpoint")
     if b"\0" in data:
@@ -89,12 +91,12 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}:{line}: is not UTF-8 text", "save the file as UTF-8") from error
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(LARGEST_FILE + 1)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: does not exist", _neighbour(path)) from error
+        raise UserError(f"{path}: does not exist", _missing_file_hint(path)) from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a directory", "give a YAML file in it") from error
     except (OSError, ValueError) as error:
@@ -102,7 +104,7 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({reason})", "give a readable YAML file") from error
 
 
-def _neighbour(path: Path) -> str:
+def _missing_file_hint(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the directory {path.parent} does not exist either"
     guess = nearest(path.name, (other.name for other in path.parent.iterdir()))
@@ -125,7 +127,7 @@ _CORE: dict[str, re.Pattern[str]] = {
 class _Loader(yaml.SafeLoader):
     """A SafeLoader without implicit types, tags or merge keys: it composes marked nodes, nothing else.
 
-    It stops at the first node that is too many or too deep, before the rest takes up memory.
+    It stops at the first node beyond the limits on number and depth, before the rest takes up memory.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -138,48 +140,50 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
-            raise _Refused(f"the tag '{event.tag}' is not allowed", "write a plain value", event.start_mark)
+            raise _RefusedYaml(
+                f"the tag '{event.tag}' is not allowed", "write a plain value", event.start_mark
+            )
         self._nodes += 1
         if self._nodes > MOST_VALUES:
-            raise _Refused(f"holds more than {MOST_VALUES:,} values", "split the file", event.start_mark)
+            raise _RefusedYaml(f"holds more than {MOST_VALUES:,} values", "split the file", event.start_mark)
         self._depth += 1
         if self._depth > MOST_LEVELS:
-            raise _Refused(f"is {TOO_DEEP}", "flatten it", event.start_mark)
+            raise _RefusedYaml(f"is {TOO_DEEP}", "flatten it", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
 
-class _Refused(yaml.MarkedYAMLError):
-    """Valid YAML that is not read here."""
+class _RefusedYaml(yaml.MarkedYAMLError):
+    """Valid YAML that this module refuses."""
 
     def __init__(self, problem: str, hint: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
         self.hint = hint
 
 
-def _composed(text: str, source: str) -> yaml.Node | None:
+def _compose_document(text: str, source: str) -> yaml.Node | None:
     try:
         return _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        message, hint = _syntax(error)
+        message, hint = _describe_yaml_error(error)
         raise UserError(f"{Place(source, mark.line + 1 if mark else None)}: {message}", hint) from error
     except yaml.reader.ReaderError as error:
         place = Place(source, text[: error.position].count("\n") + 1)
         raise UserError(f"{place}: holds a character that is not allowed in YAML", "remove it") from error
 
 
-def _syntax(error: yaml.MarkedYAMLError) -> tuple[str, str]:
-    if isinstance(error, _Refused):
+def _describe_yaml_error(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+    if isinstance(error, _RefusedYaml):
         return str(error.problem), error.hint
     if error.problem == "but found another document":
         return "a second document begins here, only one is allowed", "remove the line '---' and what follows"
-    said = ", ".join(part for part in (error.context, error.problem) if part)
-    return f"not valid YAML: {said}", "look for a missing quote, bracket or colon, or a wrong indentation"
+    details = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"not valid YAML: {details}", "look for a missing quote, bracket or colon, or a wrong indentation"
 
 
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+def _child_nodes(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif isinstance(node, yaml.MappingNode):
@@ -188,7 +192,7 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_aliases(root: yaml.Node, source: str) -> None:
-    """Refuse aliases that hold themselves or that blow up, at a cost linear in what was written."""
+    """Refuse aliases that contain themselves or expand to too many values, in time linear in the document."""
     sizes: dict[int, tuple[int, int]] = {}
     values, levels = _expanded_size(root, sizes, set(), source)
     if values > MOST_VALUES:
@@ -202,14 +206,14 @@ def _check_aliases(root: yaml.Node, source: str) -> None:
 def _expanded_size(
     node: yaml.Node, sizes: dict[int, tuple[int, int]], open_nodes: set[int], source: str
 ) -> tuple[int, int]:
-    """Return how many values a node stands for, and how many levels of them."""
+    """Return the number of values and of levels that a node expands to."""
     if id(node) in open_nodes:
         place = Place(source, node.start_mark.line + 1)
         raise UserError(f"{place}: an alias stands inside what it names", "write the value out")
     if id(node) not in sizes:
         open_nodes.add(id(node))
         values, levels = 1, 0
-        for child in _children(node):
+        for child in _child_nodes(node):
             below = _expanded_size(child, sizes, open_nodes, source)
             values, levels = values + below[0], max(levels, below[1])
         sizes[id(node)] = values, levels + 1
@@ -217,45 +221,45 @@ def _expanded_size(
     return sizes[id(node)]
 
 
-def _value(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Place], source: str) -> Any:
-    """Return the plain value of `node` and note the place of everything in it."""
+def _plain_value(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Place], source: str) -> Any:
+    """Return the plain value of `node`, and add the places of its parts to `places`."""
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, places, source)
+        return _read_mapping(node, path, places, source)
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, item in enumerate(node.value):
             places[(*path, index)] = Place(source, item.start_mark.line + 1)
-            items.append(_value(item, (*path, index), places, source))
+            items.append(_plain_value(item, (*path, index), places, source))
         return items
     assert isinstance(node, yaml.ScalarNode)
-    return _scalar(node, source)
+    return _read_scalar(node, source)
 
 
-def _mapping(
+def _read_mapping(
     node: yaml.MappingNode, path: KeyPath, places: dict[KeyPath, Place], source: str
 ) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         place = Place(source, key_node.start_mark.line + 1)
-        key = _key(key_node, place)
+        key = _read_key(key_node, place)
         if key in mapping:
             first = places[(*path, key)].line
             raise UserError(
                 f"{place}: {dotted((*path, key))}: duplicate key (first in line {first})", "keep one"
             )
         places[(*path, key)] = place
-        mapping[key] = _value(value_node, (*path, key), places, source)
+        mapping[key] = _plain_value(value_node, (*path, key), places, source)
     return mapping
 
 
-def _key(node: yaml.Node, place: Place) -> str:
+def _read_key(node: yaml.Node, place: Place) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise UserError(
             f"{place}: a list or mapping cannot be a key", "put a string literal in quotes if meant"
         )
     if node.value == "<<" and node.style is None:
         raise UserError(f"{place}: the merge key '<<' is not allowed", "write the keys out")
-    key = _scalar(node, place.source)
+    key = _read_scalar(node, place.source)
     if not isinstance(key, str):
         raise UserError(
             f"{place}: a key should be text, not {shown(key)}", f'put it in quotes: "{node.value}"'
@@ -263,7 +267,7 @@ def _key(node: yaml.Node, place: Place) -> str:
     return key
 
 
-def _scalar(node: yaml.ScalarNode, source: str) -> Any:
+def _read_scalar(node: yaml.ScalarNode, source: str) -> Any:
     text: str = node.value
     if node.style is not None:  # quoted, literal or folded
         return text
@@ -271,34 +275,34 @@ def _scalar(node: yaml.ScalarNode, source: str) -> Any:
     place = Place(source, node.start_mark.line + 1)
     if kind in ("int", "float") and len(text) > LONGEST_NUMBER:
         raise UserError(f"{place}: the number is too long", "shorten it")
-    value: Any = _READ[kind](text) if kind else text
+    value: Any = _PARSERS[kind](text) if kind else text
     if kind == "float" and math.isinf(value) and not text.lower().endswith(".inf"):
         raise UserError(f"{place}: the number {text} is too large", "write a smaller one")
     return value
 
 
-def _int(text: str) -> int:
+def _parse_int(text: str) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-_READ: dict[str, Callable[[str], Any]] = {
+_PARSERS: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
-    "int": _int,
-    "float": _float,
+    "int": _parse_int,
+    "float": _parse_float,
 }
 
 
-def _put(value: Any, path: KeyPath, new: Any, place: Place) -> Any:
+def _put_value(value: Any, path: KeyPath, new: Any, place: Place) -> Any:
     if not path:
         return new
     key, rest = path[0], path[1:]
     if isinstance(value, list) and isinstance(key, int) and key < len(value):
-        return [_put(item, rest, new, place) if at == key else item for at, item in enumerate(value)]
+        return [_put_value(item, rest, new, place) if at == key else item for at, item in enumerate(value)]
     if isinstance(value, Mapping) and isinstance(key, str):
-        return {**value, key: _put(value.get(key, {} if rest else None), rest, new, place)}
+        return {**value, key: _put_value(value.get(key, {} if rest else None), rest, new, place)}
     raise UserError(f"{place}: there is no '{key}' in {shown(value)}", "set the whole of it instead")

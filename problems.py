@@ -1,4 +1,4 @@
-"""What is wrong with a file, said so that a person can mend it: place, key, plain words, a suggestion."""
+"""Problems in a file, as messages with place, key and suggestion."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 KeyPath = tuple[str | int, ...]
-"""The way to a value in a document: keys of mappings and positions in lists."""
+"""The path to a value in a document: keys of mappings and positions in lists."""
 
 MOST_PROBLEMS = 20
 MOST_LEVELS = 100
-"""Lists and mappings within each other in a file, aliases followed."""
+"""Maximum depth of nested lists and mappings in a file, with aliases expanded."""
 TOO_DEEP = f"nested too deeply (more than {MOST_LEVELS} levels)"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written: a file and a line, or an option of the command line."""
+    """The place of a value: a file and a line, or an option of the command line."""
 
     source: str
     line: int | None = None
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, at which dotted key, and what it should be."""
+    """One problem: its place, its dotted key, and what the value should be."""
 
     place: Place
     key: str
@@ -48,7 +48,7 @@ class Problem:
 
 
 def refuse(problems: Sequence[Problem], hint: str | None = None) -> NoReturn:
-    """Raise one UserError that lists the distinct problems in the order given."""
+    """Raise one UserError that lists the distinct problems in their order."""
     lines = list(dict.fromkeys(str(problem) for problem in problems))
     if len(lines) > MOST_PROBLEMS:
         lines = [*lines[:MOST_PROBLEMS], f"… and {len(lines) - MOST_PROBLEMS} more"]
@@ -59,24 +59,24 @@ def problems_of(
     error: ValidationError,
     data: Any,
     place: Callable[[KeyPath], Place],
-    known: Callable[[KeyPath], Iterable[str]] = lambda section: (),
+    valid_keys: Callable[[KeyPath], Iterable[str]] = lambda section: (),
 ) -> list[Problem]:
-    """Say in plain words what pydantic found wrong with `data`.
+    """Return a problem with a plain message for each of pydantic's errors in `data`.
 
-    `place` looks up where a path of `data` was written; `known` gives the valid keys of a section.
+    `place` returns where a path of `data` was written; `valid_keys` returns the valid keys of a section.
     """
-    return [_problem(item, data, place, known) for item in error.errors(include_url=False)]
+    return [_translate_error(item, data, place, valid_keys) for item in error.errors(include_url=False)]
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `word` is most likely a misspelling of, or None."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[matches[0]] if matches else None
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """Return '; did you mean …?' or else the candidates in brackets, to end a message with."""
+    """Return the end of a message: '; did you mean …?' or else the candidates in brackets."""
     candidates = list(candidates)
     guess = nearest(word, candidates)
     if guess:
@@ -85,12 +85,12 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a path as people write it."""
+    """Return a path as a dotted key."""
     return ".".join(map(str, path))
 
 
 def shown(value: Any) -> str:
-    """Return a value as it looks in a file, with its kind where that is easily mistaken."""
+    """Return a value as written in a file, with its kind where it may be mistaken for another."""
     if isinstance(value, str):
         return f"'{value if len(value) <= 60 else value[:57] + '…'}' (text)"
     if isinstance(value, Mapping):
@@ -101,20 +101,22 @@ def shown(value: Any) -> str:
     return plain[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def _problem(
+def _translate_error(
     item: ErrorDetails,
     data: Any,
     place: Callable[[KeyPath], Place],
-    known: Callable[[KeyPath], Iterable[str]],
+    valid_keys: Callable[[KeyPath], Iterable[str]],
 ) -> Problem:
-    path = _written(item, data)
+    path = _path_in_data(item, data)
     if item["type"] == "extra_forbidden":
-        return Problem(place(path), dotted(path), "unknown key" + suggestion(str(path[-1]), known(path[:-1])))
-    return Problem(place(path), dotted(path), _in_words(item))
+        return Problem(
+            place(path), dotted(path), "unknown key" + suggestion(str(path[-1]), valid_keys(path[:-1]))
+        )
+    return Problem(place(path), dotted(path), _describe_error(item))
 
 
-def _written(item: ErrorDetails, data: Any) -> KeyPath:
-    """Return the path of what is wrong, without the labels that pydantic adds for unions and keys."""
+def _path_in_data(item: ErrorDetails, data: Any) -> KeyPath:
+    """Return the path of an error, without the labels that pydantic adds for unions and keys."""
     path: list[str | int] = []
     for part in item["loc"]:
         if isinstance(data, Mapping) and part in data:
@@ -124,11 +126,11 @@ def _written(item: ErrorDetails, data: Any) -> KeyPath:
         elif item["type"] not in ("missing", "extra_forbidden") or part != item["loc"][-1]:
             continue
         path.append(part)
-    return (*path, *_blamed(item, data))
+    return (*path, *_path_in_section(item, data))
 
 
-def _blamed(item: ErrorDetails, section: Any) -> KeyPath:
-    """Return the way from a section to the key that an error about the whole section speaks of."""
+def _path_in_section(item: ErrorDetails, section: Any) -> KeyPath:
+    """Return the path from a section to the key that an error about the whole section names."""
     context = item.get("ctx", {})
     if "key" in context:
         return (str(context["key"]),)
@@ -164,7 +166,7 @@ _WORDS = {
 }
 
 
-def _in_words(item: ErrorDetails) -> str:
+def _describe_error(item: ErrorDetails) -> str:
     context, value = item.get("ctx", {}), item["input"]
     if item["type"] in ("value_error", "assertion_error"):
         return str(context["error"])
@@ -176,10 +178,10 @@ def _in_words(item: ErrorDetails) -> str:
     words = _WORDS.get(item["type"])
     if words is None:
         return item["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return words.format(value=shown(value), **context) + _remedy(item["type"], value, context)
+    return words.format(value=shown(value), **context) + _suggest_remedy(item["type"], value, context)
 
 
-def _remedy(kind: str, value: Any, context: Mapping[str, Any]) -> str:
+def _suggest_remedy(kind: str, value: Any, context: Mapping[str, Any]) -> str:
     if kind == "list_type" and not isinstance(value, Mapping) and value is not None:
         return f"; write [{value}]"
     if kind == "string_type" and isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Cancelling runs: first a durable marker, then a signal to whoever executes them."""
+"""Cancel runs: write a durable marker first, then signal the workers and schedulers that have the runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger("alphagrid")
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What a cancellation did, as ids of runs."""
+    """The result of a cancellation, as run ids."""
 
     cancelled: tuple[str, ...]
-    """They stop at their next step, with a checkpoint, and stay so until they are retried."""
+    """Runs that stop at their next step, with a checkpoint, until they are retried."""
     ended: tuple[str, ...]
-    """They had ended before."""
+    """Runs that had already ended."""
 
 
 def cancel(
@@ -42,12 +42,12 @@ def cancel(
     schedulers: Schedulers = SCHEDULERS,
     clock: Clock = time,
 ) -> Cancelled:
-    """Cancel the given runs, whether they wait, run or were interrupted.
+    """Cancel runs that are pending, running or interrupted.
 
     Raises:
-        UserError: the experiment is another user's.
-        SystemRefused: a marker cannot be written, or a scheduler refused; the markers written hold
-            nevertheless.
+        UserError: the experiment belongs to another user.
+        SystemRefused: a marker cannot be written, or a scheduler refused. Markers that were written stay
+            valid.
     """
     files = root.experiment(experiment)
     ownership.check(files, "cancel")
@@ -64,27 +64,27 @@ def cancel(
         states = run_states(root, files, selected, records, schedulers=schedulers, tolerant=True)
         ended = tuple(run_id for run_id in selected if _has_ended(states[run_id], records[run_id]))
         cancelled = {run_id: run for run_id, run in selected.items() if run_id not in ended}
-        _mark(files, past, cancelled, clock.time())
-        _stop(files, past, cancelled, schedulers)
+        _write_markers(files, past, cancelled, clock.time())
+        _stop_runs(files, past, cancelled, schedulers)
     return Cancelled(tuple(cancelled), ended)
 
 
 def active_runs_not_in_spec(root: Root, experiment: str) -> dict[str, str]:
-    """Return the names, by id, of runs that wait or run and that the specification no longer names.
+    """Return the names, by id, of active runs that are no longer in the specification.
 
     Raises:
-        SystemRefused: a scheduler does not answer although it may have a run.
+        SystemRefused: a scheduler that may have a job for a run does not answer.
     """
     files = root.experiment(experiment)
     past = submissions.read_all(files)
-    named = past[-1].named if past else {}
-    runs = {run_id: run for run_id, run in newest_runs(past).items() if run_id not in named}
+    spec_runs = past[-1].named if past else {}
+    runs = {run_id: run for run_id, run in newest_runs(past).items() if run_id not in spec_runs}
     states = run_states(root, files, runs)
     return {run_id: run.entry.name for run_id, run in runs.items() if states[run_id].state in ACTIVE}
 
 
 def _read_records(files: ExperimentFiles, runs: Mapping[str, SubmittedRun]) -> dict[str, DiskRecord]:
-    """Return what each run's files say; a damaged cancel marker counts as none, and is written again."""
+    """Return each run's disk record; a damaged cancel marker counts as missing and is written again."""
     records = {}
     for run_id, run in runs.items():
         try:
@@ -97,17 +97,20 @@ def _read_records(files: ExperimentFiles, runs: Mapping[str, SubmittedRun]) -> d
 
 
 def _has_ended(state: RunState, record: DiskRecord) -> bool:
-    """Return whether a run has ended by its own files; what scancel did is known to accounting alone.
+    """Return whether a run has ended, by its own files.
 
-    A run that was cancelled before may not have noticed, and is stopped again while a scheduler may have it.
+    A run that was cancelled earlier may not have seen the marker. It is stopped again while a scheduler may
+    have a job for it.
     """
     if record.end is not None and not record.submitted_since:
         return True
     return record.cancelled and state.is_certain and not state.is_alive
 
 
-def _mark(files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[str], now: float) -> None:
-    """Write a cancel marker into each run's folder that names all submissions of the run."""
+def _write_markers(
+    files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[str], now: float
+) -> None:
+    """Write a cancel marker into each run's folder; it names all submissions of the run."""
     senders: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
     for submission in past:
         for entry in submission.runs:
@@ -120,16 +123,16 @@ def _mark(files: ExperimentFiles, past: Iterable[Submission], run_ids: Iterable[
             raise SystemRefused(f"cannot cancel {run_id}: {error.strerror}") from error
 
 
-def _stop(
+def _stop_runs(
     files: ExperimentFiles,
     past: Sequence[Submission],
     cancelled: Mapping[str, SubmittedRun],
     schedulers: Schedulers,
 ) -> None:
-    """Signal the workers on this machine, and end the schedulers' jobs; every other worker finds the marker.
+    """Signal the workers on this machine and cancel the schedulers' jobs; other workers find the marker.
 
     Raises:
-        SystemRefused: a worker could not be signalled, or a scheduler refused; the others were told.
+        SystemRefused: a worker could not be signalled, or a scheduler refused. All others were signalled.
     """
     try:
         stop_workers(files, cancelled)

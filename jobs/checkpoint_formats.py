@@ -1,4 +1,4 @@
-"""Whether runs can go on from the checkpoints that they have."""
+"""Check that this version can read the checkpoints that runs would resume from."""
 
 from __future__ import annotations
 
@@ -25,45 +25,47 @@ MOST_NAMED = 3
 
 
 def check_formats(files: ExperimentFiles, entries: Iterable[RunEntry]) -> None:
-    """Refuse runs that would go on from a checkpoint of a format that this version does not read.
+    """Refuse runs that would resume from a checkpoint whose format this version does not read.
 
-    A job would find that out, and fail: the run would no longer be the completed one that it was.
+    A job would fail on it, and a completed run would then count as failed.
 
     Raises:
-        UserError: which runs, which checkpoints, and what can be done.
+        UserError: the message names the runs, their checkpoints, and the remedies.
     """
     refused = []
     for entry in entries:
-        found = None if entry.fresh else _unreadable(files.run(entry.id))
-        if found is not None:
-            refused.append((entry.name, *found))
+        checkpoint = None if entry.fresh else _unreadable_checkpoint(files.run(entry.id))
+        if checkpoint is not None:
+            refused.append((entry.name, *checkpoint))
     if not refused:
         return
-    told = [f"run {name}: {file.path} {other_format(found)}" for name, file, found in refused[:MOST_NAMED]]
+    problems = [
+        f"run {name}: {file.path} {other_format(version)}" for name, file, version in refused[:MOST_NAMED]
+    ]
     if len(refused) > MOST_NAMED:
-        told.append(f"and {len(refused) - MOST_NAMED} more runs")
+        problems.append(f"and {len(refused) - MOST_NAMED} more runs")
     names = [name for name, _, _ in refused] if len(refused) <= MOST_NAMED else ["RUN"]
-    again = shlex.join(["alphagrid", "retry", files.name, *names, "--fresh"])
+    command = shlex.join(["alphagrid", "retry", files.name, *names, "--fresh"])
     raise UserError(
-        "; ".join(told),
+        "; ".join(problems),
         "leave the runs as they are (without a larger `stop`), submit them with the alphagrid that wrote the"
-        f" checkpoints, or train them from the start: `{again}`",
+        f" checkpoints, or train them from the start: `{command}`",
     )
 
 
-def _unreadable(run: RunFiles) -> tuple[CheckpointFile, Any] | None:
-    """Return the checkpoint that a run would go on from, and its format, if that is another one."""
+def _unreadable_checkpoint(run: RunFiles) -> tuple[CheckpointFile, Any] | None:
+    """Return the checkpoint that a run would resume from, and its format, unless this version reads it."""
     if not available(run):
         return None
     earlier = attempts.read(run)
     for file in candidates(run, attempts.ignored_until(earlier), attempts.limits(earlier)):
         try:
-            found = format_of(file)
-            if found == FORMAT:
+            version = format_of(file)
+            if version == FORMAT:
                 return None
             with file.path.open("rb") as stream:
                 check_content(stream, file.checksum)
         except (CheckpointDamaged, OSError):  # a job uses the one before
             continue
-        return file, found
+        return file, version
     return None

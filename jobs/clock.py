@@ -1,4 +1,4 @@
-"""The clock that submitting and watching use; tests give another one."""
+"""The clock of submissions and cancellations; tests pass their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping runs off nodes: what `retry --exclude-node` adds to a profile."""
+"""Exclude nodes from a profile: `retry --exclude-node`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NODES = re.compile(r"[A-Za-z0-9][\w.,\[\]-]*")
 
 
 def keeping_off(profile: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
-    """Return a profile's record that excludes `nodes` besides those that it excludes already.
+    """Return a profile's record with `nodes` added to the nodes that it excludes.
 
     Raises:
-        UserError: the profile is not one of Slurm, or something is no node's name.
+        UserError: the profile's cluster has no nodes, or an entry of `nodes` is not a valid node name.
     """
     if nodes and not SCHEDULERS[profile["cluster"]].has_nodes:
         raise UserError(
@@ -26,6 +26,6 @@ def keeping_off(profile: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]
     for node in nodes:
         if not NODES.fullmatch(node):
             raise UserError(f"'{node}' is no node's name", "as Slurm writes it: gpu07, or gpu[01-03]")
-    known = profile.get("exclude")
-    every = dict.fromkeys([*([known] if known else []), *nodes])
+    excluded = profile.get("exclude")
+    every = dict.fromkeys([*([excluded] if excluded else []), *nodes])
     return {**profile, "exclude": ",".join(every)} if every else profile

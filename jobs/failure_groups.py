@@ -1,4 +1,4 @@
-"""Why runs did not come to their end, told once for all that share a cause."""
+"""Group runs that failed, were interrupted or are lost by their cause."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .runs.states import State
 FAILURES: tuple[State, ...] = ("failed", "unknown", "interrupted")
 WITH_LOG = frozenset({"failed", "unknown"})
 MOST_LOGS = 10
-"""Causes, the commonest first, for which a log is looked up."""
+"""Number of causes, the most frequent first, whose logs are read."""
 MOST_COMPARED = 600
-"""Characters of a reason that have to agree: where a long one was cut depends on what differs."""
+"""Characters of a reason that are compared; the cut of a long reason depends on its variable parts."""
 VARIABLE = (
     (re.compile(r"(?<![\w.])(~|\.{1,2})?(/[\w.+@%=-]+){2,}/?"), "PATH"),
     (re.compile(r"\b(0x[0-9a-f]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,})\b", re.IGNORECASE), "ID"),
     (re.compile(r"\d+([.,:]\d+)*(e[+-]?\d+)?"), "N"),
 )
-"""What differs between two tellings of one cause."""
+"""The parts of a reason that differ between runs with the same cause."""
 
 
 class Failed(Protocol):
-    """What a run has to have to be grouped."""
+    """The attributes of a run that grouping uses."""
 
     @property
     def id(self) -> str:
@@ -43,23 +43,23 @@ class Failed(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why it is in it."""
+        """The reason of the state."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What several runs have in common that failed, were interrupted, or are lost."""
+    """The common cause of runs that failed, were interrupted or are lost."""
 
     state: State
     reason: str
-    """Of the first of them."""
+    """The reason of the first run."""
     runs: tuple[str, ...]
-    """Their names."""
+    """The runs' names."""
     ids: tuple[str, ...]
     hosts: tuple[str, ...] = ()
-    """Where their newest attempts ran."""
+    """The hosts of the runs' newest attempts."""
     log: tuple[str, ...] = ()
-    """Last lines of the first one's log."""
+    """The last lines of the first run's log."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -67,39 +67,42 @@ class Cause:
 
 
 def causes(runs: Iterable[Failed]) -> list[Cause]:
-    """Group the runs that failed, were interrupted or are lost by cause, the commonest first."""
-    alike: dict[tuple[State, str], list[Failed]] = defaultdict(list)
+    """Group the runs that failed, were interrupted or are lost by cause, the most frequent first."""
+    members_by_cause: dict[tuple[State, str], list[Failed]] = defaultdict(list)
     for run in runs:
         if run.state in FAILURES:
-            alike[run.state, pattern(run.reason or "")].append(run)
-    found = [
+            members_by_cause[run.state, pattern(run.reason or "")].append(run)
+    groups = [
         Cause(
             state=state,
             reason=members[0].reason or "",
             runs=tuple(run.name for run in members),
             ids=tuple(run.id for run in members),
         )
-        for (state, _), members in alike.items()
+        for (state, _), members in members_by_cause.items()
     ]
-    return sorted(found, key=lambda cause: (FAILURES.index(cause.state), -len(cause.runs)))
+    return sorted(groups, key=lambda cause: (FAILURES.index(cause.state), -len(cause.runs)))
 
 
 @lru_cache(maxsize=1024)
 def pattern(reason: str) -> str:
-    """Return a reason without the numbers, ids and paths in which runs of one cause differ."""
+    """Return a reason with its numbers, ids and paths replaced by placeholders."""
     for variable, name in VARIABLE:
         reason = variable.sub(name, reason)
     return in_one_line(reason, MOST_COMPARED)
 
 
 def illustrate(
-    found: Sequence[Cause], host_of: Mapping[str, str], log_of: Callable[[str], Sequence[str]]
+    groups: Sequence[Cause], host_of: Mapping[str, str], log_of: Callable[[str], Sequence[str]]
 ) -> list[Cause]:
-    """Add hosts, and the end of a log of each of the commonest causes; both are looked up by a run's id."""
-    told = []
-    for number, cause in enumerate(found):
+    """Return the causes with their hosts, and the most frequent ones with the end of a log.
+
+    `host_of` and `log_of` take a run's id.
+    """
+    illustrated = []
+    for number, cause in enumerate(groups):
         hosts = {host_of[run_id] for run_id in cause.ids if run_id in host_of}
-        wanted = cause.state in WITH_LOG and number < MOST_LOGS
-        log = tuple(log_of(cause.ids[0])) if wanted else ()
-        told.append(replace(cause, hosts=tuple(sorted(hosts)), log=log))
-    return told
+        needs_log = cause.state in WITH_LOG and number < MOST_LOGS
+        log = tuple(log_of(cause.ids[0])) if needs_log else ()
+        illustrated.append(replace(cause, hosts=tuple(sorted(hosts)), log=log))
+    return illustrated

@@ -1,4 +1,4 @@
-"""Importing modules of the user's."""
+"""Import the user's modules from a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def importable(folder: Path | None) -> Iterator[None]:
-    """Let modules be imported from `folder` before all others, leaving nothing in it."""
+    """Put `folder` first on `sys.path` while the block runs; no bytecode is written."""
     if folder is None:
         yield
         return

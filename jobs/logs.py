@@ -1,4 +1,4 @@
-"""What runs wrote to standard output and error: submitit's log files, all attempts in order."""
+"""Read the log files of runs, which submitit writes: all attempts in order."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .runs.states import UNSURE, State
 from .schedulers import SCHEDULERS
 
 PERIOD = 0.5
-"""Seconds between two looks at a log that is followed."""
+"""Seconds between two reads of a log that is followed."""
 CHUNK = 1 << 16
 log = logging.getLogger("alphagrid")
 
 LONGEST_LINE = 400
-"""Characters of a line that is shown with a failure."""
+"""Maximum characters of a log line that is shown with a failure."""
 
 
 class Job(Protocol):
-    """A job that a run was given to."""
+    """A job of a run."""
 
     @property
     def cluster(self) -> str:
@@ -37,60 +37,60 @@ class Job(Protocol):
 
     @property
     def job_id(self) -> str:
-        """Its id there."""
+        """The scheduler's job id."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What there is to know of a run whose log one reads."""
+    """What a reader of a run's log needs to know about the run."""
 
     name: str
     state: State
     reason: str | None = None
     cluster: str | None = None
-    """Where its newest submission sent it."""
+    """The cluster of its newest submission."""
     jobs: tuple[Job, ...] = ()
-    """All jobs that it was given to, oldest first."""
+    """All jobs of the run, oldest first."""
     goes_on: bool = False
-    """Whether it will go on by itself, or may."""
+    """Whether the run continues, or may continue, without the user."""
     poll_seconds: float = 0.0
-    """Pause between two questions to its scheduler."""
+    """Pause between two queries to its scheduler."""
 
     @property
     def in_words(self) -> str:
-        """Return what the run is doing."""
+        """Return the run's state and reason as text."""
         return f"{self.name}: {self.state}" + (f" ({self.reason})" if self.reason else "")
 
 
 def log_files(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = ()) -> list[Path]:
-    """Return a run's log files, oldest attempt first; processes that died before they began come last.
+    """Return a run's log files, oldest attempt first; those of processes that wrote no journal come last.
 
-    `jobs` are those that it was given to, for those that have not begun.
+    `jobs` are the run's jobs; they add the logs of jobs that have not written a journal yet.
     """
-    local = sorted((files.submitit / run_id).glob("*_log.*"), key=_modified)
+    local = sorted((files.submitit / run_id).glob("*_log.*"), key=_modification_time)
     began = [attempt.job for attempt in attempts.read(files.run(run_id)) if attempt.job is not None]
-    known = [(str(job["cluster"]), str(job["job_id"])) for job in began]
-    known += [(job.cluster, job.job_id) for job in jobs]
-    found = [path for job in known for path in _of_job(files, run_id, *job)]
-    return list(dict.fromkeys([*found, *local]))
+    job_keys = [(str(job["cluster"]), str(job["job_id"])) for job in began]
+    job_keys += [(job.cluster, job.job_id) for job in jobs]
+    paths = [path for job in job_keys for path in _paths_of_job(files, run_id, *job)]
+    return list(dict.fromkeys([*paths, *local]))
 
 
 def read(files: ExperimentFiles, run_id: str, outlook: Outlook) -> Iterator[str]:
-    """Yield the text of a run's logs, each file under its name.
+    """Yield the text of a run's logs, each file after its name.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no log.
     """
     paths = log_files(files, run_id, outlook.jobs)
     if not paths:
         raise UserError(f"{visible(outlook.name)} has no log", absence(outlook))
     for path in paths:
-        yield _title(path)
-        yield from (chunk.decode(errors="replace") for chunk in _chunks(path, 0))
+        yield _file_header(path)
+        yield from (chunk.decode(errors="replace") for chunk in _read_chunks(path, 0))
 
 
 def absence(outlook: Outlook) -> str:
-    """Say why there is no log, of a run that has none."""
+    """Return why a run has no log."""
     if outlook.cluster is not None and (reason := SCHEDULERS[outlook.cluster].log_absence) is not None:
         return reason
     if outlook.state in ("pending", "requeued"):
@@ -109,10 +109,10 @@ def follow(
 ) -> Iterator[str]:
     """Yield the text of a run's logs as it grows, across attempts and requeues, until the run is over.
 
-    Where there is nothing to yield, `say` is told what the run waits for, once.
+    While there is no new text, `say` is called once for each state that the run waits in.
     """
-    reader, watch = _Reader(files, run_id), _Watch(look)
-    said, silent = "", True
+    reader, watch = _LogReader(files, run_id), _RunWatch(look)
+    message, silent = "", True
     while True:
         outlook, is_over = watch.outlook()
         for text in reader.news(outlook.jobs):
@@ -123,23 +123,23 @@ def follow(
                 say(f"{outlook.name} has no log: {absence(outlook)}")
             return
         waits = outlook.state != "running" or silent
-        if waits and outlook.in_words != said:
-            said = outlook.in_words
-            say(said)
+        if waits and outlook.in_words != message:
+            message = outlook.in_words
+            say(message)
         sleep(PERIOD)
 
 
 def tail(files: ExperimentFiles, run_id: str, jobs: Iterable[Job] = (), lines: int = 10) -> list[str]:
-    """Return the last lines of a run's newest log that say something, none if there is no log."""
+    """Return the last non-empty lines of a run's newest log; none if there is no log."""
     paths = log_files(files, run_id, jobs)
     if not paths:
         return []
-    said = b"".join(_chunks(paths[-1], -CHUNK)).decode(errors="replace").splitlines()
-    return [shortened(line, LONGEST_LINE) for line in said if line.strip()][-lines:]
+    log_lines = b"".join(_read_chunks(paths[-1], -CHUNK)).decode(errors="replace").splitlines()
+    return [shortened(line, LONGEST_LINE) for line in log_lines if line.strip()][-lines:]
 
 
-class _Reader:
-    """Reads what logs have gained."""
+class _LogReader:
+    """Reads the new text of a run's logs."""
 
     def __init__(self, files: ExperimentFiles, run_id: str) -> None:
         self._files, self._run_id = files, run_id
@@ -148,34 +148,37 @@ class _Reader:
 
     def news(self, jobs: Iterable[Job]) -> Iterator[str]:
         for path in log_files(self._files, self._run_id, jobs):
-            for chunk in _chunks(path, self._read_until.get(path, 0)):
+            for chunk in _read_chunks(path, self._read_until.get(path, 0)):
                 if path != self._current:
-                    yield _title(path)
+                    yield _file_header(path)
                     self._current = path
                 self._read_until[path] = self._read_until.get(path, 0) + len(chunk)
                 yield chunk.decode(errors="replace")
 
 
-class _Watch:
-    """Asks how the run is doing, but Slurm not too often; and twice, where the answer may pass."""
+class _RunWatch:
+    """Polls the state of a run.
+
+    It respects the scheduler's poll interval, and confirms a state that may be temporary with a second query.
+    """
 
     def __init__(self, look: Callable[[], Outlook]) -> None:
         self._look = look
-        self._asked = float("-inf")
+        self._asked_at = float("-inf")
         self._outlook: Outlook | None = None
         self._was_unsure = False
 
     def outlook(self) -> tuple[Outlook, bool]:
-        """Return what was last known, and whether the run is over."""
-        if self._outlook is not None and time.monotonic() < self._asked + self._outlook.poll_seconds:
+        """Return the newest outlook, and whether the run is over."""
+        if self._outlook is not None and time.monotonic() < self._asked_at + self._outlook.poll_seconds:
             return self._outlook, False
-        self._outlook, self._asked = self._look(), time.monotonic()
+        self._outlook, self._asked_at = self._look(), time.monotonic()
         is_over, was_unsure = not self._outlook.goes_on, self._was_unsure
         self._was_unsure = self._outlook.state in UNSURE
         return self._outlook, is_over and (was_unsure or not self._was_unsure)
 
 
-def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
+def _paths_of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> list[Path]:
     if not JOB_ID.fullmatch(job_id):  # a journal may say anything
         return []
     if cluster not in SCHEDULERS:
@@ -185,12 +188,12 @@ def _of_job(files: ExperimentFiles, run_id: str, cluster: str, job_id: str) -> l
     return [folder / name for name in names if os.path.exists(folder / name)]  # noqa: PTH110 (never raises)
 
 
-def _title(path: Path) -> str:
+def _file_header(path: Path) -> str:
     return f"==> {visible(str(path))} <==\n"
 
 
-def _chunks(path: Path, offset: int) -> Iterator[bytes]:
-    """Yield what a log holds from `offset` on (if negative, from the end); nothing if it has vanished."""
+def _read_chunks(path: Path, offset: int) -> Iterator[bytes]:
+    """Yield the content of a log from `offset` (if negative, from the end); nothing if the file is gone."""
     try:
         with open_file(path) as file:
             if offset < 0:
@@ -203,8 +206,8 @@ def _chunks(path: Path, offset: int) -> Iterator[bytes]:
             log.warning("cannot read %s: %s", path, error.strerror)
 
 
-def _modified(path: Path) -> float:
-    """Return when a file was last changed, the present time for one that is listed and not there yet."""
+def _modification_time(path: Path) -> float:
+    """Return a file's modification time; the current time if the file is listed but cannot be read yet."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""What a submission would do, told without doing any of it."""
+"""Dry runs: what a submission would do."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def choose_profile(experiment: Experiment, option: str | None = None) -> Profile
     def place(path: tuple[str | int, ...]) -> Place:
         return document.place("resources", *path)
 
-    own = load_profile(
+    spec_profile = load_profile(
         experiment.profile,
         experiment.resources,
         folder=experiment.spec_folder,
         place=place,
         asked_at=document.place("profile"),
     )
-    return own if option is None else load_profile(option, experiment.resources, place=place)
+    return spec_profile if option is None else load_profile(option, experiment.resources, place=place)
 
 
 @collector_paused()
@@ -54,24 +54,24 @@ def dry_run(experiment: Experiment, profile: Profile, limit: int | None = None) 
         }
         for run in experiment.runs
     ]
-    sent = len(runs[:limit])
-    calls = SCHEDULERS[profile.cluster].submit_calls(sent, profile)
+    run_count = len(runs[:limit])
+    calls = SCHEDULERS[profile.cluster].submit_calls(run_count, profile)
     return {
         "experiment": experiment.name,
         "runs": runs,
         "sbatch_calls": calls,
-        "gpu_hours": gpu_hours(sent, profile),
+        "gpu_hours": gpu_hours(run_count, profile),
     }
 
 
 def gpu_hours(runs: int, profile: Profile) -> float | None:
-    """Return the GPU-hours that so many runs take at most, None if there is no limit."""
+    """Return the maximum GPU-hours of `runs` runs; None if the profile has no time limit."""
     if not profile.uses_slurm or not profile.gpus:
         return 0.0
     return None if profile.hours is None else runs * profile.hours * profile.gpus
 
 
 def dry_run_warnings(experiment: Experiment, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return what a dry run says beside its result: excludes without effect, variables not set."""
+    """Return the warnings of a dry run: excludes without effect, and variables that are not set."""
     unset = [f"${{{name}}} is not set here" for name in experiment.variables if name not in environ]
     return [*experiment.warnings, *unset]

@@ -1,4 +1,4 @@
-"""Deleting checkpoints that nothing will go on from."""
+"""Delete checkpoints that no run will resume from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .runs.states import State
 from .status import RunStatus
 
 ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "cancelled"})
-"""States in which nobody reads or writes a run's checkpoints."""
+"""States in which no worker reads or writes a run's checkpoints."""
 
 log = logging.getLogger("alphagrid")
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """What can be deleted of one run."""
+    """The files of one run that can be deleted."""
 
     run: str
     """The run's readable name."""
@@ -30,46 +30,46 @@ class Prunable:
 
 
 def prunable(root: Root, experiment: str, runs: Iterable[RunStatus], last: bool = False) -> list[Prunable]:
-    """Return what can go of the runs that have ended: all checkpoints but the last, and torn ones.
+    """Return the checkpoints of ended runs that can be deleted: all but each run's last, and torn ones.
 
-    From the last one a run goes on when its `stop` is raised or it is retried; with `last` it goes too. Of a
-    folder that cannot be listed a warning tells.
+    A run resumes from its last checkpoint when its `stop` is raised or it is retried. With `last`, that one
+    is returned too. A warning names each folder that cannot be listed.
 
     Raises:
-        UserError: the experiment is another user's.
+        UserError: the experiment belongs to another user.
     """
     files = root.experiment(experiment)
     ownership.check(files, "prune")
-    found = [_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
-    return [one for one in found if one.paths]
+    candidates = [_prunable_of_run(run.name, files.run(run.id), last) for run in runs if run.state in ENDED]
+    return [candidate for candidate in candidates if candidate.paths]
 
 
-def prune(found: Iterable[Prunable]) -> None:
-    """Delete it.
+def prune(prunables: Iterable[Prunable]) -> None:
+    """Delete the files.
 
     Raises:
-        SystemRefused: a file cannot be deleted; those before it are gone.
+        SystemRefused: a file cannot be deleted; the files before it are deleted.
     """
-    for one in found:
-        for path in one.paths:
+    for run in prunables:
+        for path in run.paths:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise SystemRefused(f"cannot delete {path}: {error.strerror or error}") from error
 
 
-def _of_run(name: str, run: RunFiles, last: bool) -> Prunable:
+def _prunable_of_run(name: str, run: RunFiles, last: bool) -> Prunable:
     try:
         checkpoints, torn = run.checkpoints(), run.torn_checkpoints()
     except OSError as error:
         log.warning("%s: left out: cannot read %s: %s", name, run.path, error.strerror or error)
         return Prunable(name, (), 0)
     paths = (*torn, *(checkpoints if last else checkpoints[:-1]))
-    return Prunable(name, paths, sum(map(_size, paths)))
+    return Prunable(name, paths, sum(map(_file_size, paths)))
 
 
-def _size(path: Path) -> int:
-    """Return the bytes that deleting a file frees; none for one that is gone already or cannot be seen."""
+def _file_size(path: Path) -> int:
+    """Return a file's size [bytes]; 0 if it does not exist or cannot be read."""
     try:
         return path.lstat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""The states of an experiment's runs: their files' records joined with what their schedulers say."""
+"""Resolve the states of an experiment's runs from their disk records and their schedulers' states."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .schedulers import SCHEDULERS, Schedulers, scheduler_states
 from .schedulers.base import OpenRun, SchedulerStates
 
 ACCOUNTING_SECONDS = 10.0
-"""How long accounting is waited for: it learns a moment later than squeue that a job has ended, and how."""
+"""Maximum wait for accounting, which records the end of a job a moment after squeue stops listing it."""
 
 
 @dataclass(frozen=True)
 class ExperimentRuns:
-    """An experiment's runs as their files tell of them, before a scheduler is asked."""
+    """An experiment's runs: their disk records and jobs, before any scheduler is queried."""
 
     files: ExperimentFiles
     records: Mapping[str, DiskRecord]
     """By run id."""
     jobs: Mapping[str, SubmittedJob]
-    """By run id; those of all runs that `may_have_job` are among them."""
+    """By run id; all runs that `may_have_job` are included."""
 
     @property
     def open(self) -> list[OpenRun]:
-        """The runs that a scheduler may still have a job for."""
+        """Runs for which a scheduler may still have a job."""
         return [
             OpenRun(self.files, job, self.records[run_id])
             for run_id, job in self.jobs.items()
@@ -40,7 +40,7 @@ class ExperimentRuns:
         ]
 
     def states(self, answers: SchedulerStates) -> dict[str, RunState]:
-        """Return the state of each run, given what the schedulers said of the open ones."""
+        """Return the state of each run, given the schedulers' states of the open runs."""
         open_keys = {run.job.run_id: run.job.key for run in self.open}
         return {
             run_id: resolve(record, answers.states.get(open_keys[run_id]) if run_id in open_keys else None)
@@ -49,7 +49,7 @@ class ExperimentRuns:
 
 
 def read_records(files: ExperimentFiles, runs: Mapping[str, SubmittedRun]) -> dict[str, DiskRecord]:
-    """Return what each run's files say of it.
+    """Return each run's disk record.
 
     Raises:
         UserError: a cancel marker is damaged.
@@ -68,10 +68,10 @@ def run_states(
 ) -> dict[str, RunState]:
     """Return the state of each run; `records` are read if they are not given.
 
-    With `tolerant`, a scheduler that does not answer is named as the reason of `unknown`.
+    With `tolerant`, runs whose scheduler does not answer are `unknown`, with that as the reason.
 
     Raises:
-        SystemRefused: a scheduler does not answer although it may have a run, and not `tolerant`.
+        SystemRefused: a scheduler that may have a job for a run does not answer, and not `tolerant`.
         UserError: a cancel marker is damaged.
     """
     records = read_records(files, runs) if records is None else records
@@ -92,13 +92,13 @@ def confirmed_states(
     schedulers: Schedulers = SCHEDULERS,
     clock: Clock = time,
 ) -> dict[str, RunState]:
-    """Return the states of runs that may be submitted again; runs that Slurm does not list are read twice.
+    """Return the states of runs before a submission; runs that Slurm does not list are checked twice.
 
-    A run may have ended between reading its files and asking Slurm, and what was cancelled a moment ago must
-    not be submitted again because accounting does not know of it yet.
+    A run may have ended between the read of its files and the query to Slurm. A run that was cancelled a
+    moment ago must not be submitted again only because accounting does not have its record yet.
 
     Raises:
-        SystemRefused: a scheduler does not answer although it may have a run.
+        SystemRefused: a scheduler that may have a job for a run does not answer.
         UserError: a cancel marker is damaged.
     """
     states = run_states(root, files, runs, schedulers=schedulers)
@@ -113,7 +113,7 @@ def confirmed_states(
     while unlisted:
         states.update(run_states(root, files, unlisted, schedulers=schedulers))
         unlisted = {run_id: run for run_id, run in unlisted.items() if states[run_id].is_unsettled}
-        if not unlisted or clock.monotonic() > deadline:  # a job that slurmctld has lost never settles
+        if not unlisted or clock.monotonic() > deadline:  # accounting never closes a job that slurmctld lost
             break
         clock.sleep(1)
     return states

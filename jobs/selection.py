@@ -1,4 +1,4 @@
-"""Choosing runs on the command line: by name, id, state, or the values of their keys."""
+"""Select runs on the command line: by name, id, state, or the values of their keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HINT = "give a run's name or id, a state, key=value, --failed or --all"
 
 
 class Selectable(Protocol):
-    """What a run has to have to be chosen by."""
+    """The attributes of a run that selectors use."""
 
     @property
     def id(self) -> str:
@@ -44,13 +44,13 @@ Run = TypeVar("Run", bound=Selectable)
 def select(
     runs: Sequence[Run], selectors: Sequence[str], *, failed: bool = False, everything: bool = False
 ) -> list[Run]:
-    """Return the runs that are meant, in their order.
+    """Return the selected runs, in their order.
 
-    Names, ids (or the beginning of one id), and states add up; every `key=value` then narrows them down. A
-    word that could mean several things is a state first, then a whole id, a name, the beginning of an id.
+    Names, ids (or the unique beginning of an id) and states add runs; each `key=value` then filters them. A
+    word is read as a state first, then as a whole id, a name, and the beginning of an id.
 
     Raises:
-        UserError: nothing was said, a selector means nothing, or nothing matches.
+        UserError: there is no selector, a selector is unknown, or no run matches.
     """
     if not (selectors or failed or everything):
         raise UserError("which runs?", HINT)
@@ -58,16 +58,20 @@ def select(
     names = [selector for selector in selectors if "=" not in selector] + (["failed"] if failed else [])
     chosen = set() if names and not everything else {run.id for run in runs}
     for name in names:
-        chosen |= {run.id for run in _named(runs, name)}
-    found = [run for run in runs if run.id in chosen and all(_matches(run, one) for one in filters)]
-    if not found:
+        chosen |= {run.id for run in _runs_named(runs, name)}
+    selected = [
+        run
+        for run in runs
+        if run.id in chosen and all(_matches_condition(run, condition) for condition in filters)
+    ]
+    if not selected:
         raise UserError(
-            f"no run matches {' '.join([*names, *filters]) or 'here'}", _hint(runs, names, filters)
+            f"no run matches {' '.join([*names, *filters]) or 'here'}", _no_match_hint(runs, names, filters)
         )
-    return found
+    return selected
 
 
-def _named(runs: Sequence[Run], name: str) -> list[Run]:
+def _runs_named(runs: Sequence[Run], name: str) -> list[Run]:
     if name in STATES:
         return [run for run in runs if run.state == name]
     exact = [run for run in runs if run.id == name] or [run for run in runs if run.name == name]
@@ -86,15 +90,15 @@ def _named(runs: Sequence[Run], name: str) -> list[Run]:
     )
 
 
-def _matches(run: Selectable, condition: str) -> bool:
+def _matches_condition(run: Selectable, condition: str) -> bool:
     key, _, text = condition.partition("=")
-    wanted = parse_value(text, f"'{condition}'") if text else None
-    value = run.params[key] if key in run.params else _lookup(run.config, key)
-    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+    expected = parse_value(text, f"'{condition}'") if text else None
+    value = run.params[key] if key in run.params else _config_value(run.config, key)
+    return bool(value == expected) and isinstance(value, bool) == isinstance(expected, bool)
 
 
-def _lookup(config: Mapping[str, Any], key: str) -> Any:
-    """Return a config's value at a dotted key; something equal to nothing where there is none."""
+def _config_value(config: Mapping[str, Any], key: str) -> Any:
+    """Return a config's value at a dotted key; NaN, which equals nothing, if the key is missing."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -103,7 +107,7 @@ def _lookup(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _hint(runs: Sequence[Selectable], names: Iterable[str], filters: Iterable[str]) -> str:
+def _no_match_hint(runs: Sequence[Selectable], names: Iterable[str], filters: Iterable[str]) -> str:
     called = [run for run in runs if run.name in STATES and run.name in names]
     if called:
         return f"'{called[0].name}' means a state; the run of that name is chosen by its id, {called[0].id}"

@@ -1,6 +1,6 @@
-"""How the runs of an experiment are doing: the index, joined with what their schedulers say.
+"""The status of an experiment's runs: the index joined with the schedulers' states.
 
-Reading changes nothing but the index.
+Reading a status updates the index and changes nothing else.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 NOT_IN_JSON = ("config", "may_reappear", "poll_seconds")
 LOG_LINES = 5
-"""How much of a log is shown with a cause."""
+"""Lines of a log that are shown with a cause."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run; losses and rates are None where there is none, or no finite one."""
+    """The status of one run; losses and rates are None if missing or not finite."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class RunStatus:
     params: dict[str, Any]
     config: Mapping[str, Any]
     named: bool
-    """Whether the newest specification names it."""
+    """Whether the newest specification contains the run."""
     state: State
     reason: str | None
     step: int
@@ -57,35 +57,35 @@ class RunStatus:
     learning_rate: float | None
     attempts: int
     percent_done: float
-    """Of its `stop`, 0 to 100: the further of steps and train_seconds."""
+    """Progress towards `stop`, 0 to 100: the larger of steps and train_seconds."""
     last_seen: float | None
     """Unix time of its newest record."""
     eta_seconds: float | None
-    """Training time that is left at its present pace, while it runs."""
+    """Remaining training time at the current speed, while the run is running."""
     checkpoint_step: int | None
     checkpoint_bytes: int | None
     checkpoint_seconds: float | None
-    """How long writing the last one took."""
+    """Duration of writing the last checkpoint."""
     superseded: int
     cluster: str | None
-    """slurm, local or debug: where its newest submission sent it."""
+    """The cluster of its newest submission: slurm, local or debug."""
     job: dict[str, Any] | None
     is_certain: bool = True
-    """Whether every scheduler that may know it could be asked."""
+    """Whether every scheduler that may have a job for the run answered."""
     may_reappear: bool = False
-    """Whether its scheduler may know it although it seems to be over: squeue leaves out jobs."""
+    """Whether the scheduler may still have the run although it seems to be over: squeue leaves out jobs."""
     poll_seconds: float = Scheduler.poll_seconds
-    """Pause between two looks at it."""
+    """Pause between two queries of the run."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """How many α*, or windows of them, its policy rejected, by the reason."""
+    """Number of α*, or of their windows, that the policy rejected, by reason."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether it will go on by itself, or may, as far as can be told."""
+        """Whether the run continues, or may continue, without the user."""
         return self.state in ACTIVE or (self.state in UNSURE and not self.is_certain)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values, without the config."""
+        """Return the status as JSON values, without the config."""
         return {key: value for key, value in vars(self).items() if key not in NOT_IN_JSON}
 
 
@@ -96,34 +96,34 @@ class ExperimentStatus:
     experiment: str
     runs: tuple[RunStatus, ...]
     damaged: tuple[str, ...] = ()
-    """Files with lines that could not be read and were left out."""
+    """Files with damaged lines, which are left out."""
     causes: tuple[Cause, ...] = ()
-    """Why runs failed, were interrupted or are lost, each cause once."""
+    """The causes of failed, interrupted and lost runs, each once."""
     notes: tuple[str, ...] = ()
-    """What the schedulers did not say, and why."""
+    """What the schedulers did not answer, and why."""
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What runs warn of in their journals, each with the names of the runs."""
+    """Warnings in the runs' journals, each with the names of its runs."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether anything of it will go on by itself, or may."""
+        """Whether any run continues, or may continue, without the user."""
         return any(run.goes_on for run in self.runs)
 
     @property
     def is_unsure(self) -> bool:
-        """Whether another look may find otherwise of a run that seems to be over."""
+        """Whether a second query may change the state of a run that seems to be over."""
         return any(run.may_reappear for run in self.runs)
 
     @property
     def poll_seconds(self) -> float:
-        """Pause between two looks."""
+        """Pause between two queries."""
         return max((run.poll_seconds for run in self.runs), default=Scheduler.poll_seconds)
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many runs are in each state that occurs, in the order of `STATES`."""
-        found = Counter(run.state for run in self.runs)
-        return {state: found[state] for state in STATES if found[state]}
+        """Number of runs in each state that occurs, in the order of `STATES`."""
+        count_by_state = Counter(run.state for run in self.runs)
+        return {state: count_by_state[state] for state in STATES if count_by_state[state]}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -141,7 +141,7 @@ class ExperimentStatus:
 
 @dataclass(frozen=True)
 class IndexedExperiment:
-    """What the index holds of an experiment, once it is brought up to date."""
+    """An experiment's rows in the index, after an update."""
 
     files: ExperimentFiles
     rows: Sequence[RunRow]
@@ -152,7 +152,7 @@ class IndexedExperiment:
 
     @classmethod
     def read(cls, db: Connection, files: ExperimentFiles) -> IndexedExperiment:
-        """Return what the index holds."""
+        """Read an experiment's rows from the index."""
         from ..store import queries
 
         name = files.name
@@ -165,7 +165,7 @@ class IndexedExperiment:
 
     @cached_property
     def runs(self) -> ExperimentRuns:
-        """The experiment's runs, as their schedulers are asked about them."""
+        """The experiment's runs, for queries to their schedulers."""
         jobs = {
             row.id: _submitted_job(row, sender)
             for row in self.rows
@@ -201,47 +201,49 @@ def _disk_record(row: RunRow) -> DiskRecord:
 
 
 def status(root: Root, experiment: str, schedulers: Schedulers = SCHEDULERS) -> ExperimentStatus:
-    """Return how the runs of an experiment stand.
+    """Return the status of an experiment's runs.
 
     Raises:
         UserError: there is no such experiment under the root.
     """
     names = [files.name for files in root.experiments()]
     if experiment not in names:
-        raise UserError(f"no experiment '{experiment}' under {root.path}", _hint(experiment, names))
+        raise UserError(
+            f"no experiment '{experiment}' under {root.path}", _missing_experiment_hint(experiment, names)
+        )
     return _read_status(root, [experiment], schedulers, detailed=True)[0]
 
 
 def overview(root: Root, schedulers: Schedulers = SCHEDULERS) -> list[ExperimentStatus]:
     """Return the states of the runs of all experiments, without causes and warnings.
 
-    Each scheduler is asked once for all.
+    Each scheduler is queried once for all experiments.
     """
     return _read_status(root, [files.name for files in root.experiments()], schedulers, detailed=False)
 
 
 def outlook(root: Root, experiment: str, run_id: str) -> Outlook:
-    """Return what a reader of a run's log has to know of the run."""
+    """Return what a reader of a run's log needs to know about the run."""
     from ..store import queries
 
     run = next(run for run in status(root, experiment).runs if run.id == run_id)
-    with _open(root) as store:
+    with _open_index(root) as store:
         jobs = queries.jobs(store.db, experiment, run_id)
     return Outlook(run.name, run.state, run.reason, run.cluster, tuple(jobs), run.goes_on, run.poll_seconds)
 
 
-def _hint(experiment: str, names: Sequence[str]) -> str:
+def _missing_experiment_hint(experiment: str, names: Sequence[str]) -> str:
     from ..problems import nearest  # and with it, YAML
 
     guess = nearest(experiment, names)
-    known = f"there are: {', '.join(names)}" if names else "nothing was submitted there; see --root"
-    return f"did you mean '{guess}'?" if guess else known
+    names_hint = f"there are: {', '.join(names)}" if names else "nothing was submitted there; see --root"
+    return f"did you mean '{guess}'?" if guess else names_hint
 
 
 def _read_status(
     root: Root, experiments: Sequence[str], schedulers: Schedulers, detailed: bool
 ) -> list[ExperimentStatus]:
-    with collector_paused(), _open(root) as store:
+    with collector_paused(), _open_index(root) as store:
         store.sync(experiments)
         indexed = [IndexedExperiment.read(store.db, root.experiment(name)) for name in experiments]
         open_runs = [run for experiment in indexed for run in experiment.runs.open]
@@ -251,7 +253,7 @@ def _read_status(
         ]
 
 
-def _open(root: Root) -> Store:
+def _open_index(root: Root) -> Store:
     from ..store.database import open_store
 
     return open_store(root)
@@ -275,43 +277,45 @@ def _experiment_status(
         runs.append(_run_status(row, states[row.id], scheduler, rejections.get(row.key, {})))
     if not detailed:
         return ExperimentStatus(experiment.files.name, tuple(runs), experiment.damaged, notes=answers.notes)
-    groups = _illustrated(db, experiment, failure_groups.causes(runs))
+    groups = _illustrate_causes(db, experiment, failure_groups.causes(runs))
     return ExperimentStatus(
         experiment.files.name,
         tuple(runs),
         experiment.damaged,
         tuple(groups),
         answers.notes,
-        _warnings(db, experiment),
+        _run_warnings(db, experiment),
     )
 
 
-def _warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
-    """Return what runs warn of that the specification names, with the runs' names."""
+def _run_warnings(db: Connection, experiment: IndexedExperiment) -> dict[str, tuple[str, ...]]:
+    """Return the warnings of the runs in the specification, each with the runs' names."""
     from ..store import queries
 
     names = {row.id: row.name for row in experiment.rows if row.named}
-    found = queries.warnings(db, experiment.files.name)
-    named = {text: tuple(names[run] for run in runs if run in names) for text, runs in found.items()}
-    return {text: runs for text, runs in named.items() if runs}
+    run_ids_by_text = queries.warnings(db, experiment.files.name)
+    names_by_text = {
+        text: tuple(names[run] for run in runs if run in names) for text, runs in run_ids_by_text.items()
+    }
+    return {text: runs for text, runs in names_by_text.items() if runs}
 
 
-def _illustrated(db: Connection, experiment: IndexedExperiment, found: list[Cause]) -> list[Cause]:
-    """Add where the runs of a cause ran last, and the end of a log."""
+def _illustrate_causes(db: Connection, experiment: IndexedExperiment, causes: list[Cause]) -> list[Cause]:
+    """Return the causes with the hosts of their newest attempts and the end of a log."""
     from ..store import queries
 
-    if not found:
+    if not causes:
         return []
     jobs = {row.id: [row.job] if row.job else [] for row in experiment.rows}
     return failure_groups.illustrate(
-        found,
+        causes,
         queries.hosts(db, experiment.files.name),
         lambda run_id: _end_of_log(experiment.files, run_id, jobs[run_id]),
     )
 
 
 def _end_of_log(files: ExperimentFiles, run_id: str, jobs: Sequence[logs.Job]) -> list[str]:
-    """Return the last lines of a run's log; none where it, or a journal that names it, cannot be read."""
+    """Return the last lines of a run's log; none if the log or the run's journal cannot be read."""
     try:
         return logs.tail(files, run_id, jobs, LOG_LINES)
     except (OSError, UserError):
@@ -333,12 +337,12 @@ def _run_status(
         reason=state.reason,
         step=row.step,
         train_seconds=row.train_seconds,
-        best_validation_loss=_finite(row.best_validation_loss),
-        learning_rate=_finite(row.learning_rate),
+        best_validation_loss=_finite_or_none(row.best_validation_loss),
+        learning_rate=_finite_or_none(row.learning_rate),
         attempts=row.attempts,
         percent_done=100.0 if state.state == "completed" else round(100 * done, 1),
         last_seen=row.last_seen,
-        eta_seconds=_eta(row, done) if state.state == "running" else None,
+        eta_seconds=_eta_seconds(row, done) if state.state == "running" else None,
         checkpoint_step=row.checkpoint_step,
         checkpoint_bytes=row.checkpoint_bytes,
         checkpoint_seconds=row.checkpoint_seconds,
@@ -353,15 +357,15 @@ def _run_status(
 
 
 def _share_done(row: RunRow) -> float:
-    """Return how much of its `stop` a run has done; 0 where no submission tells its stop any more."""
+    """Return a run's progress towards its `stop`, 0 to 1; 0 if no readable submission records the stop."""
     bounds = ((row.step, row.stop.get("steps")), (row.train_seconds, row.stop.get("train_seconds")))
     shares = [done / bound for done, bound in bounds if bound]
     return min(1.0, max(shares, default=0.0))
 
 
-def _eta(row: RunRow, share: float) -> float | None:
+def _eta_seconds(row: RunRow, share: float) -> float | None:
     return row.train_seconds * (1 - share) / share if share > 0 else None
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""Submitting and retrying: from the runs that are wanted to those that are sent, and no run twice.
+"""Submit and retry runs; no run is submitted twice.
 
-Everything is recorded before anything is started, so a submitter may be killed anywhere; the next one
-finishes or undoes what it left. A lock keeps two submitters of one machine apart.
+A submission is recorded before any job starts. If a submitter is killed, the next one completes or undoes
+its work. A lock excludes a second submitter on the same machine.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ LOCK_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a submission did."""
+    """The result of a submission."""
 
     experiment: str
     sent: tuple[str, ...] = ()
     """Ids of the runs that were sent."""
     unsent: tuple[str, ...] = ()
-    """Ids of the runs for which the cluster had no room; the next `submit` sends them."""
+    """Ids of the runs that the cluster did not accept for now; the next `submit` sends them."""
     limit: str | None = None
-    """What the cluster said to those."""
+    """The cluster's message about the unsent runs."""
     due: int = 0
-    """How many runs were due; more than were sent where a limit was asked for."""
+    """Number of runs that were due; with a limit it may exceed the number sent."""
     kept: Mapping[Decision, tuple[str, ...]] = field(default_factory=dict)
-    """Ids of the runs that were not, by why."""
+    """Ids of the runs that were not due, by the reason."""
     no_longer_named: tuple[str, ...] = ()
-    """Names of earlier runs that the specification does not name any more; they are left alone."""
+    """Names of earlier runs that are no longer in the specification; they are left unchanged."""
     warnings: tuple[str, ...] = ()
 
 
@@ -74,14 +74,15 @@ def submit(
 ) -> Submitted:
     """Send the runs of `experiment` that have not ended and that no scheduler has.
 
-    With `limit`, at most so many of them, the first in the specification's order. Returns when the scheduler
-    has them; with profile `debug`, when they have run.
+    With `limit`, only the first `limit` of them are sent, in the specification's order. Returns when the
+    scheduler has the runs; with profile `debug`, when they have run.
 
     Raises:
-        UserError: an unset variable, a root that cannot be written, another user's experiment, a umask that
-            would hide it from the root's group, no Slurm, an edited base, a reserved name, code that has
-            changed (unless that is allowed), checkpoints of another format, or an import that fails.
-        SystemRefused: the cluster, or the file system, refused.
+        UserError: a variable is not set, the root cannot be written, the experiment belongs to another user,
+            the umask would hide it from the root's group, there is no Slurm, the base was edited, a name is
+            reserved, code has changed (unless that is allowed), checkpoints have another format, or an import
+            fails.
+        SystemRefused: the cluster or the file system refused.
     """
     environ = os.environ if environ is None else environ
     variables = {**environ, **(profile.env or {})}
@@ -92,9 +93,9 @@ def submit(
         earlier = submissions.read_all(files)
         reserved_names.check_baselines(experiment.baselines, earlier, experiment.document)
         entries = {entry.id: entry for entry in data_paths.entries(experiment)}
-        compatibility.check([_point(entry) for entry in entries.values()], earlier)
+        compatibility.check([_point_of_entry(entry) for entry in entries.values()], earlier)
 
-        replaced_jobs = _reconcile(schedulers, earlier)
+        replaced_jobs = _reconcile_schedulers(schedulers, earlier)
         plan = plan_submission(
             root, files, earlier, entries, profile.cluster, replaced_jobs, schedulers=schedulers, clock=clock
         )
@@ -107,13 +108,13 @@ def submit(
         warnings += data_paths.changes(chosen, earlier_runs)
 
         submission = Submission(
-            **_identity(earlier, clock),
+            **_new_identity(earlier, clock),
             experiment=experiment.name,
             profile=_profile_record(profile, scheduler, experiment.variables, variables),
             **kept_code.fields(allow_code_change),
             data_change_allowed=allow_data_change,
             runs=chosen,
-            named=_titles(experiment),
+            named=_titles_of_runs(experiment),
         )
         result = SubmitResult()
         if chosen or (earlier and earlier[-1].named != submission.named):
@@ -128,7 +129,7 @@ def submit(
         no_longer_named=tuple(
             run.entry.name for run_id, run in earlier_runs.items() if run_id not in entries
         ),
-        warnings=(*_warnings(profile, scheduler, root, environ, experiment.variables), *warnings),
+        warnings=(*_submission_warnings(profile, scheduler, root, environ, experiment.variables), *warnings),
     )
 
 
@@ -145,15 +146,15 @@ def retry(
     schedulers: Schedulers = SCHEDULERS,
     clock: Clock = time,
 ) -> Submitted:
-    """Send the given runs again, as they were last sent: failed, cancelled, interrupted or lost ones.
+    """Send failed, cancelled, interrupted or lost runs again, with their last profile and code folder.
 
-    They go on from their last checkpoint; with `fresh` they start from step 0. Runs under way are left alone.
+    They resume from their last checkpoint; with `fresh` they start from step 0. Active runs are left alone.
 
     Raises:
-        UserError: the experiment is another user's, a run was never submitted, an import fails, code has
-            changed (unless that is allowed), checkpoints are of another format, the umask would hide the runs
-            from the root's group, or nodes are to be excluded where there is no Slurm.
-        SystemRefused: the cluster, or the file system, refused.
+        UserError: the experiment belongs to another user, a run was never submitted, an import fails, code
+            has changed (unless that is allowed), checkpoints have another format, the umask would hide the
+            runs from the root's group, or `exclude_nodes` is given for a cluster without nodes.
+        SystemRefused: the cluster or the file system refused.
     """
     files = root.experiment(experiment)
     ownership.check(files, "retry")
@@ -163,16 +164,16 @@ def retry(
         runs = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in set(run_ids)}
         _check_known(experiment, run_ids, runs)
 
-        replaced_jobs = _reconcile(schedulers, earlier, run_ids)
+        replaced_jobs = _reconcile_schedulers(schedulers, earlier, run_ids)
         states = confirmed_states(root, files, runs, schedulers=schedulers, clock=clock)
         plan = plan_retry(states, replaced_jobs, fresh)
-        alike = _alike([runs[run_id] for run_id in plan.due], profile, exclude_nodes)
+        runs_by_profile = _group_by_profile([runs[run_id] for run_id in plan.due], profile, exclude_nodes)
         groups = []
-        for record, members in alike:
+        for record, members in runs_by_profile:
             entries = [run.entry.model_copy(update={"fresh": fresh}) for run in members]
             kept_code = submitted_code.as_sent_before(files, members[-1].submission, entries)
             submission = Submission(
-                **_identity(earlier, clock),
+                **_new_identity(earlier, clock),
                 experiment=earlier[-1].experiment,
                 profile=record,
                 **kept_code.fields(allow_code_change),
@@ -203,10 +204,10 @@ def _check_before_writing(
     environ: Mapping[str, str],
     variables: Mapping[str, str],
 ) -> None:
-    """Refuse what can be known to be wrong before the root is touched.
+    """Refuse a submission whose errors can be detected before anything is written to the root.
 
     Raises:
-        UserError: what is wrong.
+        UserError: the message names the error.
     """
     preconditions.check_variables(experiment.variables, variables, experiment.document)
     scheduler.check(root, environ)
@@ -215,10 +216,10 @@ def _check_before_writing(
     preconditions.check_writable(root)
 
 
-def _reconcile(
+def _reconcile_schedulers(
     schedulers: Schedulers, earlier: Sequence[Submission], run_ids: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Finish or undo what killed submitters left; return held jobs, by run, that have to be replaced."""
+    """Complete or undo the work of killed submitters; return the held jobs to replace, by run."""
     replaced_jobs: dict[str, str] = {}
     for cluster in {submission.profile["cluster"] for submission in earlier}:
         replaced_jobs.update(schedulers[cluster].reconcile(earlier, run_ids))
@@ -234,26 +235,26 @@ def _keep_code(
     earlier: Sequence[Submission],
     allow_code_change: bool,
 ) -> tuple[Code, tuple[str, ...]]:
-    """Keep a snapshot of the runs' code, and check that a job can import it; return warnings too."""
+    """Keep a snapshot of the runs' code, check that a job can import it, and return code and warnings."""
     if not chosen:
         return Code(), ()
-    kept = submitted_code.of_experiment(
+    code = submitted_code.of_experiment(
         files, chosen, experiment.spec_folder, Path(experiment.document.source)
     )
     if not allow_code_change:
-        submitted_code.check_unchanged(files, chosen, kept)
-    warnings = submitted_code.differs_from_others(files, earlier, kept)
-    return kept, warnings + scheduler.check_imports(files, profile, kept, submitted_code.user_modules(chosen))
+        submitted_code.check_unchanged(files, chosen, code)
+    warnings = submitted_code.differs_from_others(files, earlier, code)
+    return code, warnings + scheduler.check_imports(files, profile, code, submitted_code.user_modules(chosen))
 
 
-def _warnings(
+def _submission_warnings(
     profile: Profile,
     scheduler: Scheduler,
     root: Root,
     environ: Mapping[str, str],
     variables: Iterable[str],
 ) -> tuple[str, ...]:
-    """Return what is unusual about a profile, the root and the variables, but no reason to refuse."""
+    """Return warnings about a profile, the root and the variables."""
     return (
         *preconditions.warnings(root),
         *secret_values.warnings(profile),
@@ -264,20 +265,20 @@ def _warnings(
 def _check_sendable(
     files: ExperimentFiles, profile: Profile, scheduler: Scheduler, submission: Submission
 ) -> tuple[str, ...]:
-    """Check that runs can be sent once more, and return warnings.
+    """Check that runs can be sent again, and return warnings.
 
     Raises:
-        UserError: they cannot.
+        UserError: they cannot be sent.
     """
     root = Root(files.path.parent)
-    kept = Code.of(submission)
+    code = Code.of(submission)
     checkpoint_formats.check_formats(files, submission.runs)
     if not submission.code_change_allowed:
-        submitted_code.check_unchanged(files, submission.runs, kept)
+        submitted_code.check_unchanged(files, submission.runs, code)
     scheduler.check(root, os.environ)
-    warnings = _warnings(profile, scheduler, root, os.environ, ())
+    warnings = _submission_warnings(profile, scheduler, root, os.environ, ())
     return warnings + scheduler.check_imports(
-        files, profile, kept, submitted_code.user_modules(submission.runs)
+        files, profile, code, submitted_code.user_modules(submission.runs)
     )
 
 
@@ -288,47 +289,47 @@ def _submission_lock(files: ExperimentFiles) -> AbstractContextManager[FileLock]
     return locks.held(files.path / "submit.lock", LOCK_SECONDS, refusal)
 
 
-def _identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
-    """Return id and time of a new submission: later than all others, whatever the machines' clocks say."""
+def _new_identity(earlier: Sequence[Submission], clock: Clock) -> dict[str, Any]:
+    """Return the id and time of a new submission; the time is later than that of all earlier submissions."""
     created = max(clock.time(), earlier[-1].created + 1e-3) if earlier else clock.time()
     return {"id": submissions.new_id(created), "created": created}
 
 
-def _titles(experiment: Experiment) -> dict[str, Title]:
+def _titles_of_runs(experiment: Experiment) -> dict[str, Title]:
     return {run.id: Title(name=run.name, baseline=run.baseline, params=run.params) for run in experiment.runs}
 
 
-def _check_known(experiment: str, run_ids: Sequence[str], sent: Mapping[str, SubmittedRun]) -> None:
-    unknown = [run_id for run_id in run_ids if run_id not in sent]
+def _check_known(experiment: str, run_ids: Sequence[str], runs: Mapping[str, SubmittedRun]) -> None:
+    unknown = [run_id for run_id in run_ids if run_id not in runs]
     if unknown:
         raise UserError(
             f"never submitted to '{experiment}': {', '.join(unknown)}", f"see `alphagrid status {experiment}`"
         )
 
 
-def _point(entry: RunEntry) -> compatibility.Point:
+def _point_of_entry(entry: RunEntry) -> compatibility.Point:
     return compatibility.Point(entry.id, entry.name, entry.baseline, entry.params, entry.config)
 
 
 def _profile_record(
     profile: Profile, scheduler: Scheduler, names: Iterable[str], variables: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the profile as the worker reads it, with the values of variables that it will not have.
+    """Return the profile as the worker reads it, with the values of variables that its environment lacks.
 
-    Unlike the values of `env` these are literal.
+    These values are literal, unlike those of `env`.
     """
     record = profile.model_dump(mode="json")
     values = scheduler.recorded_variables([name for name in names if name not in profile.env], variables)
     return record if values is None else {**record, "variables": values}
 
 
-def _alike(
+def _group_by_profile(
     runs: Sequence[SubmittedRun], profile: Profile | None, exclude_nodes: Sequence[str]
 ) -> list[tuple[dict[str, Any], list[SubmittedRun]]]:
-    """Return runs grouped by the profile and the source of code that they were last sent with.
+    """Return runs grouped by the profile and the source of code of their last submission.
 
     Raises:
-        UserError: nodes are to be excluded where there is no Slurm.
+        UserError: `exclude_nodes` is given for a cluster without nodes.
     """
     groups: dict[tuple[str, str | None, str | None], list[SubmittedRun]] = defaultdict(list)
     for run in runs:
@@ -341,10 +342,12 @@ def _alike(
 
 
 def _recorded_profile(record: Mapping[str, Any], experiment: str, schedulers: Schedulers) -> Profile:
-    """Return the profile of a record; one that no script exports may hold `env` that no profile may write.
+    """Return the profile of a record.
+
+    `env` is validated only where a job's script exports it; elsewhere it is dropped.
 
     Raises:
-        UserError: a key of it is not allowed any more.
+        UserError: a key of the record is no longer valid.
     """
     keys = {key: value for key, value in record.items() if key != "variables"}
     if not schedulers[keys["cluster"]].sets_environment:

@@ -1,4 +1,4 @@
-"""Which runs a submission sends: the difference between the runs that are wanted and those that exist."""
+"""Decide which runs a submission sends: compare the specification's runs with those that exist."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .runs.states import ACTIVE, RunState
 from .schedulers import SCHEDULERS, Schedulers
 
 Decision = Literal["send", "active", "completed", "diverged", "failed", "cancelled", "unknown"]
-"""`send`, or why not; `active` is queued or running, `unknown` may run although Slurm cannot say so."""
+"""`send`, or the reason not to; `active` is queued or running, `unknown` may run unseen by Slurm."""
 
 RESENDS_OF_A_FAILED_RUN = 1
 RUNAWAY_SECONDS = 600.0
-"""How long after its last sign of life a run is not sent again that only accounting believes to run."""
+"""Seconds since its last record in which a run is not sent again if only accounting lists it as running."""
 
 
 @dataclass(frozen=True)
 class SubmissionPlan:
-    """What is to be done with each wanted run."""
+    """The decision for each run."""
 
     decisions: Mapping[str, Decision]
     """By run id."""
     replaced_jobs: Mapping[str, str] = field(default_factory=dict)
-    """Held jobs, by run, of runs that are to be sent again."""
+    """Held jobs, by run id, that a new submission replaces."""
 
     @property
     def due(self) -> list[str]:
@@ -42,15 +42,15 @@ class SubmissionPlan:
     @property
     def kept(self) -> dict[Decision, tuple[str, ...]]:
         """Ids of the runs that are not sent, by the reason."""
-        kept: dict[Decision, tuple[str, ...]] = {}
+        run_ids: dict[Decision, tuple[str, ...]] = {}
         for run_id, decision in self.decisions.items():
             if decision != "send":
-                kept[decision] = (*kept.get(decision, ()), run_id)
-        return kept
+                run_ids[decision] = (*run_ids.get(decision, ()), run_id)
+        return run_ids
 
     @property
     def has_work(self) -> bool:
-        """Whether any run is to be executed, now or as submitted before."""
+        """Whether any run is due or active."""
         return bool({"send", "active"} & set(self.decisions.values()))
 
 
@@ -58,23 +58,23 @@ def plan_submission(
     root: Root,
     files: ExperimentFiles,
     earlier: Sequence[Submission],
-    wanted: Mapping[str, RunEntry],
+    entries: Mapping[str, RunEntry],
     cluster: str,
     replaced_jobs: Mapping[str, str],
     *,
     schedulers: Schedulers = SCHEDULERS,
     clock: Clock = time,
 ) -> SubmissionPlan:
-    """Decide for each wanted run whether `submit` sends it to the scheduler `cluster`.
+    """Decide for each run of `entries` whether `submit` sends it to the scheduler `cluster`.
 
     Raises:
-        SystemRefused: a scheduler does not answer although it may have a run.
+        SystemRefused: a scheduler that may have a job for a run does not answer.
         UserError: a cancel marker is damaged.
     """
-    submitted = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in wanted}
+    submitted = {run_id: run for run_id, run in newest_runs(earlier).items() if run_id in entries}
     states = confirmed_states(root, files, submitted, schedulers=schedulers, clock=clock)
     decisions: dict[str, Decision] = {}
-    for run_id, entry in wanted.items():
+    for run_id, entry in entries.items():
         if run_id not in submitted or run_id in replaced_jobs:
             decisions[run_id] = "send"
             continue
@@ -102,10 +102,10 @@ def plan_retry(
 def decide(
     state: RunState, history: Sequence[Attempt], stop: Mapping[str, Any], may_run: bool = False
 ) -> Decision:
-    """Return whether `submit` sends a run, given its attempts and the `stop` that it should have.
+    """Decide whether `submit` sends a run, given its attempts and the `stop` of the specification.
 
-    Sent are runs without an end, completed ones whose `stop` was raised, and failed ones once. `may_run` says
-    that accounting alone believes the run to run, and that its last sign of life is recent.
+    `submit` sends runs without an end, completed runs whose `stop` was raised, and failed runs once.
+    `may_run` is true if only accounting lists the run as running and its last record is recent.
     """
     if is_under_way(state):
         return "active"
@@ -119,7 +119,7 @@ def decide(
 
 
 def decide_retry(state: RunState, fresh: bool) -> Decision:
-    """Return whether `retry` sends a run: any that is not active; an ended one only to start over."""
+    """Decide whether `retry` sends a run: one that is not active; an ended one only if `fresh`."""
     if is_under_way(state):
         return "active"
     if state.state in ("completed", "diverged") and not fresh:
@@ -128,33 +128,33 @@ def decide_retry(state: RunState, fresh: bool) -> Decision:
 
 
 def is_under_way(state: RunState) -> bool:
-    """Return whether the run continues without the user, or may."""
+    """Return whether the run continues, or may continue, without the user."""
     return state.state in ACTIVE or (state.state == "unknown" and state.is_alive)
 
 
 def stop_raised(attempt: Attempt, stop: Mapping[str, Any]) -> bool:
-    """Return whether a completed attempt goes on under `stop`: a bound was raised, and none is reached."""
+    """Return whether a completed attempt continues under `stop`: a bound was raised, and none is reached."""
     before = attempt.stop or {}
-    further = any(_bound(stop, key) > _bound(before, key) for key in ("steps", "train_seconds"))
+    further = any(_stop_bound(stop, key) > _stop_bound(before, key) for key in ("steps", "train_seconds"))
     return (
         further
-        and attempt.step < _bound(stop, "steps")
-        and attempt.train_seconds < _bound(stop, "train_seconds")
+        and attempt.step < _stop_bound(stop, "steps")
+        and attempt.train_seconds < _stop_bound(stop, "train_seconds")
     )
 
 
-def _bound(stop: Mapping[str, Any], key: str) -> float:
+def _stop_bound(stop: Mapping[str, Any], key: str) -> float:
     value = stop.get(key)
     return float("inf") if value is None else float(value)
 
 
 def _waits_on_disk(run: SubmittedRun, cluster: str, schedulers: Schedulers) -> bool:
-    """Return whether a run is still queued although nothing executes the queue at the moment."""
+    """Return whether a run is still in a disk queue, even if no supervisor runs at the moment."""
     return run.submission.profile["cluster"] == cluster and schedulers[cluster].has_disk_queue
 
 
 def _last_sign(run: RunFiles, submitted: SubmittedRun) -> float:
-    """Return when a run last wrote to its journal, or was submitted (Unix time)."""
+    """Return the time of a run's last journal record or of its submission, whichever is later (Unix time)."""
     signs = [submitted.submission.created]
     for _, path in run.journals():
         with suppress(OSError):  # listed, and not there yet

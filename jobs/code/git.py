@@ -1,4 +1,4 @@
-"""What git says of a repository. Names are `str` with surrogate escapes; nothing is changed."""
+"""Read-only questions to git about a repository. Names are `str` with surrogate escapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIT_SECONDS = 120
 
 
 def top_of(folder: Path) -> Path | None:
-    """Return the top of the git repository that holds `folder`, None if there is none, or no git."""
+    """Return the top of the git repository that holds `folder`; None without a repository or without git."""
     if not any((above / ".git").exists() for above in (folder, *folder.parents)):
         return None
     try:
@@ -31,8 +31,9 @@ def top_of(folder: Path) -> Path | None:
 def listed(top: Path, passed_over: Iterable[str] = ()) -> Iterator[str]:
     """Yield the files of a repository, and of submodules and repositories inside it, as paths from `top`."""
     options = ["-z", "--cached", "--others", "--exclude-standard"]
-    options += [f"--exclude=/{_literally(one)}/" for one in passed_over]  # git need not look through all runs
-    for encoded in sorted(set(_git(top, ["ls-files", *options]).split(b"\0")) - {b""}):
+    # git need not look through all runs
+    options += [f"--exclude=/{_escape_pattern(folder)}/" for folder in passed_over]
+    for encoded in sorted(set(_git_output(top, ["ls-files", *options]).split(b"\0")) - {b""}):
         name = os.fsdecode(encoded).removesuffix("/")
         path = top / name
         if path.is_dir() and not path.is_symlink():
@@ -43,22 +44,22 @@ def listed(top: Path, passed_over: Iterable[str] = ()) -> Iterator[str]:
 
 
 def commit(top: Path) -> str | None:
-    """Return the commit that is checked out, None before the first."""
+    """Return the commit that is checked out; None before the first commit."""
     done = _run_git(top, ["rev-parse", "--verify", "--quiet", "HEAD"])
     return done.stdout.decode().strip() or None
 
 
 def is_dirty(top: Path, passed_over: Iterable[str]) -> bool:
-    """Return whether there are changes, or new files, that are not committed."""
-    paths = [".", *(f":(exclude,top,literal){one}" for one in passed_over)]
-    return bool(_git(top, ["status", "--porcelain", "--", *paths]))
+    """Return whether the repository has uncommitted changes or new files."""
+    paths = [".", *(f":(exclude,top,literal){folder}" for folder in passed_over)]
+    return bool(_git_output(top, ["status", "--porcelain", "--", *paths]))
 
 
-def _literally(pattern: str) -> str:
+def _escape_pattern(pattern: str) -> str:
     return re.sub(r"([\\*?\[\]!# ])", r"\\\1", pattern)
 
 
-def _git(folder: Path, arguments: Sequence[str]) -> bytes:
+def _git_output(folder: Path, arguments: Sequence[str]) -> bytes:
     done = _run_git(folder, arguments)
     if done.returncode:
         raise _git_failed(folder, done)
@@ -66,7 +67,10 @@ def _git(folder: Path, arguments: Sequence[str]) -> bytes:
 
 
 def _run_git(folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run git in `folder`, whatever repository a hook that calls us may have set, and change nothing."""
+    """Run git in `folder` without changing anything.
+
+    `GIT_*` variables are removed, because a git hook that calls alphagrid may have set another repository.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment.update(LC_ALL="C", GIT_OPTIONAL_LOCKS="0")
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments]
@@ -85,5 +89,5 @@ def _run_git(folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProc
 
 
 def _git_failed(folder: Path, done: subprocess.CompletedProcess[bytes]) -> UserError:
-    said = done.stderr.decode(errors="replace").strip()
-    return UserError(f"git cannot list the files of {folder}: {said}", "see `git status` there")
+    message = done.stderr.decode(errors="replace").strip()
+    return UserError(f"git cannot list the files of {folder}: {message}", "see `git status` there")

@@ -38,7 +38,7 @@ OUTSIDE = "give its path as an option of the workload (data_dir: ${DATA_DIR}), a
 
 @dataclass(frozen=True)
 class Project:
-    """A folder whose code is to be kept, as it is at this moment."""
+    """A folder whose code a snapshot keeps, as it is now."""
 
     folder: Path
     import_root: str
@@ -47,13 +47,13 @@ class Project:
     """Relative to `folder`, sorted; regular files and symbolic links."""
     commit: str | None = None
     dirty: bool = False
-    """Whether git sees changes that are not committed."""
+    """Whether git reports uncommitted changes."""
 
 
 def import_root(module: str, first: Path) -> Path | None:
-    """Return the folder that a user's module is imported from, `first` being the first on `sys.path`.
+    """Return the folder that a user's module is imported from; `first` is the first folder on `sys.path`.
 
-    None for a module that is installed with the environment, and for alphagrid's own.
+    Returns None for a module that is installed with the environment or belongs to alphagrid.
     """
     if is_found(module, first, whole=True):
         return first
@@ -65,7 +65,10 @@ def import_root(module: str, first: Path) -> Path | None:
 
 
 def is_found(module: str, folder: Path, whole: bool = False) -> bool:
-    """Return whether a folder holds a module, or its package; `whole`: and not just a part of a namespace."""
+    """Return whether a folder holds a module or its package.
+
+    With `whole`, a part of a namespace package does not count.
+    """
     spec = PathFinder.find_spec(module.partition(".")[0], [str(folder)])
     return spec is not None and (spec.origin is not None or not whole)
 
@@ -88,21 +91,23 @@ def read_project(root: Path, modules: Iterable[str], passed_over: Iterable[Path]
     root = root.resolve()
     top = git.top_of(root)
     if top is not None:
-        outside = _inside(top, passed_over)
-        listed = [name for name in git.listed(top, outside) if not any(_is_in(one, name) for one in outside)]
+        outside = _paths_inside(top, passed_over)
+        listed = [
+            name for name in git.listed(top, outside) if not any(_is_in(folder, name) for folder in outside)
+        ]
         files = _without_environments(_without_experiments(listed))
         place = os.path.relpath(root, top)
         if any(_is_in(place, name) for name in files):
             _check_modules(top, place, files, modules)
             _check_sizes(top, files)
             return Project(top, place, tuple(files), git.commit(top), git.is_dirty(top, outside))
-    files = sorted(_python_files(root, _inside(root, passed_over)))
+    files = sorted(_python_files(root, _paths_inside(root, passed_over)))
     _check_sizes(root, files)
     return Project(root, ".", tuple(files))
 
 
 def shown(path: Path | str) -> str:
-    """Return a path as it can be printed, whatever bytes it is made of."""
+    """Return a path as printable text; bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -134,7 +139,7 @@ def _environment_folders() -> tuple[str, ...]:
 
 
 def _python_files(root: Path, passed_over: Iterable[str]) -> Iterator[str]:
-    outside = {root / one for one in passed_over}
+    outside = {root / name for name in passed_over}
     looked_at = 0
     for folder, folders, names in os.walk(root):
         looked_at += len(folders) + len(names)
@@ -145,8 +150,8 @@ def _python_files(root: Path, passed_over: Iterable[str]) -> Iterator[str]:
             name for name in folders if (here / name).is_symlink() and (here / name / "__init__.py").exists()
         ]
         folders[:] = [name for name in folders if here / name not in outside and _holds_code(here / name)]
-        wanted = [*links, *(name for name in names if name.endswith(".py") and (here / name).is_file())]
-        yield from (os.path.relpath(here / name, root) for name in wanted)
+        selected = [*links, *(name for name in names if name.endswith(".py") and (here / name).is_file())]
+        yield from (os.path.relpath(here / name, root) for name in selected)
 
 
 def _holds_code(folder: Path) -> bool:
@@ -162,21 +167,21 @@ def _holds_code(folder: Path) -> bool:
 
 
 def _without_experiments(names: Sequence[str]) -> list[str]:
-    """Leave out what other roots of alphagrid hold: what runs wrote is not their code."""
-    found = [match for name in names if (match := _SUBMISSION.fullmatch(name))]
-    folders = {f"{match[1]}/{match[2]}" if match[1] else match[2] for match in found}
-    roots = {match[1] or "." for match in found}
+    """Return `names` without the files of alphagrid roots: output of runs is not code."""
+    matches = [match for name in names if (match := _SUBMISSION.fullmatch(name))]
+    folders = {f"{match[1]}/{match[2]}" if match[1] else match[2] for match in matches}
+    roots = {match[1] or "." for match in matches}
     beside = ("alphagrid.db", ".supervisor")
     return [
         name
         for name in names
         if not any(_is_in(folder, name) for folder in folders)
-        and not any(_is_in(root, name) and _rest(root, name).startswith(beside) for root in roots)
+        and not any(_is_in(root, name) and _path_below(root, name).startswith(beside) for root in roots)
     ]
 
 
 def _without_environments(names: Sequence[str]) -> list[str]:
-    """Leave out virtual environments that nobody told git to ignore, and what Python and Jupyter keep."""
+    """Return `names` without virtual environments and the cache folders of Python and Jupyter."""
     marks = [
         name for name in names if name.rpartition("/")[2] == "pyvenv.cfg" or "/conda-meta/" in f"/{name}"
     ]
@@ -185,7 +190,7 @@ def _without_environments(names: Sequence[str]) -> list[str]:
         name
         for name in names
         if not PASSED_OVER.intersection(name.split("/"))
-        and not any(_is_in(one or ".", name) for one in folders)
+        and not any(_is_in(folder or ".", name) for folder in folders)
     ]
 
 
@@ -203,7 +208,7 @@ def _check_modules(top: Path, place: str, files: Sequence[str], modules: Iterabl
 def _check_sizes(folder: Path, names: Sequence[str]) -> None:
     if len(names) > MOST_FILES:
         raise _too_much(
-            folder, f"has {len(names)} files, most of them in {_heaviest(dict.fromkeys(names, 1))}"
+            folder, f"has {len(names)} files, most of them in {_heaviest_entry(dict.fromkeys(names, 1))}"
         )
     plain = [name for name in names if not (folder / name).is_symlink()]
     sizes = {name: (folder / name).stat().st_size for name in plain}
@@ -215,10 +220,10 @@ def _check_sizes(folder: Path, names: Sequence[str]) -> None:
         )
     if sum(sizes.values()) > LARGEST_PROJECT:
         size = f"{sum(sizes.values()) / MEBIBYTE:.0f} MiB"
-        raise _too_much(folder, f"has {size} of files, most of them in {_heaviest(sizes)}")
+        raise _too_much(folder, f"has {size} of files, most of them in {_heaviest_entry(sizes)}")
 
 
-def _heaviest(weights: dict[str, int]) -> str:
+def _heaviest_entry(weights: dict[str, int]) -> str:
     total: Counter[str] = Counter()
     for name, weight in weights.items():
         total[name.partition("/")[0]] += weight
@@ -230,7 +235,7 @@ def _too_much(folder: Path, what: str) -> UserError:
     return UserError(f"{shown(folder)} {what}: too much to be copied as code", hint)
 
 
-def _inside(top: Path, folders: Iterable[Path]) -> list[str]:
+def _paths_inside(top: Path, folders: Iterable[Path]) -> list[str]:
     """Return those of `folders` that lie inside `top`, as paths from there."""
     real = [folder.resolve() for folder in folders]
     return [os.path.relpath(folder, top) for folder in real if folder != top and folder.is_relative_to(top)]
@@ -240,5 +245,5 @@ def _is_in(folder: str, name: str) -> bool:
     return folder == "." or name.startswith(f"{folder}/")
 
 
-def _rest(folder: str, name: str) -> str:
+def _path_below(folder: str, name: str) -> str:
     return name if folder == "." else name[len(folder) + 1 :]

@@ -1,6 +1,7 @@
-"""Snapshots of a project's files: `code/<hash>/` below an experiment, and `code/<hash>.json`, what it holds.
+"""Snapshots of a project's files: `code/<hash>/` below an experiment, and its manifest `code/<hash>.json`.
 
-A snapshot gets its name when all of it is on the disk: one that has a name is whole. Its files are read-only.
+A snapshot gets its name after all of its files are on the disk, so a named snapshot is complete. Its files
+are read-only.
 """
 
 from __future__ import annotations
@@ -33,26 +34,26 @@ NO_CODE = frozenset({
     ".md", ".rst", ".tex", ".bib", ".pdf", ".ipynb", ".html", ".log", ".csv", ".tsv",
     ".png", ".jpg", ".jpeg", ".gif", ".svg", ".gitignore", ".gitattributes", ".gitmodules",
 })  # fmt: skip
-"""Endings of files that are copied, but whose change is no change of code."""
+"""Endings of files that are copied but do not count as code."""
 _SETTINGS = re.compile(rb"^(experiment|cluster|extends)\s*:", re.MULTILINE)
-"""How specifications and profiles are told from other YAML: an experiment may grow, its jobs ask for more."""
+"""Marks specifications and profiles among YAML files. They may change, so they do not count as code."""
 
 Manifest = Mapping[str, Sequence[Any]]
-"""By path: how it is kept (`file`, `program`, `link`), its hash, its bytes, and whether it counts as code."""
+"""By path: kind (`file`, `program` or `link`), hash, size [bytes], and whether the file counts as code."""
 
 
 def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> str:
-    """Return the hash of a project's content, of which there is a snapshot from now on.
+    """Write a snapshot of a project unless it exists, and return its hash.
 
     Raises:
-        UserError: a file cannot be read, or somebody changed the snapshot.
-        SystemRefused: it cannot be written.
+        UserError: a file cannot be read, or the files of an existing snapshot were changed.
+        SystemRefused: the snapshot cannot be written.
     """
     try:
-        source = _Source(project, spec)
-        code_hash = _hash({name: _entry(source, name, _read) for name in project.files})
+        source = _ProjectSource(project, spec)
+        code_hash = _hash_manifest({name: _read_entry(source, name, _read_file) for name in project.files})
         if not _is_whole(files, code_hash):
-            code_hash = _copy(files, source)
+            code_hash = _copy_project(files, source)
     except OSError as error:
         where = f": {shown(error.filename)}" if error.filename else ""
         refusal = UserError if _is_in(project.folder, error.filename) else SystemRefused
@@ -61,48 +62,49 @@ def keep(files: ExperimentFiles, project: Project, spec: Path | None = None) -> 
 
 
 def folder_of(files: ExperimentFiles, code_hash: str) -> Path:
-    """Return the folder of a snapshot, whether it exists or not."""
+    """Return the folder of a snapshot, which need not exist."""
     return files.code / code_hash
 
 
 def changed(files: ExperimentFiles, before: str, after: str) -> list[str]:
-    """Return the paths in which two snapshots differ, as far as they are code.
+    """Return the paths of code files in which two snapshots differ.
 
-    Where one is not there any more, that is all there is to say of it.
+    If a snapshot no longer exists, the result is one entry that says so.
     """
     if before == after:
         return []
-    old, new = _manifest(files, before), _manifest(files, after)
+    old, new = _read_manifest(files, before), _read_manifest(files, after)
     if old is None or new is None:
         return [f"snapshot {before if old is None else after} (it is gone)"]
-    return sorted(path for path in old.keys() | new.keys() if _differs(old.get(path), new.get(path)))
+    return sorted(path for path in old.keys() | new.keys() if _entries_differ(old.get(path), new.get(path)))
 
 
-def _differs(one: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
-    known = [entry for entry in (one, other) if entry is not None]
-    return all(entry[3] for entry in known) and (len(known) < 2 or known[0][:2] != known[1][:2])
+def _entries_differ(old: Sequence[Any] | None, new: Sequence[Any] | None) -> bool:
+    entries = [entry for entry in (old, new) if entry is not None]
+    return all(entry[3] for entry in entries) and (len(entries) < 2 or entries[0][:2] != entries[1][:2])
 
 
-# What is in it
+# Content of a snapshot
 
 
 @dataclass(frozen=True)
-class _Source:
-    """The files to keep, and the specification among them."""
+class _ProjectSource:
+    """A project's files, and the specification among them, which does not count as code."""
 
     project: Project
     spec: Path | None
 
     @cached_property
     def inside(self) -> frozenset[str]:
-        """The files, and the folders that hold them."""
+        """The project's files and the folders that hold them."""
         folders = (str(above) for name in self.project.files for above in Path(name).parents)
         return frozenset(self.project.files).union(folders)
 
     def link(self, name: str) -> str | None:
-        """Return what the link `name` becomes in a snapshot; None if the file it leads to is copied instead.
+        """Return the target of the link `name` in a snapshot; None if the target's file is copied instead.
 
-        One inside the project stays so. One to a folder, or a very large file, outside leads there still.
+        A link inside the project stays relative. A link to a folder or a very large file outside stays as it
+        is.
         """
         real = os.path.realpath(self.project.folder / name)
         inside = os.path.relpath(real, os.path.realpath(self.project.folder))
@@ -112,7 +114,7 @@ class _Source:
         return None if target.is_file() and target.stat().st_size <= LARGEST_FILE else real
 
     def counts(self, name: str, head: bytes) -> bool:
-        """Return whether a file is code, so that a run does not go on when it has changed."""
+        """Return whether a file counts as code: a run does not continue after code has changed."""
         path = self.project.folder / name
         if path.suffix in NO_CODE or path.name in NO_CODE:
             return False
@@ -121,21 +123,21 @@ class _Source:
         return not (path.suffix in (".yaml", ".yml") and _SETTINGS.search(head))
 
 
-_Taken = tuple[str, int, bytes]
-"""A file's hash, its size, and how it begins."""
+_FileSummary = tuple[str, int, bytes]
+"""A file's hash, its size [bytes], and its first chunk."""
 
 
-def _entry(source: _Source, name: str, take: Callable[[Path], _Taken]) -> list[Any]:
+def _read_entry(source: _ProjectSource, name: str, read: Callable[[Path], _FileSummary]) -> list[Any]:
     path = source.project.folder / name
     if path.is_symlink() and (target := source.link(name)) is not None:
         return ["link", hashlib.sha256(os.fsencode(target)).hexdigest(), 0, True]
-    digest, size, head = take(path)
+    digest, size, head = read(path)
     mode = "program" if path.stat().st_mode & stat.S_IXUSR else "file"
     return [mode, digest, size, source.counts(name, head)]
 
 
-def _read(path: Path, copy: Path | None = None) -> _Taken:
-    """Read a file, and write it to `copy` if that is given."""
+def _read_file(path: Path, copy: Path | None = None) -> _FileSummary:
+    """Return a file's summary, and copy the file to `copy` if that is given."""
     digest, size, head = hashlib.sha256(), 0, b""
     with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as target:
         while chunk := file.read(CHUNK):
@@ -146,7 +148,7 @@ def _read(path: Path, copy: Path | None = None) -> _Taken:
     return digest.hexdigest(), size, head
 
 
-def _hash(manifest: Manifest) -> str:
+def _hash_manifest(manifest: Manifest) -> str:
     whole = hashlib.sha256()
     for name in sorted(manifest, key=os.fsencode):
         mode, digest = manifest[name][:2]
@@ -154,18 +156,21 @@ def _hash(manifest: Manifest) -> str:
     return whole.hexdigest()[:HASH_DIGITS]
 
 
-# How it is written
+# Writing a snapshot
 
 
-def _copy(files: ExperimentFiles, source: _Source) -> str:
-    """Copy a project; the name comes from what was copied, should a file change meanwhile."""
+def _copy_project(files: ExperimentFiles, source: _ProjectSource) -> str:
+    """Copy a project and return the snapshot's hash.
+
+    The hash is that of the copied files, because a file may change during the copy.
+    """
     files.code.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(files.code)
     temporary = files.code / f".{uuid.uuid4().hex}.tmp"
     temporary.mkdir()
     try:
-        manifest = {name: _copy_one(source, name, temporary) for name in source.project.files}
-        code_hash = _hash(manifest)
+        manifest = {name: _copy_file(source, name, temporary) for name in source.project.files}
+        code_hash = _hash_manifest(manifest)
         _make_durable(temporary)
         write_atomically(_manifest_path(files, code_hash), json.dumps({"files": manifest}).encode())
         _give_name(temporary, folder_of(files, code_hash))
@@ -174,10 +179,10 @@ def _copy(files: ExperimentFiles, source: _Source) -> str:
     return code_hash
 
 
-def _copy_one(source: _Source, name: str, folder: Path) -> list[Any]:
+def _copy_file(source: _ProjectSource, name: str, folder: Path) -> list[Any]:
     copy = folder / name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    entry = _entry(source, name, lambda path: _read(path, copy))
+    entry = _read_entry(source, name, lambda path: _read_file(path, copy))
     if entry[0] == "link":
         copy.symlink_to(str(source.link(name)))
     else:
@@ -187,7 +192,7 @@ def _copy_one(source: _Source, name: str, folder: Path) -> list[Any]:
 
 
 def _make_durable(folder: Path) -> None:
-    """Write out all files, and then their folders; the first call does most of the work for the others."""
+    """Sync all files, and then their folders, to the disk."""
     for above, _, names in os.walk(folder, topdown=False):
         for path in (Path(above) / name for name in names):
             if not path.is_symlink():
@@ -198,24 +203,24 @@ def _make_durable(folder: Path) -> None:
 def _give_name(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
-    except OSError as error:  # somebody was faster, and copied the same
+    except OSError as error:  # another process has written the same snapshot
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     sync_folder(folder.parent)
 
 
 def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
-    """Return whether there is a snapshot, and its manifest.
+    """Return whether a snapshot and its manifest exist.
 
     Raises:
-        UserError: somebody changed it.
+        UserError: a file of the snapshot was changed.
     """
-    folder, manifest = folder_of(files, code_hash), _manifest(files, code_hash)
+    folder, manifest = folder_of(files, code_hash), _read_manifest(files, code_hash)
     if manifest is None or not folder.is_dir():
         return False
     for name, (mode, digest, *_) in manifest.items():
         path = folder / name
-        if mode != "link" and not (path.is_file() and _read(path)[0] == digest):
+        if mode != "link" and not (path.is_file() and _read_file(path)[0] == digest):
             raise UserError(
                 f"the code that was kept has been changed: {shown(path)}",
                 f"remove {folder}, and submit again",
@@ -223,16 +228,18 @@ def _is_whole(files: ExperimentFiles, code_hash: str) -> bool:
     return True
 
 
-def _manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
-    """Return what a snapshot holds; None where that is not told, or no longer."""
+def _read_manifest(files: ExperimentFiles, code_hash: str) -> Manifest | None:
+    """Return a snapshot's manifest; None if it does not exist or is damaged."""
     if not CODE_HASH.fullmatch(code_hash):  # a journal may say anything
         return None
     try:
-        found: Manifest = read_object(_manifest_path(files, code_hash))["files"]
+        entries: Manifest = read_object(_manifest_path(files, code_hash))["files"]
     except (OSError, ValueError, KeyError):
         return None
-    is_whole = isinstance(found, dict) and all(isinstance(e, list) and len(e) >= 4 for e in found.values())
-    return found if is_whole else None
+    is_whole = isinstance(entries, dict) and all(
+        isinstance(e, list) and len(e) >= 4 for e in entries.values()
+    )
+    return entries if is_whole else None
 
 
 def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:
@@ -240,7 +247,7 @@ def _manifest_path(files: ExperimentFiles, code_hash: str) -> Path:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what submitters left that were killed while they copied."""
+    """Remove unfinished snapshots of killed submitters."""
     for path in folder.glob(".*.tmp"):
         if path.is_dir() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What is known of one run: its attempts, its files, the job that it was submitted as, and its state."""
+"""One run: its attempts, its files, its submitted job, and its state."""

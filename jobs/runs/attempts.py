@@ -1,4 +1,4 @@
-"""What the journals say of a run's attempts: enough to decide whether and from where it goes on."""
+"""Read a run's attempts from its journals, to decide whether and from where the run resumes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...store.layout import RunFiles
 from ...store.messages import shortened
 
 TAIL_BYTES = 1 << 16
-"""How much of a journal's end is read to learn how the attempt ended."""
+"""Bytes at a journal's end that are read to learn how the attempt ended."""
 
 NO_GPU = "no gpu"
-"""The `cause` of an interruption because the node showed no GPU; the event names the `node`."""
+"""The `cause` of an interruption on a node without a visible GPU; the event names the `node`."""
 MAX_WITHOUT_PROGRESS = 2
-"""Attempts in a row that may crash without a new checkpoint before the run counts as failed."""
+"""Number of consecutive attempts without a new checkpoint after which the run counts as failed."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt: what its `start` record says, and how it ended as far as its journal knows."""
+    """One attempt: the fields of its `start` record, and how it ended according to its journal."""
 
     number: int
     journal: Path
@@ -37,16 +37,16 @@ class Attempt:
     end: str | None = None
     """completed, diverged, failed or cancelled."""
     event: str | None = None
-    """`interrupted` or `crash`, if that was the last thing it wrote of itself."""
+    """`interrupted` or `crash`, if its last event is one of these."""
     reason: str | None = None
-    """Why it ended, was interrupted or crashed."""
+    """The reason of the end, interruption or crash."""
     asked_to_stop: bool = False
     timed_out: bool = False
     """Whether it was interrupted because its job's time limit was near."""
     node_without_gpu: str | None = None
-    """The Slurm node that it left because the node showed no GPU."""
+    """The Slurm node that the attempt left because it showed no GPU."""
     began: bool = False
-    """Whether it wrote its first record, and so whether `resume_step` says anything."""
+    """Whether it wrote its first record; `resume_step` is valid only then."""
     step: int = 0
     """Steps done when it wrote its last record."""
     train_seconds: float = 0.0
@@ -54,34 +54,34 @@ class Attempt:
     last_at: float | None = None
     """Unix times of its first and its last record."""
     superseded: bool = False
-    """Whether it was still alive when a newer attempt began: how it ended is not how the run fared."""
+    """Whether it was alive after a newer attempt began; its end then says nothing about the run."""
 
     @property
     def settled(self) -> bool:
-        """Whether it came to its end, or was stopped cleanly, rather than died or ran out of time."""
+        """Whether it ended or was stopped cleanly; false if it died or reached its time limit."""
         return self.end is not None or (self.event == "interrupted" and not self.timed_out)
 
 
 def read(run: RunFiles) -> list[Attempt]:
     """Return the attempts of a run, oldest first."""
-    found = [_read_one(number, path) for number, path in run.journals()]
-    said_so = run.superseded() if len(found) > 1 else set()
-    for index, attempt in enumerate(found[:-1]):
-        newer = [other.began_at for other in found[index + 1 :] if other.began_at is not None]
+    attempts = [_read_attempt(number, path) for number, path in run.journals()]
+    superseded_numbers = run.superseded() if len(attempts) > 1 else set()
+    for index, attempt in enumerate(attempts[:-1]):
+        newer = [other.began_at for other in attempts[index + 1 :] if other.began_at is not None]
         outlived = attempt.last_at is not None and bool(newer) and attempt.last_at > min(newer)
-        if outlived or attempt.number in said_so:
-            found[index] = replace(attempt, superseded=True)
-    return found
+        if outlived or attempt.number in superseded_numbers:
+            attempts[index] = replace(attempt, superseded=True)
+    return attempts
 
 
 def latest(run: RunFiles) -> Attempt | None:
     """Return the newest attempt of a run, reading its journal alone."""
     journals = run.journals()
-    return _read_one(*journals[-1]) if journals else None
+    return _read_attempt(*journals[-1]) if journals else None
 
 
 def start_record(path: Path) -> dict[str, Any] | None:
-    """Return what an attempt's journal begins with, None if it died before."""
+    """Return the `start` record of an attempt's journal; None if the attempt died before writing it."""
     try:
         first = journal.read_first(path)
     except OSError:  # no file lies there; `store check` says so
@@ -98,26 +98,26 @@ def starts_anew(attempts: Sequence[Attempt], submission: str, asked: bool) -> bo
 
 
 def ignored_until(attempts: Sequence[Attempt]) -> int:
-    """Return the last attempt whose checkpoints do not count any more, 0 if all do."""
+    """Return the number of the newest attempt whose checkpoints no longer count, 0 if all count."""
     return max((attempt.number - 1 for attempt in attempts if attempt.fresh), default=0)
 
 
 def limits(attempts: Sequence[Attempt]) -> dict[int, int]:
     """Return, by attempt, the step up to which its checkpoints count.
 
-    An attempt that lived on after a newer one had begun may have left checkpoints from beyond the step at
-    which that one took up the run. One that died before its first record took up nothing.
+    An attempt that outlived the start of a newer one may have left checkpoints beyond the step at which the
+    newer one resumed. An attempt that died before its first record resumed nothing.
     """
-    found: dict[int, int] = {}
+    step_limits: dict[int, int] = {}
     for index, attempt in enumerate(attempts):
         later = [other.resume_step for other in attempts[index + 1 :] if other.began]
         if later:
-            found[attempt.number] = min(later)
-    return found
+            step_limits[attempt.number] = min(later)
+    return step_limits
 
 
 def reached(attempts: Sequence[Attempt]) -> Attempt | None:
-    """Return the newest attempt that wrote anything: it tells how far the run has come."""
+    """Return the newest attempt that wrote a record, which holds the run's progress."""
     return next((attempt for attempt in reversed(attempts) if attempt.began or attempt.step), None)
 
 
@@ -130,17 +130,17 @@ def without_progress(
     *,
     preempts: bool,
 ) -> list[Attempt]:
-    """Return the newest attempts in a row that died or crashed under `submission` without a new checkpoint.
+    """Return the newest consecutive attempts of `submission` that died or crashed without a new checkpoint.
 
-    Where the scheduler `preempts`, preemption and node failure are not the run's fault: an attempt that was
-    asked to stop does not count, nor one that vanished without a word and whose job (`next_job` for the
-    newest) came back.
-    One that died before its first record does not say whose it was: as many of the newest as Slurm has
-    restarted `next_job` were that job's. A time limit that was too short for a new checkpoint counts.
-    Superseded attempts do not count.
+    Where the scheduler `preempts`, preemption and node failure are not the run's fault. An attempt that was
+    asked to stop does not count then, nor one that died without an event and whose job (`next_job` for the
+    newest) was requeued.
+    An attempt that died before its first record does not name its job. The newest `restarts` of these belong
+    to `next_job`, because Slurm has restarted it that often. A time limit that was too short for a new
+    checkpoint counts. Superseded attempts do not count.
     """
     made = made_checkpoint or has_new_checkpoint
-    found: list[Attempt] = []
+    stuck_attempts: list[Attempt] = []
     follower = next_job
     for age, attempt in enumerate(reversed(attempts)):
         if attempt.superseded:
@@ -149,31 +149,31 @@ def without_progress(
         if attempt.submission not in (submission, None) or attempt.settled:
             break
         came_back = age < restarts and not attempt.began
-        if attempt.timed_out or not (came_back or (preempts and _blameless(attempt, follower))):
+        if attempt.timed_out or not (came_back or (preempts and _is_blameless(attempt, follower))):
             if made(attempt):
                 break
-            found.append(attempt)
+            stuck_attempts.append(attempt)
         follower = _job_id(attempt)
-    return found[::-1]
+    return stuck_attempts[::-1]
 
 
 def has_new_checkpoint(attempt: Attempt) -> bool:
     """Return whether an attempt wrote a checkpoint of a step beyond the one it resumed at."""
     try:
         written = journal.read(attempt.journal).records
-    except OSError:  # it has not arrived yet, or is no file
+    except OSError:  # the journal is not visible yet, or is not a file
         return False
     return any(record["kind"] == "checkpoint" and record["step"] > attempt.resume_step for record in written)
 
 
 def nodes_without_gpu(attempts: Sequence[Attempt], submission: str) -> list[str]:
-    """Return the nodes, one an attempt, that showed no GPU to attempts of a submission."""
-    own = (attempt.node_without_gpu for attempt in attempts if attempt.submission == submission)
-    return [node for node in own if node is not None]
+    """Return the nodes that showed no GPU to attempts of a submission, one per attempt."""
+    nodes = (attempt.node_without_gpu for attempt in attempts if attempt.submission == submission)
+    return [node for node in nodes if node is not None]
 
 
 def failures(attempts: Sequence[Attempt]) -> int:
-    """Return how often the run failed since it last completed; superseded attempts do not count."""
+    """Return the number of failures since the run last completed; superseded attempts do not count."""
     count = 0
     for attempt in attempts:
         has_failed = attempt.end == "failed" and not attempt.superseded
@@ -181,7 +181,7 @@ def failures(attempts: Sequence[Attempt]) -> int:
     return count
 
 
-def _blameless(attempt: Attempt, next_job: str | None) -> bool:
+def _is_blameless(attempt: Attempt, next_job: str | None) -> bool:
     if attempt.job is None:
         return False
     came_back = attempt.event is None and _job_id(attempt) == next_job
@@ -192,10 +192,10 @@ def _job_id(attempt: Attempt) -> str | None:
     return None if attempt.job is None else str(attempt.job["job_id"])
 
 
-def _read_one(number: int, path: Path) -> Attempt:
+def _read_attempt(number: int, path: Path) -> Attempt:
     try:
         first = journal.read_first(path)
-        ending = _ending(journal.read_end(path, TAIL_BYTES))
+        ending = _read_ending(journal.read_end(path, TAIL_BYTES))
     except OSError as error:
         if path.is_file():
             hint = f"check its owner and mode: ls -l {path}"
@@ -218,23 +218,23 @@ def _read_one(number: int, path: Path) -> Attempt:
     )
 
 
-def _ending(written: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_ending(written: Sequence[Any]) -> dict[str, Any]:
+    ending: dict[str, Any] = {}
     for record in written:
         done = record["step"] + (record["kind"] == "alpha")  # whose step is an index
-        found.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
+        ending.update(step=done, train_seconds=record["train_seconds"], last_at=record["time"])
         if record["kind"] == "end" and str(record.get("status")) in records.ENDS:
-            found.update(end=record["status"], reason=_reason(record))
+            ending.update(end=record["status"], reason=_short_reason(record))
         elif record["kind"] == "event" and record.get("event") in ("interrupted", "crash"):
-            found.update(event=record["event"], reason=_reason(record))
-            found["timed_out"] = record.get("cause") == "time limit"
+            ending.update(event=record["event"], reason=_short_reason(record))
+            ending["timed_out"] = record.get("cause") == "time limit"
             if record.get("cause") == NO_GPU:
-                found["node_without_gpu"] = str(record.get("node"))
+                ending["node_without_gpu"] = str(record.get("node"))
         elif record["kind"] == "event" and record.get("event") == "stop_requested":
-            found["asked_to_stop"] = True
-    return found
+            ending["asked_to_stop"] = True
+    return ending
 
 
-def _reason(record: Mapping[str, Any]) -> str | None:
+def _short_reason(record: Mapping[str, Any]) -> str | None:
     reason = record.get("reason")
     return None if reason is None else shortened(str(reason))

@@ -1,7 +1,7 @@
-"""The durable wish that a run be cancelled: a marker that names the submissions it takes back.
+"""The cancel marker: a durable file that names the submissions of a run that are cancelled.
 
-It is written before anything is killed, so that a run which is requeued, restarted or still waiting in
-between finds it. A later submission is not named by it, and so brings the run back.
+The marker is written before any process is killed, so a run that is requeued, restarted or still pending in
+between finds it. A later submission is not in the marker, and runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def is_cancelled(run: RunFiles, submission: str) -> bool:
 
 
 def write(run: RunFiles, submissions: Sequence[str], now: float) -> None:
-    """Cancel the run for the submissions named, durably."""
+    """Write a durable marker that cancels `submissions` of the run."""
     run.path.mkdir(parents=True, exist_ok=True)
     marker = {"time": now, "submissions": list(submissions)}
     write_atomically(run.cancel_marker, json.dumps(marker).encode())

@@ -1,4 +1,4 @@
-"""What a run's files say of it: its newest attempt, how that ended, and whether the run was cancelled."""
+"""The disk record of a run: its newest attempt, how that ended, and whether the run was cancelled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .attempts import Attempt
 
 @dataclass(frozen=True)
 class DiskRecord:
-    """What a run, and those who submitted or cancelled it, have left on disk."""
+    """The state of a run according to its files."""
 
     attempts: int = 0
     end: str | None = None
@@ -26,7 +26,7 @@ class DiskRecord:
 
     @property
     def settled(self) -> bool:
-        """Whether the newest submission needs no more work: ended, stopped cleanly, or cancelled."""
+        """Whether the newest submission is finished: ended, stopped cleanly, or cancelled."""
         is_over = self.end is not None or self.event == "interrupted"
         return self.cancelled or (is_over and not self.submitted_since)
 
@@ -39,7 +39,7 @@ class DiskRecord:
     def of(cls, attempt: Attempt | None, submission: str | None, cancelled: bool) -> DiskRecord:
         """Return the record of a run from its newest attempt and its newest submission.
 
-        An attempt that died before its first record is counted as one of the newest submission.
+        An attempt that died before its first record counts as one of the newest submission.
         """
         if attempt is None:
             return cls(cancelled=cancelled, submitted_since=submission is not None)
@@ -48,7 +48,7 @@ class DiskRecord:
 
 
 def read(run: RunFiles, submission: str) -> DiskRecord:
-    """Return what a run's files say with regard to its newest submission.
+    """Read a run's disk record, with regard to its newest submission.
 
     Raises:
         UserError: the cancel marker is damaged.

@@ -1,4 +1,4 @@
-"""The state of a run, resolved from what its files and its scheduler say. Pure: nothing is read here."""
+"""Resolve the state of a run from its disk record and its scheduler's state, without reading files."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ STATES: tuple[State, ...] = get_args(State)
 ACTIVE: frozenset[State] = frozenset({"pending", "running", "requeued"})
 """States of a run that continues without the user."""
 UNSURE: frozenset[State] = frozenset({"unknown", "interrupted"})
-"""States that may be temporary: squeue now and then leaves out a job."""
+"""States that may be temporary, because squeue occasionally leaves out a job."""
 
 JOB_IS_OVER = frozenset({"unsent", "cancelled", "interrupted", "ended", "unsettled", "silent"})
-"""Scheduler states in which the scheduler has no job for the run, or could not be asked."""
+"""Scheduler states in which the scheduler has no job for the run, or did not answer."""
 VANISHED = "neither running nor ended; the next submit continues it"
 UNKNOWN_TO_ALL = "submitted, but no scheduler knows it; the next submit sends it again"
 
 
 @dataclass(frozen=True)
 class SchedulerState:
-    """What a scheduler says of a run's job."""
+    """The state of a run's job according to its scheduler."""
 
     state: str
-    """`pending` or `running`; `unsent` if no scheduler has the run; of a job that is over, `cancelled`,
-    `interrupted` (by the cluster), `ended` (by itself) or `unsettled` (how it ended is not known yet);
-    `silent` if the scheduler could not be asked. Any other word is the scheduler's own; it is shown, and the
+    """`pending` or `running`; `unsent` if no scheduler has the run; for a job that is over, `cancelled`,
+    `interrupted` (by the cluster), `ended` (by itself) or `unsettled` (its end is not recorded yet);
+    `silent` if the scheduler did not answer. Any other word comes from the scheduler; it is shown, and the
     job counts as alive."""
     reason: str | None = None
 
@@ -46,40 +46,40 @@ class RunState:
     state: State
     reason: str | None = None
     scheduler: SchedulerState | None = None
-    """What its scheduler says; None if it knows nothing of the run."""
+    """The scheduler's state; None if the scheduler does not know the run."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether a scheduler has a job for the run, whatever the run's files say."""
+        """Whether a scheduler has a job for the run; the run's files do not matter."""
         return self.scheduler is not None and self.scheduler.is_alive
 
     @property
     def is_unlisted(self) -> bool:
-        """Whether no scheduler seems to have the run although it has not ended."""
+        """Whether the run has not ended and no scheduler lists it."""
         return self.state in UNSURE and not self.is_alive
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether its job is over, and accounting does not know yet how it ended."""
+        """Whether its job is over and accounting has not recorded the end yet."""
         return self.scheduler is not None and self.scheduler.state == "unsettled"
 
     @property
     def is_certain(self) -> bool:
-        """Whether every scheduler that may know the run could be asked."""
+        """Whether every scheduler that may have a job for the run answered."""
         return self.scheduler is None or self.scheduler.state != "silent"
 
 
 def resolve(record: DiskRecord, scheduler: SchedulerState | None) -> RunState:
     """Return the state of a run.
 
-    By precedence: the run's end record and the cancel marker (unless a later submission supersedes them); the
-    scheduler's state, if it has the job, cancelled or interrupted it, or never got it; the run's last record
-    (interrupted or crashed); `unknown`.
+    In order of precedence: the run's end record and the cancel marker, unless a later submission supersedes
+    them; the scheduler's state, if it has the job, cancelled or interrupted it, or never received it; the
+    run's last record (interrupted or crashed); `unknown`.
     """
-    return RunState(*_state(record, scheduler), scheduler)
+    return RunState(*_resolve_state(record, scheduler), scheduler)
 
 
-def _state(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
+def _resolve_state(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
     if record.end is not None and not record.submitted_since:
         return cast(State, record.end), record.reason
     if record.cancelled:
@@ -109,7 +109,7 @@ def _requeue_reason(record: DiskRecord) -> str | None:
 
 
 def _state_by_record(record: DiskRecord, scheduler: SchedulerState | None) -> tuple[State, str | None]:
-    """Return the state by the run's last record; a scheduler that could not be asked is named."""
+    """Return the state by the run's last record; the reason names a scheduler that did not answer."""
     scheduler_reason = None if scheduler is None else scheduler.reason
     if record.submitted_since:
         return "unknown", scheduler_reason if scheduler else UNKNOWN_TO_ALL

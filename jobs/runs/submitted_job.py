@@ -1,4 +1,4 @@
-"""The job that a run was submitted as: what a scheduler has to know to find it."""
+"""The submitted job of a run: the fields by which a scheduler finds it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMENT_PREFIX = "alphagrid:"
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A run as the newest submission that names it gave it to a scheduler."""
+    """The job of a run in the newest submission that contains the run."""
 
     run_id: str
     submission: str
@@ -26,7 +26,7 @@ class SubmittedJob:
     job_id: str | None = None
     """The scheduler's id, `<array>_<task>` in a Slurm array; None if no job was recorded."""
     submitted: float | None = None
-    """Unix time. Slurm uses job ids again, so the time is part of a job's identity."""
+    """Unix time. Slurm reuses job ids, so the time is part of a job's identity."""
     run_name: str = ""
     refusal: str | None = None
     """Why the scheduler did not accept the run, if it has no job."""
@@ -35,12 +35,12 @@ class SubmittedJob:
 
     @property
     def key(self) -> RunKey:
-        """What distinguishes it from the jobs of other submissions and experiments."""
+        """The key that distinguishes it from the jobs of other submissions and experiments."""
         return self.submission, self.run_id
 
     @property
     def comment(self) -> str:
-        """The comment of its Slurm job; job ids are used again, comments are not."""
+        """The comment of its Slurm job; Slurm reuses job ids, but comments are unique."""
         return comment_of(self.submission)
 
     @classmethod

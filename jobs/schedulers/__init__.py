@@ -21,16 +21,16 @@ SCHEDULERS: Schedulers = {
 def scheduler_states(
     root: Root, runs: Sequence[OpenRun], schedulers: Schedulers = SCHEDULERS, *, tolerant: bool
 ) -> SchedulerStates:
-    """Return what the schedulers of runs say of them; each is asked once.
+    """Return the schedulers' states of runs; each scheduler is queried once.
 
     Raises:
-        SystemRefused: one does not answer, and not `tolerant`.
+        SystemRefused: a scheduler does not answer, and not `tolerant`.
     """
     by_cluster: dict[str, list[OpenRun]] = defaultdict(list)
     for run in runs:
         if run.job.cluster in schedulers:  # a damaged submission may name any
             by_cluster[run.job.cluster].append(run)
     states = SchedulerStates()
-    for cluster, own in by_cluster.items():
-        states |= schedulers[cluster].states(root, own, tolerant=tolerant)
+    for cluster, cluster_runs in by_cluster.items():
+        states |= schedulers[cluster].states(root, cluster_runs, tolerant=tolerant)
     return states

@@ -1,7 +1,7 @@
-"""What every scheduler offers: check, reconcile, submit, states, cancel, log files.
+"""The interface of schedulers: check, reconcile, submit, states, cancel, log files.
 
 A scheduler executes runs. There are three: Slurm, this machine (`local`) and the submitting process
-(`debug`). Code outside this package never compares a cluster's name; it asks a scheduler's attributes.
+(`debug`). Code outside this package never compares a cluster's name; it reads a scheduler's attributes.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class SchedulerStates:
-    """What schedulers say of runs; a run that its scheduler does not know is left out."""
+    """The schedulers' states of runs; a run that its scheduler does not know is left out."""
 
     states: Mapping[RunKey, SchedulerState] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """What could not be asked, and why."""
+    """Queries that failed, and why."""
 
     def __or__(self, other: SchedulerStates) -> SchedulerStates:
         """Return both together."""
@@ -52,13 +52,13 @@ class SchedulerStates:
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """What a scheduler did with a submission's runs, by their ids."""
+    """The result of submitting to a scheduler, as run ids."""
 
     sent: tuple[str, ...] = ()
     unsent: tuple[str, ...] = ()
-    """Runs that the cluster had no room for; the next `submit` sends them."""
+    """Runs that the cluster did not accept for now; the next `submit` sends them."""
     limit: str | None = None
-    """What the cluster said about those."""
+    """The cluster's message about the unsent runs."""
 
     def __add__(self, other: SubmitResult) -> SubmitResult:
         """Return both together."""
@@ -67,13 +67,13 @@ class SubmitResult:
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """A submission that a scheduler is to record and to execute."""
+    """A submission for a scheduler to record and execute."""
 
     files: ExperimentFiles
     submission: Submission
     profile: Profile
     lock: FileLock
-    """The experiment's lock; it stays held until the last job is submitted, even if this process dies."""
+    """The experiment's lock, held until the last job is submitted, even if this process dies."""
     earlier: Sequence[Submission] = ()
     """The submissions that were read before the runs were chosen, oldest first."""
     replaced_jobs: Sequence[str] = ()
@@ -81,14 +81,14 @@ class SubmitRequest:
 
 
 class Scheduler(ABC):
-    """Where runs are executed."""
+    """A scheduler: it executes runs."""
 
     name: ClassVar[str]
     """The value of a profile's `cluster`."""
     poll_seconds: ClassVar[float] = 1.0
-    """Pause between two looks of a command that watches runs."""
+    """Pause between two queries of a command that watches runs."""
     may_leave_out_jobs: ClassVar[bool] = False
-    """Whether a job that it does not list may still exist, so that it has to be asked twice."""
+    """Whether a job that it does not list may still exist, so that a second query is needed."""
     has_disk_queue: ClassVar[bool] = False
     """Whether the submissions' files are its queue, so that a recorded run needs no second submission."""
     has_nodes: ClassVar[bool] = False
@@ -98,7 +98,7 @@ class Scheduler(ABC):
     assigns_gpus: ClassVar[bool] = False
     """Whether it sets CUDA_VISIBLE_DEVICES for each run."""
     preempts: ClassVar[bool] = False
-    """Whether a job may be killed, and started again, through no fault of the run."""
+    """Whether it may kill a job and start it again for reasons outside the run."""
     uses_run_locks: ClassVar[bool] = True
     """Whether a worker has to lock its run, because nothing else prevents a second worker."""
     uses_slots: ClassVar[bool] = False
@@ -106,7 +106,7 @@ class Scheduler(ABC):
     sets_environment: ClassVar[bool] = False
     """Whether a job's script sets the profile's variables before the worker starts."""
     checks_code_origin: ClassVar[bool] = True
-    """Whether the worker imports the user's code again, and so has to check that it is the snapshot's."""
+    """Whether the worker imports the user's code again and must check that it comes from the snapshot."""
 
     @abstractmethod
     def check(self, root: Root, environ: Mapping[str, str]) -> None:
@@ -135,15 +135,15 @@ class Scheduler(ABC):
     def recorded_variables(
         self, names: Iterable[str], environ: Mapping[str, str]
     ) -> Mapping[str, str] | None:
-        """Return the variables whose values a submission has to record for its workers; None if not any."""
+        """Return the variables whose values a submission records for its workers; None for no record."""
         return None
 
     def reconcile(
         self, submissions: Sequence[Submission], run_ids: Collection[str] | None = None
     ) -> dict[str, str]:
-        """Finish or undo what a killed submitter left; return jobs, by run, that have to be replaced.
+        """Complete or undo the work of a killed submitter; return the jobs to replace, by run.
 
-        With `run_ids`, other runs' jobs are left as they are.
+        With `run_ids`, the jobs of other runs are left unchanged.
 
         Raises:
             SystemRefused: the scheduler does not answer.
@@ -159,27 +159,27 @@ class Scheduler(ABC):
         """
 
     def start(self, root: Root, files: ExperimentFiles, submission: Submission, is_due: bool) -> None:
-        """Start what was submitted, after the experiment's lock is released.
+        """Start the submitted runs, after the experiment's lock is released.
 
-        `is_due` says whether any run of the experiment is to be executed.
+        `is_due` says whether any run of the experiment is due or active.
 
         Raises:
-            SystemRefused: it cannot be started.
+            SystemRefused: they cannot be started.
         """
         return None
 
     def submit_calls(self, runs: int, profile: Profile) -> int:
-        """Return how many calls of sbatch it takes to submit so many runs."""
+        """Return the number of sbatch calls that `runs` runs take."""
         return 0
 
     @abstractmethod
     def states(self, root: Root, runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
-        """Return what the scheduler says of runs.
+        """Return the scheduler's states of runs.
 
-        With `tolerant`, runs that it could not be asked about are `silent`.
+        With `tolerant`, runs are `silent` if the scheduler does not answer.
 
         Raises:
-            SystemRefused: it does not answer, and not `tolerant`.
+            SystemRefused: the scheduler does not answer, and not `tolerant`.
         """
 
     def cancel(self, submissions: Sequence[Submission], run_ids: Collection[str]) -> None:
@@ -191,11 +191,11 @@ class Scheduler(ABC):
         return None
 
     def own_job_id(self) -> str | None:
-        """Return the id of the job that this process is, None if it is none of this scheduler's."""
+        """Return the id of this process' job; None if this scheduler did not start the process."""
         return None
 
     def restarts_crashed_runs(self, profile: Mapping[str, Any]) -> bool:
-        """Return whether it starts a run again that crashed, under a profile as a submission records it."""
+        """Return whether it restarts crashed runs, given a profile as a submission records it."""
         return False
 
     def log_folder(self, files: ExperimentFiles, run_id: str) -> Path:
@@ -204,5 +204,5 @@ class Scheduler(ABC):
 
     @property
     def log_absence(self) -> str | None:
-        """Why runs have no log at all; None if they have one once they have begun."""
+        """Why runs have no log at all; None if runs have a log after they start."""
         return None

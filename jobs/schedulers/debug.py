@@ -1,4 +1,4 @@
-"""The submitting process: runs one after the other, for a debugger, a profiler, or a first look."""
+"""The `debug` scheduler: the submitting process executes runs one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DebugScheduler(Scheduler):
-    """The process that submits."""
+    """Executes runs in the submitting process."""
 
     name = "debug"
     checks_code_origin = False
@@ -35,13 +35,13 @@ class DebugScheduler(Scheduler):
         run_here(files, submission.id, [entry.id for entry in submission.runs])
 
     def states(self, root: Root, runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
-        """Return which runs a process has, by locks and claims."""
+        """Return the runs that a process has, by locks and claims."""
         states = {run.job.key: worker_state(run.run) for run in runs}
         return SchedulerStates({key: state for key, state in states.items() if state is not None})
 
     @property
     def log_absence(self) -> str | None:
-        """Why there is no log: it went to the terminal."""
+        """Why there is no log: runs write to the terminal."""
         return "a run of the profile debug writes to the terminal of its submit, and nowhere else"
 
 
@@ -49,8 +49,8 @@ def run_here(files: ExperimentFiles, submission: str, run_ids: Iterable[str]) ->
     """Run an attempt of each run in this process.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the run in progress has been stopped cleanly, the rest are not begun.
-        SystemRefused: the disk is full, or something else of the system's stopped the run.
+        KeyboardInterrupt: Ctrl-C; the current run was stopped cleanly, and the remaining runs do not start.
+        SystemRefused: the disk is full, or another system error stopped the run.
     """
     from ...trainer.stopping import StopRequest
     from ..worker import attempt_run
@@ -71,7 +71,7 @@ def run_here(files: ExperimentFiles, submission: str, run_ids: Iterable[str]) ->
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Undo what a run changes in the environment, so that the next one starts with the same variables."""
+    """Restore the environment after a run, so that the next run starts with the same variables."""
     before = dict(os.environ)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Local runs: a detached supervisor per root executes what is recorded, a few runs at a time."""
+"""The `local` scheduler: a detached supervisor per root executes recorded runs, a few at a time."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class LocalScheduler(Scheduler):
     uses_slots = True
 
     def check(self, root: Root, environ: Mapping[str, str]) -> None:
-        """Refuse where the folder of this machine's slots is not the user's alone.
+        """Refuse a folder for this machine's slots that other users can enter.
 
         Raises:
-            SystemRefused: why it cannot be used.
+            SystemRefused: the message says why the folder cannot be used.
         """
         from . import local_slots
 
         local_slots.prepare()
 
     def recorded_variables(self, names: Iterable[str], environ: Mapping[str, str]) -> Mapping[str, str]:
-        """Return all of them: a worker has its supervisor's environment, perhaps an older submitter's."""
+        """Return all variables: a worker inherits its supervisor's environment, which may be an older one."""
         return {name: environ[name] for name in names}
 
     def submit(self, request: SubmitRequest) -> SubmitResult:
@@ -52,12 +52,12 @@ class LocalScheduler(Scheduler):
         return record(request)
 
     def start(self, root: Root, files: ExperimentFiles, submission: Submission, is_due: bool) -> None:
-        """Start the root's supervisor unless it is at work."""
+        """Start the root's supervisor unless it is running."""
         if is_due:
             ensure_supervisor(root)
 
     def states(self, root: Root, runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
-        """Return what locks, claims and the supervisors say."""
+        """Return the states by locks, claims and supervisors."""
         supervised: dict[str, bool] = {}
         states: dict[RunKey, SchedulerState] = {}
         for run in runs:
@@ -79,7 +79,7 @@ class LocalScheduler(Scheduler):
         return True
 
     def log_folder(self, files: ExperimentFiles, run_id: str) -> Path:
-        """Return a folder of the run's own, because process ids are used again."""
+        """Return a separate folder per run, because the system reuses process ids."""
         return files.submitit / run_id
 
 
@@ -96,7 +96,7 @@ def record(request: SubmitRequest) -> SubmitResult:
 
 
 def worker_state(run: RunFiles) -> SchedulerState | None:
-    """Return `running` if a worker has the run, `silent` if that cannot be seen, else None."""
+    """Return `running` if a worker has the run, `silent` if its claim cannot be read, else None."""
     try:
         return SchedulerState("running") if claims.is_at_work(run) else None
     except (OSError, UserError) as error:
@@ -104,10 +104,10 @@ def worker_state(run: RunFiles) -> SchedulerState | None:
 
 
 def stop_workers(files: ExperimentFiles, run_ids: Collection[str]) -> None:
-    """Send SIGTERM to the workers that have runs on this machine, whatever scheduler started them.
+    """Send SIGTERM to the workers on this machine that have the runs, of all schedulers.
 
     Raises:
-        SystemRefused: a worker could not be signalled; the others were.
+        SystemRefused: a worker could not be signalled; all others were signalled.
     """
     import signal
 
@@ -126,24 +126,24 @@ def stop_workers(files: ExperimentFiles, run_ids: Collection[str]) -> None:
 
 
 def is_supervised(root: Root) -> bool:
-    """Return whether a supervisor of this user is at work on this root, on this machine."""
+    """Return whether a supervisor of this user runs for this root on this machine."""
     return locks.is_held(root.supervisor / "lock")
 
 
 def is_supervised_by_owner(root: Root, files: ExperimentFiles) -> bool:
-    """Return whether a supervisor of the experiment's owner is at work, as far as its lock can be read."""
+    """Return whether a supervisor of the experiment's owner runs, if its lock can be read."""
     owner = ownership.uid(files.path)
     folders = {root.path / ".supervisor", root.supervisor, root.supervisor_of(owner)}
     return any(_is_held(folder / "lock") for folder in folders if ownership.uid(folder) == owner)
 
 
 def ensure_supervisor(root: Root) -> None:
-    """Start the root's supervisor unless there is one: a process in a session of its own.
+    """Start the root's supervisor, in a new session, unless one runs.
 
-    It outlives this process, its terminal and Ctrl-C.
+    The supervisor outlives this process, its terminal and Ctrl-C.
 
     Raises:
-        SystemRefused: it did not come up.
+        SystemRefused: the supervisor did not start.
     """
     if is_supervised(root):
         return
@@ -151,7 +151,7 @@ def ensure_supervisor(root: Root) -> None:
     try:
         root.supervisor.mkdir(parents=True, exist_ok=True)
         with open(open_regular(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:  # noqa: PTH123
-            process = _spawn(root, log)
+            process = _spawn_supervisor(root, log)
     except OSError as error:
         raise SystemRefused(f"cannot write {log_file}: {error.strerror}") from error
     deadline = time.monotonic() + START_SECONDS
@@ -163,13 +163,13 @@ def ensure_supervisor(root: Root) -> None:
 
 
 def _is_held(lock: Path) -> bool:
-    """Return whether a lock is held; one that cannot be read is not known to be."""
+    """Return whether a lock is held; False if it cannot be read."""
     try:
         return locks.is_held(lock)
     except (OSError, UserError):
         return False
 
 
-def _spawn(root: Root, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn_supervisor(root: Root, log: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"{__package__}.local_supervisor", str(root.path.absolute())]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

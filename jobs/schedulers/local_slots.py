@@ -1,7 +1,7 @@
-"""Slots of this machine: how many local runs may train at a time, and on which GPU each.
+"""Slots of this machine: they limit how many local runs train at a time, and assign each a GPU.
 
 Slots belong to the machine, not to a root: all supervisors and workers of a user share them. A worker
-holds its slot's lock while it trains, so a killed worker frees it. Where they lie: `store.location`.
+holds its slot's lock while it trains, so a killed worker frees it. `store.location` defines their folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...store import folders, locks
 from ...store.location import slots_folder
 
 GPUS_VARIABLE = "ALPHAGRID_GPUS"
-"""How the supervisor tells its workers the GPUs; submitit empties CUDA_VISIBLE_DEVICES for local jobs."""
+"""The supervisor passes the GPUs to its workers in it; submitit empties CUDA_VISIBLE_DEVICES."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Slot:
 
 
 def prepare() -> Path:
-    """Make the folder of this user's slots, which no other user can enter, and return it.
+    """Create the folder of this user's slots, which no other user can enter, and return it.
 
     Raises:
-        SystemRefused: another user made it before, or it cannot be made.
+        SystemRefused: the folder belongs to another user, or it cannot be created.
     """
     folder = slots_folder(os.environ)
     folders.make_private(folder.parent)
@@ -53,7 +53,7 @@ def keep() -> None:
 
 
 def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
-    """Return how many runs may train at a time: as asked, else one a GPU, else one per `threads` cores."""
+    """Return how many runs may train at a time: `max_parallel`, else one per GPU or per `threads` cores."""
     if max_parallel is not None:
         return max_parallel
     if gpus:
@@ -62,21 +62,21 @@ def capacity(max_parallel: int | None, threads: int, gpus: int) -> int:
 
 
 def free(count: int) -> int:
-    """Return how many of the first `count` slots nobody holds at this moment."""
+    """Return how many of the first `count` slots are free."""
     folder = slots_folder(os.environ)
-    return sum(not locks.is_held(_path(folder, number)) for number in range(count))
+    return sum(not locks.is_held(_slot_path(folder, number)) for number in range(count))
 
 
 def take(count: int, stopped: Callable[[], bool]) -> Slot | None:
-    """Wait for one of the first `count` slots and hold it; return None once `stopped()` says so.
+    """Wait for one of the first `count` slots and hold it; return None if `stopped()` returns true.
 
     Raises:
-        SystemRefused: the folder of the slots is not this user's alone.
+        SystemRefused: other users can enter the folder of the slots.
     """
     folder = prepare()
     while not stopped():
         for number in range(count):
-            lock = locks.FileLock(_path(folder, number))
+            lock = locks.FileLock(_slot_path(folder, number))
             if lock.acquire():
                 return Slot(number, lock)
         time.sleep(0.1)
@@ -101,7 +101,7 @@ def _usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _path(folder: Path, number: int) -> Path:
+def _slot_path(folder: Path, number: int) -> Path:
     return folder / f"slot-{number:03d}.lock"
 
 

@@ -1,8 +1,8 @@
 """Slurm: runs are the tasks of job arrays.
 
-Jobs are submitted held, and released when everything is recorded (`slurm_arrays`). A job that is asked to
-stop never exits by itself, because an exit would end it for good (`worker.requeue`). docs/decisions and
-docs/explanation say what was observed on a real Slurm.
+Jobs are submitted held, and released after everything is recorded (`slurm_arrays`). A job that is asked to
+stop never exits by itself, because Slurm does not requeue a job that exits (`worker.requeue`). docs/decisions
+and docs/explanation record observations on a real Slurm.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SlurmScheduler(Scheduler):
     sets_environment = True
 
     def check(self, root: Root, environ: Mapping[str, str]) -> None:
-        """Refuse where there is no Slurm, and a root that Slurm cannot use.
+        """Refuse a machine without Slurm, and a root that Slurm cannot use.
 
         Raises:
             UserError: sbatch is not on the PATH, `SLURM_CLUSTERS` or `SBATCH_CLUSTERS` is set, or the root's
@@ -86,13 +86,17 @@ class SlurmScheduler(Scheduler):
     def reconcile(
         self, submissions: Sequence[Submission], run_ids: Collection[str] | None = None
     ) -> dict[str, str]:
-        """Finish or undo what a killed submitter left in the queue; return the held jobs to be replaced.
+        """Complete or undo a killed submitter's work in the queue; return the held jobs to replace.
 
-        What a submitter on another host may be submitting at this moment is left as it is.
+        Jobs that a submitter on another host may be submitting now are left unchanged.
         """
         from . import slurm_duplicates
 
-        settled = [one for one in submissions if not slurm_duplicates.may_be_submitting(one, time.time())]
+        settled = [
+            submission
+            for submission in submissions
+            if not slurm_duplicates.may_be_submitting(submission, time.time())
+        ]
         if any(submission.profile["cluster"] == self.name for submission in settled) and is_installed():
             return reconcile(settled, run_ids)
         return {}
@@ -104,11 +108,11 @@ class SlurmScheduler(Scheduler):
         return submit(request)
 
     def submit_calls(self, runs: int, profile: Profile) -> int:
-        """Return how many calls of sbatch it takes to submit so many runs."""
+        """Return the number of sbatch calls that `runs` runs take."""
         return math.ceil(runs / (profile.max_array or MAX_ARRAY))
 
     def states(self, root: Root, runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
-        """Return what squeue, accounting and the controller say of runs."""
+        """Return the states of runs by squeue, accounting and the controller."""
         return slurm_states.states(runs, tolerant=tolerant)
 
     def cancel(self, submissions: Sequence[Submission], run_ids: Collection[str]) -> None:
@@ -128,7 +132,7 @@ class SlurmScheduler(Scheduler):
             ) from error
 
     def own_job_id(self) -> str | None:
-        """Return the id of the Slurm job that this process is, `<array>_<task>` if it is an array's."""
+        """Return the id of this process' Slurm job, `<array>_<task>` for an array task."""
         from ..worker import requeue
 
         return requeue.own_job()
@@ -144,29 +148,31 @@ def is_installed() -> bool:
 
 
 def reconcile(submissions: Sequence[Submission], run_ids: Collection[str] | None = None) -> dict[str, str]:
-    """Finish or undo what killed submitters left in the queue; return the jobs, by run, to be replaced.
+    """Complete or undo killed submitters' work in the queue; return the jobs to replace, by run.
 
-    A held job that its submission records is released. A held job that no submission records is cancelled:
-    its task may lack its pickle, or an older job has its run. Its run is submitted again. A job that is not
-    held was released by a submitter whose record is not visible from here yet, and is left alone. With
-    `run_ids`, other runs' jobs stay held.
+    A held job that its submission records is released. A held job that no submission records is cancelled,
+    because its task may lack its pickle or an older job has its run; its run is submitted again. A job that
+    is not held was released by a submitter whose record is not visible here yet, and stays unchanged. With
+    `run_ids`, the jobs of other runs stay held.
 
-    An older version held jobs until its canary had evaluated. Nothing releases these any more: they are
-    returned, for a new submission to replace.
+    An older version held jobs until its canary had evaluated. This version does not release them; they are
+    returned, and a new submission replaces them.
 
     Raises:
         SystemRefused: squeue failed, or scancel.
     """
     queued = squeue.jobs(["--me"])
     recorded = [job for submission in submissions for job in _jobs_of(submission)]
-    own = matching_jobs(recorded, queued)
+    matched = matching_jobs(recorded, queued)
     by_id = {submission.id: submission for submission in submissions}
-    to_release, to_replace = _held_jobs(own, by_id, run_ids)
+    to_release, to_replace = _held_jobs(matched, by_id, run_ids)
 
-    known = {job.job_id for job in own.values()}
-    arrays = {array_of(job_id) for job_id in known}
+    matched_ids = {job.job_id for job in matched.values()}
+    arrays = {array_of(job_id) for job_id in matched_ids}
     unrecorded = {
-        job.job_id for job in queued if job.job_id not in known and is_held(job.reason) and _is_of(by_id, job)
+        job.job_id
+        for job in queued
+        if job.job_id not in matched_ids and is_held(job.reason) and _is_of_any_submission(by_id, job)
     }
     scontrol.cancel(sorted({_array_unless(job_id, arrays) for job_id in unrecorded}))
     if to_release:
@@ -183,7 +189,7 @@ def _held_jobs(
     submissions: Mapping[str, Submission],
     run_ids: Collection[str] | None,
 ) -> tuple[set[str], dict[str, str]]:
-    """Return the held jobs that are to be released, and those, by run, that are to be replaced."""
+    """Return the held jobs to release, and the held jobs to replace, by run."""
     to_release: set[str] = set()
     to_replace: dict[str, str] = {}
     for (submission_id, run_id), job in own.items():
@@ -210,15 +216,15 @@ def _jobs_of(submission: Submission) -> list[SubmittedJob]:
     ]
 
 
-def _is_of(submissions: Collection[str], job: squeue.QueuedJob) -> bool:
-    """Return whether a job is of one of the submissions with these ids, by its comment or name."""
+def _is_of_any_submission(submissions: Collection[str], job: squeue.QueuedJob) -> bool:
+    """Return whether a job belongs to one of the submissions, by its comment or name."""
     if job.comment.startswith(COMMENT_PREFIX):
         return job.comment.removeprefix(COMMENT_PREFIX) in submissions
     return any(is_of_submission(submission, job.comment, job.name) for submission in submissions)
 
 
 def _whole_arrays(job_ids: Collection[str], recorded: Iterable[Mapping[str, JobRef]]) -> list[str]:
-    """Return the jobs to name to scontrol: an array by its number where all of its tasks are among them."""
+    """Return job ids for scontrol: the array's number if all of its tasks are among `job_ids`."""
     arrays: dict[str, set[str]] = defaultdict(set)
     for jobs in recorded:
         for job in jobs.values():
@@ -228,10 +234,10 @@ def _whole_arrays(job_ids: Collection[str], recorded: Iterable[Mapping[str, JobR
 
 
 def job_ids_of(submissions: Sequence[Submission], run_ids: Collection[str]) -> list[str]:
-    """Return the jobs of runs: those in this cluster's queue, of all submissions, and each run's newest.
+    """Return the job ids of runs: those in this cluster's queue, of all submissions, and each run's newest.
 
-    squeue leaves out a job now and then, so the newest is named even if it is not listed. A listed job that
-    is another one with the same id is left alone.
+    squeue occasionally leaves out a job, so the newest job is included even if it is not listed. A listed job
+    with the same id that belongs to other work is left out.
 
     Raises:
         SystemRefused: squeue, or scontrol, failed.

@@ -1,4 +1,4 @@
-"""One submission's job arrays: submitted held, recorded, then released."""
+"""Submit a submission's job arrays: submit them held, record them, then release them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .slurm_duplicates import Rival
 from .slurm_states import is_of_submission
 
 PYTHON = "env --ignore-signal=TERM --ignore-signal=USR2 -- "
-"""Signals that arrive before Python has handlers would end the job, and so its run, for good."""
+"""Ignore the signals until Python has handlers: without one, a signal ends the job for good."""
 
 log = logging.getLogger("alphagrid")
 
@@ -38,7 +38,7 @@ def submit(request: SubmitRequest) -> SubmitResult:
     """Record a submission, submit its arrays held, record their job ids, and release them.
 
     Raises:
-        SystemRefused: the file system, or sbatch for another reason than the number of jobs, refused.
+        SystemRefused: the file system refused, or sbatch did for another reason than the number of jobs.
     """
     ids = tuple(entry.id for entry in request.submission.runs)
     if not ids:
@@ -70,17 +70,17 @@ def submit(request: SubmitRequest) -> SubmitResult:
 
 @dataclass
 class Arrays:
-    """The job arrays of one submission, and what has become of them so far."""
+    """The job arrays of one submission, and their progress."""
 
     request: SubmitRequest
     jobs: dict[str, JobRef] = field(default_factory=dict)
     """Jobs that the cluster accepted, by run."""
     lost: dict[str, Rival | None] = field(default_factory=dict)
-    """Runs that another submitter's jobs have, with those jobs (`slurm_duplicates`)."""
+    """Runs whose jobs another submitter has, with those jobs (`slurm_duplicates`)."""
     submission: Submission = field(init=False)
-    """As it is recorded."""
+    """The submission as recorded."""
     _submitted_at: float = field(default=0.0, init=False)
-    """When the newest array was submitted (Unix time): close to Slurm's own time, which identifies a job."""
+    """Unix time of the newest array's submission, close to Slurm's own time, which identifies a job."""
 
     def __post_init__(self) -> None:
         changes = {"site": scontrol.cluster_name(), "submitter": Owner.current()}
@@ -99,8 +99,8 @@ class Arrays:
         """Submit all arrays held, record their job ids, and release them.
 
         Raises:
-            TooMany: the cluster takes no more jobs now; `jobs` says what it accepted.
-            SystemRefused: sbatch refused or did not answer; `jobs` likewise.
+            TooMany: the cluster accepts no more jobs for now; `jobs` holds the accepted ones.
+            SystemRefused: sbatch refused or did not answer; `jobs` holds the accepted ones.
         """
         try:
             self._submit_what_fits()
@@ -113,7 +113,7 @@ class Arrays:
                 self._record_and_release()
 
     def unsent(self, ids: Iterable[str]) -> tuple[str, ...]:
-        """Return the runs that nobody has submitted."""
+        """Return the runs that no submitter has submitted."""
         return tuple(run_id for run_id in ids if run_id not in self.jobs and run_id not in self.lost)
 
     def progress(self, ids: Sequence[str]) -> str:
@@ -121,9 +121,9 @@ class Arrays:
         return f"sent {len(self.jobs)} of {len(ids)} runs"
 
     def forget_runs_that_waited_before(self) -> None:
-        """Leave out of the record what an earlier submission's says already: which runs wait for room.
+        """Remove from the record the unsent runs that an earlier submission already records as unsent.
 
-        A script that submits every minute until all is sent leaves no long file each time.
+        A script that submits every minute until all runs are sent then writes no long file each time.
         """
         newest = submissions.newest_runs(self.request.earlier)
         waited = {
@@ -138,22 +138,22 @@ class Arrays:
             submissions.remove(self.request.files, self.submission)
 
     def _submit_what_fits(self) -> None:
-        """Where the cluster does not take an array, try half of it, down to a single job."""
-        left = [entry.id for entry in self.submission.runs]
+        """Submit arrays; if the cluster refuses one, try half of it, down to a single job."""
+        remaining = [entry.id for entry in self.submission.runs]
         size = self.request.profile.max_array or MAX_ARRAY
-        while left:
-            count = min(size, len(left))
+        while remaining:
+            count = min(size, len(remaining))
             try:
-                self._submit_array(left[:count])
+                self._submit_array(remaining[:count])
             except TooMany:
                 if count == 1:
                     raise
                 size = count // 2
             else:
-                left = left[count:]
+                remaining = remaining[count:]
 
     def _submit_array(self, run_ids: Sequence[str]) -> None:
-        """Write the batch script, submit it held, write down what its tasks do, and keep their ids."""
+        """Write the batch script, submit it held, write the pickles of its tasks, and keep their job ids."""
         from ..worker import run_attempt
         from .slurm_held_jobs import HeldJobs
 
@@ -164,7 +164,7 @@ class Arrays:
         try:
             executor = HeldJobs(files.submitit, python=PYTHON + shlex.quote(sys.executable))
             executor.update_parameters(**parameters(profile, self.submission), setup=setup)
-            number = executor.send(len(run_ids), self._sbatch)
+            number = executor.send(len(run_ids), self._submit_script)
             try:
                 job_ids = executor.give(number, run_attempt, calls)
             except BaseException:  # its tasks would find nothing to do
@@ -176,9 +176,9 @@ class Arrays:
             self.jobs[run_id] = JobRef(cluster="slurm", job_id=job_id, submitted=self._submitted_at)
 
     def _record_and_release(self) -> None:
-        """Record the jobs whose runs no older job has, cancel the others, and release the recorded ones.
+        """Record the jobs whose runs no older job has, cancel the other jobs, and release the recorded ones.
 
-        Where they cannot be recorded, all are cancelled.
+        If they cannot be recorded, all are cancelled.
         """
         job_ids = [job.job_id for job in self.jobs.values()]
         try:
@@ -195,14 +195,14 @@ class Arrays:
             scontrol.release(sorted({array_of(job.job_id) for job in self.jobs.values()}))
 
     def _give_up(self, job_ids: Iterable[str]) -> None:
-        """Cancel jobs after a failure, which matters more than a refusal to cancel them."""
+        """Cancel jobs after a failure; a refusal is logged, because the caller raises the failure."""
         try:
             scontrol.cancel(job_ids)
         except SystemRefused as error:
             log.warning("%s; the next submit cancels what is left", error.message)
 
-    def _sbatch(self, script: Path) -> str:
-        """Submit a script and return the job's number, also if sbatch did not answer and one job is found."""
+    def _submit_script(self, script: Path) -> str:
+        """Submit a script and return the job's number; if sbatch does not answer, look for it in squeue."""
         try:
             number = sbatch(script, (self.request.lock.descriptor,))
         except Silent as silence:
@@ -215,14 +215,14 @@ class Arrays:
         return number
 
     def _unanswered_job(self) -> squeue.QueuedJob | None:
-        """Return a job of the array that is in the queue although sbatch did not say so, None if unclear."""
-        known = {array_of(job.job_id) for job in self.jobs.values()}
+        """Return a queued job of the array for which sbatch did not answer; None if it is not unique."""
+        recorded_arrays = {array_of(job.job_id) for job in self.jobs.values()}
         try:
             queued = squeue.jobs(["--me"])
         except SystemRefused:
             return None
         own = [job for job in queued if is_of_submission(self.submission.id, job.comment, job.name)]
-        unknown = {array_of(job.job_id): job for job in own if array_of(job.job_id) not in known}
+        unknown = {array_of(job.job_id): job for job in own if array_of(job.job_id) not in recorded_arrays}
         return next(iter(unknown.values())) if len(unknown) == 1 else None
 
 
@@ -240,12 +240,12 @@ def setup_lines(
 
 
 def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
-    """Return submitit's parameters for a profile: one task, held, known by its comment.
+    """Return submitit's parameters for a profile: one task, held, identified by its comment.
 
     Raises:
         UserError: a value holds a line break, which would leave its #SBATCH line and be run.
     """
-    wanted: dict[str, Any] = {
+    values: dict[str, Any] = {
         "job_name": f"{submission.experiment}.{submission.id}",
         "comment": comment_of(submission.id),
         "nodes": 1,
@@ -270,14 +270,14 @@ def parameters(profile: Profile, submission: Submission) -> dict[str, Any]:
             "requeue" if profile.requeue else "no-requeue": True,
         },
     }
-    options = {key: value for key, value in wanted.items() if value is not None}
+    options = {key: value for key, value in values.items() if value is not None}
     _check_lines({**options, **options["additional_parameters"]})
     minutes = None if profile.hours is None else math.ceil(profile.hours * 60)
     return {**options, "time": minutes, "wckey": None}  # None: say nothing, where submitit would
 
 
 def _srun_arguments(profile: Profile) -> list[str]:
-    """Return srun's options: the environment of the script is the run's, whatever sbatch's `export` says.
+    """Return srun's options: the run gets the script's environment for every value of sbatch's `export`.
 
     Without it srun takes `export` from the job (sbatch(1), "--export=NONE") and the run has no PATH.
     """

@@ -1,4 +1,4 @@
-"""The submitter's variables of sbatch, which alphagrid ignores: a profile says what a job asks for."""
+"""Environment variables of sbatch, which alphagrid ignores: the profile alone sets a job's options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PROFILE_KEYS = {
 
 
 def ignored_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a warning that names the variables of sbatch that are set, and the profile's keys for them."""
+    """Return a warning that names the sbatch variables that are set, and the profile's keys for them."""
     ignored = sorted(name for name in environ if name.startswith("SBATCH_"))
     if not ignored:
         return ()
     keys = [f"{name} (profile key: {PROFILE_KEYS[name]})" for name in ignored if name in PROFILE_KEYS]
-    others = [name for name in ignored if name not in PROFILE_KEYS]
-    warning = f"{', '.join([*keys, *others])} would override the profile and are ignored"
-    return (warning if others == ignored else f"{warning}; write the values into the profile",)
+    other_names = [name for name in ignored if name not in PROFILE_KEYS]
+    warning = f"{', '.join([*keys, *other_names])} would override the profile and are ignored"
+    return (warning if other_names == ignored else f"{warning}; write the values into the profile",)

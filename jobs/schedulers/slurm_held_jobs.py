@@ -1,7 +1,7 @@
-"""submitit's Slurm jobs, in an order that leaves nothing behind when sbatch refuses.
+"""Submit submitit's Slurm jobs held, in an order that leaves no files behind if sbatch refuses.
 
-submitit writes its pickles, calls sbatch, and then renames the pickles to what the job looks for. Jobs that
-go out held need not hurry: here sbatch comes first, and each pickle is written once, under its last name.
+submitit writes its pickles, calls sbatch, and then renames the pickles to the names that the job reads. Held
+jobs do not start early, so here sbatch comes first, and each pickle is written once, under its final name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from submitit.slurm.slurm import SlurmExecutor
 
 
 class HeldJobs(SlurmExecutor):
-    """Jobs that run one function; an array where there are several. Its parameters have to hold them."""
+    """Jobs that run one function, as an array if there are several; the parameters must include `hold`."""
 
     def send(self, count: int, call: Callable[[Path], str]) -> str:
-        """Write a batch script for so many jobs and have `call` submit it; return the number it gives."""
+        """Write a batch script for `count` jobs, submit it with `call`, and return the job number."""
         if count > 1:
             self.parameters["map_count"] = count
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class HeldJobs(SlurmExecutor):
         return number
 
     def give(self, number: str, function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> list[str]:
-        """Write down what each of the jobs is to do; return their ids, `<array>_<task>` in an array."""
+        """Write the pickle of each job's call; return the job ids, `<array>_<task>` in an array."""
         jobs = [number] if len(calls) == 1 else [f"{number}_{task}" for task in range(len(calls))]
         for job, arguments in zip(jobs, calls, strict=True):
             todo = DelayedSubmission(function, *arguments)

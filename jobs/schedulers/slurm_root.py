@@ -1,4 +1,4 @@
-"""Whether Slurm's nodes can use a root: its path, and the file system that it lies on."""
+"""Check whether Slurm's nodes can use a root: its path and its file system."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def check_path(root: Root) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise UserError(f"the path of the root {shown(path)} is not UTF-8", OTHER_ROOT) from None
-    if found := CHANGED_BY_SLURM.search(path):
+    if match := CHANGED_BY_SLURM.search(path):
         raise UserError(
-            f"the path of the root {path!r} holds {found[0]!r}, which Slurm changes in names of files",
+            f"the path of the root {path!r} holds {match[0]!r}, which Slurm changes in names of files",
             OTHER_ROOT,
         )
 
@@ -39,12 +39,12 @@ def warnings(
     filesystem_of: FilesystemOf = filesystem_type,
     is_one_machine: Callable[[], bool] = nodes.are_all_here,
 ) -> tuple[str, ...]:
-    """Return a warning if other nodes cannot see the root, as far as its file system tells."""
+    """Return a warning if the root's file system shows that other nodes cannot see it."""
     kind = filesystem_of(root.path)
     if kind not in LOCAL or _is_one_machine(is_one_machine):
         return ()
-    told = f"the root {root.path} lies on a file system of this machine alone ({kind})"
-    return (f"{told}; jobs on other nodes fail unless they share it; {OTHER_ROOT}",)
+    problem = f"the root {root.path} lies on a file system of this machine alone ({kind})"
+    return (f"{problem}; jobs on other nodes fail unless they share it; {OTHER_ROOT}",)
 
 
 def _is_one_machine(ask: Callable[[], bool]) -> bool:

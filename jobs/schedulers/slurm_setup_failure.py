@@ -1,7 +1,7 @@
-"""What a Slurm job's shell writes if the worker could not even begin: a journal that says why.
+"""The shell code of a Slurm job that records a set-up failure: the worker could not begin.
 
-`module load` may have failed, or Python not find alphagrid; nothing but the shell can be relied on there, so
-it writes the journal itself: `start` and `end`, as the worker would, each with the checksum that gzip makes.
+`module load` may have failed, or Python may not find alphagrid. Only the shell is available then, so it
+writes the journal: `start` and `end`, as the worker would, each with the checksum that gzip computes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ alphagrid_last_words() {  # exit code
 
 
 def before_setup(files: ExperimentFiles, submission: str, runs: Sequence[str]) -> list[str]:
-    """Return the lines that see to the last words of the array tasks that run `runs`."""
+    """Return the script lines that record a set-up failure, for the array tasks that run `runs`."""
     return [
         *SHELL.strip().splitlines(),
         "alphagrid_ready= alphagrid_failed=",
@@ -81,5 +81,5 @@ def before_setup(files: ExperimentFiles, submission: str, runs: Sequence[str]) -
 
 
 def after_setup() -> list[str]:
-    """Return the lines that tell that the set-up went well."""
+    """Return the script lines that mark the set-up as successful."""
     return ["alphagrid_ready=yes"]

@@ -1,11 +1,10 @@
-"""Slurm's answers about runs, in alphagrid's states: which job is whose, and what its state means.
+"""Slurm's states of runs: match jobs with runs, and translate the jobs' states.
 
-squeue, sacct and scontrol tell of jobs; here a job is matched with the run that it was submitted for. Job ids
-are reused, and a site's scripts may rewrite comments and names, so a job is a run's if its id fits and its
-comment or its name carries the submission. Where both were rewritten, the batch script of a job in the queue
-decides, which no site rewrites. Where it cannot be read (another user's job), and for accounting, the times
-decide: a job is a run's if it was submitted when the submission was, or requeued when its previous record
-ended.
+squeue, sacct and scontrol report jobs; this module finds the run of each job. Slurm reuses job ids, and a
+site's scripts may rewrite comments and names. A job belongs to a run if its id matches and its comment or
+name contains the submission. If both were rewritten, the batch script of a queued job decides, because no
+site rewrites it. If the script cannot be read (another user's job), and for accounting, the times decide: a
+job belongs to a run if it was submitted when the submission was, or requeued when its previous record ended.
 """
 
 from __future__ import annotations
@@ -45,31 +44,31 @@ ENDED_BY_ITSELF = {
 OVER = frozenset(
     {"CANCELLED", "LAUNCH_FAILED", "RECONFIG_FAIL", "REVOKED", *ENDED_BY_CLUSTER, *ENDED_BY_ITSELF}
 )
-"""A job that has ended and may still be listed for a while: accounting says more of it."""
+"""States of an ended job that may still be listed for a while; accounting has the details."""
 RESUMES = "the next submit continues it"
 LOST = "submit sends it ten minutes after its last sign of life, retry at once"
 SLACK_SECONDS = 1200.0
-"""How far apart two times of one job may be: clocks differ, and a submission takes its time."""
+"""Maximum difference of two times of one job: clocks differ, and a submission takes a while."""
 CLOSE_SECONDS = 5.0
-"""The same where another comment or name makes it likely that the job is another one with this number."""
+"""The same if a different comment or name suggests another job with the same number."""
 MAX_CALLS = 20
-"""For how many arrays the controller is asked one by one."""
+"""Maximum number of arrays that the controller is queried for one by one."""
 MAX_CALLS_OF_READERS = 10
-"""For how many arrays a reading command asks the controller at all, which takes one call each."""
+"""Maximum number of arrays for which a reading command queries the controller, with one call each."""
 MAX_ARGUMENT = 100_000
-"""Characters of a list of jobs; the system takes no argument over 128 kB."""
+"""Maximum characters of a list of jobs; the system accepts no argument over 128 kB."""
 
 
 def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
-    """Return what Slurm says of runs: squeue, then accounting and the controller are asked.
+    """Return Slurm's states of runs: query squeue, then accounting and the controller.
 
-    Accounting is asked about the runs whose jobs are not in the queue. The controller is asked about those of
-    them that accounting does not say have ended and, where an answer decides what is submitted (not
-    `tolerant`), about all that were not cancelled: some sites cache what squeue says.
+    Accounting is queried for runs whose jobs are not in the queue. The controller is queried for those of
+    them that have not ended by accounting. If the answer decides what is submitted (not `tolerant`), it is
+    queried for all that were not cancelled, because some sites cache the output of squeue.
 
     Raises:
-        SystemRefused: squeue or the controller does not answer, and not `tolerant`. What accounting does not
-            say is only noted.
+        SystemRefused: squeue or the controller does not answer, and not `tolerant`. A failure of accounting
+            only adds a note.
     """
     unsent = {
         run.job.key: SchedulerState("unsent", run.job.refusal)
@@ -80,14 +79,14 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
     if not submitted:
         return SchedulerStates(unsent)
     try:
-        found = in_queue([run.job for run in submitted])
+        queued_states = in_queue([run.job for run in submitted])
     except SystemRefused as error:
         if not tolerant:
             raise
         reason = f"Slurm could not be asked ({error.message})"
         silent = {run.job.key: SchedulerState("silent", reason) for run in submitted}
         return SchedulerStates({**unsent, **silent}, (reason,))
-    unlisted = [run.job for run in submitted if run.job.key not in found and not run.record.cancelled]
+    unlisted = [run.job for run in submitted if run.job.key not in queued_states and not run.record.cancelled]
     elsewhere = _on_other_clusters(unlisted, tolerant)
     unlisted = [job for job in unlisted if job.key not in elsewhere]
     notes: list[str] = []
@@ -96,7 +95,7 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
     except SystemRefused as error:
         notes.append(f"accounting does not tell how jobs ended ({error.message})")
         accounted = {}
-    unclear = _unclear(unlisted, accounted, tolerant)
+    unclear = _unclear_jobs(unlisted, accounted, tolerant)
     try:
         controlled = at_controller(unclear)
     except SystemRefused as error:
@@ -104,14 +103,16 @@ def states(runs: Sequence[OpenRun], *, tolerant: bool) -> SchedulerStates:
             raise
         notes.append(f"the controller could not be asked ({error.message})")
         unclear, controlled = [], {}
-    lost = _lost({job.key for job in unclear} - controlled.keys(), accounted)
-    return SchedulerStates({**unsent, **found, **elsewhere, **accounted, **lost, **controlled}, tuple(notes))
+    lost = _lost_states({job.key for job in unclear} - controlled.keys(), accounted)
+    return SchedulerStates(
+        {**unsent, **queued_states, **elsewhere, **accounted, **lost, **controlled}, tuple(notes)
+    )
 
 
-def _unclear(
+def _unclear_jobs(
     unlisted: Sequence[SubmittedJob], accounted: Mapping[RunKey, SchedulerState], tolerant: bool
 ) -> list[SubmittedJob]:
-    """Return the jobs that are not in the queue and that the controller has to be asked about."""
+    """Return the jobs that are not in the queue and that need a query to the controller."""
     if not tolerant:
         return [
             job for job in unlisted if job.key not in accounted or accounted[job.key].state != "cancelled"
@@ -121,10 +122,10 @@ def _unclear(
     return unclear if len(arrays) <= MAX_CALLS_OF_READERS else []
 
 
-def _lost(
+def _lost_states(
     unknown: Collection[RunKey], accounted: Mapping[RunKey, SchedulerState]
 ) -> dict[RunKey, SchedulerState]:
-    """Return better reasons for jobs that the controller does not know and accounting believes to run."""
+    """Return states with better reasons for jobs that only accounting lists as running."""
     return {
         key: SchedulerState("unsettled", f"{state.reason}; the controller does not know it; {LOST}")
         for key, state in accounted.items()
@@ -133,10 +134,10 @@ def _lost(
 
 
 def _on_other_clusters(unlisted: Sequence[SubmittedJob], tolerant: bool) -> dict[RunKey, SchedulerState]:
-    """Return, of jobs that are not in the queue here, those that another Slurm cluster's queue may hold.
+    """Return the states of unlisted jobs that another Slurm cluster may have.
 
     Raises:
-        SystemRefused: there are some, and not `tolerant`.
+        SystemRefused: there are such jobs, and not `tolerant`.
     """
     if not any(job.slurm_cluster for job in unlisted):
         return {}
@@ -148,43 +149,43 @@ def _on_other_clusters(unlisted: Sequence[SubmittedJob], tolerant: bool) -> dict
         here, reason = None, error.message
     else:
         reason = f"this machine speaks to the cluster '{here}'"
-    others = [job for job in unlisted if job.slurm_cluster not in (None, here)]
-    if others and not tolerant:
-        other = others[0].slurm_cluster
+    other_jobs = [job for job in unlisted if job.slurm_cluster not in (None, here)]
+    if other_jobs and not tolerant:
+        other = other_jobs[0].slurm_cluster
         raise SystemRefused(
-            f"{len(others)} runs may be in the hands of the cluster '{other}', and {reason}",
+            f"{len(other_jobs)} runs may be in the hands of the cluster '{other}', and {reason}",
             f"submit from '{other}'; or end them with `alphagrid cancel`, then `alphagrid retry`",
         )
     return {
         job.key: SchedulerState("silent", f"it was sent to the cluster '{job.slurm_cluster}', and {reason}")
-        for job in others
+        for job in other_jobs
     }
 
 
 def in_queue(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
-    """Return what squeue says of runs, in one call; a run whose job it does not list is left out.
+    """Return the states of runs by squeue, in one call; a run whose job it does not list is left out.
 
     Raises:
-        SystemRefused: squeue failed: that nothing is listed then means nothing.
+        SystemRefused: squeue failed, so the absence of a job would mean nothing.
     """
     job_ids = _by_job_id(jobs)
     if not job_ids:
         return {}
     numbers = _array_list(job_ids)
     listed = squeue.jobs(["--jobs", numbers] if len(numbers) <= MAX_ARGUMENT else [])
-    return _translated(matching_jobs(jobs, [job for job in listed if job.state not in OVER]))
+    return _translate_jobs(matching_jobs(jobs, [job for job in listed if job.state not in OVER]))
 
 
 def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
-    """Return what accounting says of runs, in one call; a run whose job it does not know is left out.
+    """Return the states of runs by accounting, in one call; a run whose job it does not know is left out.
 
-    A record of an array that names no task is that of its last pending task, cancelled by itself.
+    An array's record without a task is the record of its last pending task, which was cancelled alone.
 
     Raises:
-        SystemRefused: sacct is not there, or failed.
+        SystemRefused: sacct is missing or failed.
     """
     by_job_id = _by_job_id(jobs)
-    records = _records(by_job_id) if by_job_id else {}
+    records = _accounting_records(by_job_id) if by_job_id else {}
     states: dict[RunKey, SchedulerState] = {}
     for job_id, submitted in by_job_id.items():
         for job in submitted:
@@ -195,54 +196,54 @@ def in_accounting(jobs: Iterable[SubmittedJob]) -> dict[RunKey, SchedulerState]:
 
 
 def at_controller(jobs: Collection[SubmittedJob]) -> dict[RunKey, SchedulerState]:
-    """Return what the controller itself says of runs; it soon forgets jobs that ended.
+    """Return the states of runs by the controller, which soon forgets ended jobs.
 
-    One call is made per array or, where there are many, one for all jobs of the cluster. A record of an array
-    that names no task is that of its last pending task, cancelled by itself. Sites cache squeue,
-    and squeue itself now and then leaves out a job; the controller's own record of a job does not.
+    One call is made per array or, if there are many, one for all jobs of the cluster. An array's record
+    without a task is the record of its last pending task, which was cancelled alone. Sites cache squeue, and
+    squeue occasionally leaves out a job; the controller does not.
 
     Raises:
-        SystemRefused: scontrol failed otherwise than by not knowing a job.
+        SystemRefused: scontrol failed for another reason than an unknown job.
     """
     by_job_id = _by_job_id(jobs)
     arrays = sorted({array_of(job_id) for job_id in by_job_id})
     answers = map(scontrol.jobs, arrays) if len(arrays) <= MAX_CALLS else [scontrol.all_jobs()]
     answered = {job_id: job for answer in answers for job_id, job in answer.items()}
-    known = [
+    known_jobs = [
         replace(queued, job_id=job_id)
         for job_id in by_job_id
         if (queued := answered.get(job_id) or answered.get(array_of(job_id))) is not None
     ]
     states: dict[RunKey, SchedulerState] = {}
-    for queued in known:
+    for queued in known_jobs:
         if queued.state in OVER:
             for job in by_job_id[queued.job_id]:
                 if _is_named(job, queued.comment, queued.name):
                     states[job.key] = _final_state(queued.state, "")
-    alive = [queued for queued in known if queued.state not in OVER]
-    return {**states, **_translated(matching_jobs(jobs, alive))}
+    alive = [queued for queued in known_jobs if queued.state not in OVER]
+    return {**states, **_translate_jobs(matching_jobs(jobs, alive))}
 
 
 def own_records(
     job: SubmittedJob, records: Sequence[Record], empty_slack: float = SLACK_SECONDS
 ) -> list[Record]:
-    """Return a run's records in accounting, oldest first, and not those of another job with its number.
+    """Return a run's records in accounting, oldest first, without those of other jobs with the same number.
 
-    Where neither comment nor name tells, the times do: a record begins when the job was submitted or when
-    its previous record ended, because it was requeued then; `empty_slack` [s] is for one without a comment.
+    If neither comment nor name decides, the times do: a record begins when the job was submitted, or when its
+    previous record ended because the job was requeued. `empty_slack` [s] applies without a comment.
     """
     own, expected = [], job.submitted
     for record in records:
-        named = _is_named(job, record.comment, record.name)
+        is_named = _is_named(job, record.comment, record.name)
         slack = CLOSE_SECONDS if record.comment else empty_slack
-        if named or (named is None and _is_near(record.submitted, expected, slack)):
+        if is_named or (is_named is None and _is_near(record.submitted, expected, slack)):
             own.append(record)
             expected = record.ended or record.submitted
     return own
 
 
 def is_of_submission(submission: str, comment: str, name: str) -> bool:
-    """Return whether a job's comment or name says that it is of a submission."""
+    """Return whether a job belongs to a submission, by its comment or name."""
     if comment == comment_of(submission):
         return True
     return not comment.startswith(COMMENT_PREFIX) and submission in name
@@ -251,20 +252,22 @@ def is_of_submission(submission: str, comment: str, name: str) -> bool:
 def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> dict[RunKey, QueuedJob]:
     """Return the queued job of each run.
 
-    Where neither comment nor name tells, the batch script does. Where that cannot be read, the times do,
-    with accounting's help.
+    If neither comment nor name decides, the batch script does. If the script cannot be read, the times
+    decide, with accounting's records.
     """
     by_job_id = _by_job_id(jobs)
     matching: dict[RunKey, QueuedJob] = {}
     unnamed: list[tuple[SubmittedJob, QueuedJob]] = []
     for candidate in queued:
         for job in by_job_id.get(candidate.job_id, ()):
-            named = _is_named(job, candidate.comment, candidate.name)
-            if named:
+            is_named = _is_named(job, candidate.comment, candidate.name)
+            if is_named:
                 matching[job.key] = candidate
-            elif named is None:
+            elif is_named is None:
                 unnamed.append((job, candidate))
-    scripts = {array: _script(array) for array in {array_of(candidate.job_id) for _, candidate in unnamed}}
+    scripts = {
+        array: _batch_script(array) for array in {array_of(candidate.job_id) for _, candidate in unnamed}
+    }
     without_script = []
     for job, candidate in unnamed:
         script = scripts[array_of(candidate.job_id)]
@@ -276,8 +279,8 @@ def matching_jobs(jobs: Iterable[SubmittedJob], queued: Iterable[QueuedJob]) -> 
 
 
 def _matching_by_time(unnamed: Sequence[tuple[SubmittedJob, QueuedJob]]) -> dict[RunKey, QueuedJob]:
-    """Return the candidates that were submitted when a run was, or requeued when its last record ended."""
-    records = _records_or_none({candidate.job_id: [job] for job, candidate in unnamed})
+    """Return the candidates that were submitted when a run was, or requeued when a record of it ended."""
+    records = _accounting_records_or_none({candidate.job_id: [job] for job, candidate in unnamed})
     matching: dict[RunKey, QueuedJob] = {}
     for job, candidate in unnamed:
         own = own_records(job, records.get(candidate.job_id, ()), CLOSE_SECONDS)
@@ -287,16 +290,16 @@ def _matching_by_time(unnamed: Sequence[tuple[SubmittedJob, QueuedJob]]) -> dict
     return matching
 
 
-def _script(array: str) -> str | None:
-    """Return the script of a job or an array; None where the controller does not give it."""
+def _batch_script(array: str) -> str | None:
+    """Return the script of a job or an array; None if the controller does not return it."""
     try:
         return scontrol.batch_script(array)
     except SystemRefused:
         return None
 
 
-def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
-    """Return the accounting records of jobs, asked for by number or, where there are too many, by time."""
+def _accounting_records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+    """Return the accounting records of jobs, by number or, if there are too many, by time."""
     numbers = _array_list(by_job_id)
     if len(numbers) <= MAX_ARGUMENT:
         return sacct.records(["--jobs", numbers])
@@ -304,10 +307,10 @@ def _records(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[
     return sacct.records(["--starttime", f"uts{int(min(times, default=0.0) - SLACK_SECONDS)}"])
 
 
-def _records_or_none(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
-    """Return the accounting records of jobs; none where accounting does not answer."""
+def _accounting_records_or_none(by_job_id: Mapping[str, Sequence[SubmittedJob]]) -> dict[str, list[Record]]:
+    """Return the accounting records of jobs; none if accounting does not answer."""
     try:
-        return _records(by_job_id) if by_job_id else {}
+        return _accounting_records(by_job_id) if by_job_id else {}
     except SystemRefused:
         return {}
 
@@ -325,7 +328,7 @@ def _array_list(job_ids: Iterable[str]) -> str:
 
 
 def _is_named(job: SubmittedJob, comment: str, name: str) -> bool | None:
-    """Return whether a job is a run's by its comment or name; None where neither says anything."""
+    """Return whether a job belongs to a run, by its comment or name; None if neither decides."""
     if is_of_submission(job.submission, comment, name):
         return True
     return False if comment.startswith(COMMENT_PREFIX) else None
@@ -335,12 +338,12 @@ def _is_near(time: float | None, expected: float | None, slack: float) -> bool:
     return time is not None and expected is not None and abs(time - expected) <= slack
 
 
-def _translated(matching: Mapping[RunKey, QueuedJob]) -> dict[RunKey, SchedulerState]:
+def _translate_jobs(matching: Mapping[RunKey, QueuedJob]) -> dict[RunKey, SchedulerState]:
     return {key: _queue_state(job.state, job.reason) for key, job in matching.items()}
 
 
 def _queue_state(state: str, reason: str) -> SchedulerState:
-    """Translate the state of a queued job; a state that is not known is passed on as it is."""
+    """Translate the state of a queued job; an unknown state is returned unchanged."""
     if state in QUEUED:
         return SchedulerState("pending", in_words(reason))
     if state in AT_WORK:
@@ -349,7 +352,7 @@ def _queue_state(state: str, reason: str) -> SchedulerState:
 
 
 def _final_state(state: str, exit_code: str) -> SchedulerState:
-    """Translate the state of a job that is not in the queue any more."""
+    """Translate the state of a job that is no longer in the queue."""
     word = state.partition(" ")[0]
     if word == "CANCELLED":
         return SchedulerState("cancelled", "cancelled with scancel")

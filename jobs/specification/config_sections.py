@@ -16,22 +16,22 @@ from ...trainer.registry import Registry, Section
 
 @dataclass(frozen=True)
 class SectionKind:
-    """What a section may be: one model, or one for each registered name (by the key `tag`)."""
+    """The models of a section: one model, or one for each registered name (by the key `tag`)."""
 
     models: Mapping[str | None, type[BaseModel]]
     tag: str | None = None
     imports: bool = False
     optional: bool = False
-    """Whether null may stand in its place."""
+    """Whether the section may be null."""
 
     def model(self, section: Any) -> type[BaseModel] | None:
-        """Return the model that a section as written is validated by, or None if its name is unknown."""
+        """Return the model that validates a section as written; None if its name is unknown."""
         return self.models.get(section.get(self.tag) if self.tag and isinstance(section, Mapping) else None)
 
 
 def section_kinds() -> dict[str, SectionKind]:
-    """Return the sections of a config by key; what is no section (`seed`, say) is left out."""
-    kinds = {key: _kind(field) for key, field in TrainingConfig.model_fields.items()}
+    """Return the sections of a config by key; other keys, such as `seed`, are left out."""
+    kinds = {key: _section_kind(field) for key, field in TrainingConfig.model_fields.items()}
     return {key: kind for key, kind in kinds.items() if kind is not None}
 
 
@@ -56,8 +56,8 @@ def known_keys(config: Any, section: KeyPath) -> list[str]:
     return list(model.model_fields) if model else []
 
 
-def _kind(field: FieldInfo) -> SectionKind | None:
-    parts = [*field.metadata, *_parts(field.annotation)]
+def _section_kind(field: FieldInfo) -> SectionKind | None:
+    parts = [*field.metadata, *_annotation_parts(field.annotation)]
     optional = type(None) in parts
     for registry in (part for part in parts if isinstance(part, Registry)):
         models: dict[str | None, type[BaseModel]] = {
@@ -69,8 +69,8 @@ def _kind(field: FieldInfo) -> SectionKind | None:
     return None
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
-    """Yield an annotation and all that it is made of."""
+def _annotation_parts(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation and all of its parts."""
     yield annotation
     for part in get_args(annotation):
-        yield from _parts(part)
+        yield from _annotation_parts(part)

@@ -1,4 +1,4 @@
-"""The paths in workloads' options: resolved at submit, and where a run runs if they begin with a variable."""
+"""Resolve the paths in workloads' options: at submit, or on the run's node if they begin with a variable."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SHOWN = 3
 
 
 def entries(experiment: Experiment) -> Iterator[RunEntry]:
-    """Yield what a submission says of each run of an experiment.
+    """Yield a submission's entry for each run of an experiment.
 
     Raises:
         UserError: a path cannot be resolved; the message says where it was written.
     """
-    folder = _plain(experiment.spec_folder)
+    folder = _normalised_folder(experiment.spec_folder)
     for run in experiment.runs:
         try:
             resolved = resolve(run.config.workload, folder)
@@ -48,7 +48,7 @@ def written_config(entry: RunEntry) -> dict[str, Any]:
 
 
 def with_expanded_paths(config: TrainingConfig, entry: RunEntry) -> TrainingConfig:
-    """Return a config whose variables are expanded with the paths resolved that began with one.
+    """Return an expanded config in which the paths that began with a variable are resolved.
 
     Raises:
         UserError: a path cannot be resolved.
@@ -60,7 +60,7 @@ def with_expanded_paths(config: TrainingConfig, entry: RunEntry) -> TrainingConf
 
 
 def changes(chosen: Iterable[RunEntry], sent_before: Mapping[str, SubmittedRun]) -> tuple[str, ...]:
-    """Return a warning if runs are to go on with other paths than they were last sent with."""
+    """Return a warning if runs would resume with other paths than in their last submission."""
     pairs = [(sent_before[entry.id].entry, entry) for entry in chosen if entry.id in sent_before]
     moved = [
         new.name
@@ -74,7 +74,7 @@ def changes(chosen: Iterable[RunEntry], sent_before: Mapping[str, SubmittedRun])
     return (f"the specification has moved: relative paths of {names} now lead to other files",)
 
 
-def _plain(folder: Path) -> str:
-    """Return a folder without `..`, so that one folder has one name, where that leads to the same."""
+def _normalised_folder(folder: Path) -> str:
+    """Return a folder without `..` if that names the same folder, so that one folder has one name."""
     plain = os.path.normpath(folder)
     return plain if Path(plain).exists() and Path(plain).samefile(folder) else str(folder)

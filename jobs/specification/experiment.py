@@ -1,4 +1,4 @@
-"""An experiment: the runs that a specification stands for, each validated, identified and named."""
+"""An experiment: the runs of a specification, each validated and with its id and name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .run_names import readable_names
 from .variables import malformed_variables, variables_in
 
 LARGEST_INTEGER = 2**63
-"""What integers lie below: SQLite and torch hold no larger ones."""
+"""Upper limit of integers: SQLite and torch hold no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Run:
     id: str
     """Ten hexadecimal digits, a hash of the config; the name of its folder."""
     name: str
-    """For people; it may change when the experiment grows."""
+    """The readable name; it may change when the experiment grows."""
     baseline: str | None
     params: dict[str, Any]
-    """Dotted keys that grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    """Dotted keys that grid, zip and seeds set; a mapping is replaced by its name or position."""
     config: TrainingConfig
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A specification, resolved."""
+    """A resolved specification."""
 
     name: str
     runs: list[Run]
@@ -52,7 +52,7 @@ class Experiment:
     spec_folder: Path
     warnings: list[str]
     document: Document
-    """Where all of it was written."""
+    """The specification's document, with the place of each value."""
     variables: list[str]
     """The environment variables that the configs use."""
 
@@ -64,10 +64,9 @@ class Experiment:
 
 @collector_paused()
 def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
-    """Return the experiment that a specification stands for: grid runs first, then baselines.
+    """Return the experiment of a specification: grid runs first, then baselines.
 
-    While configs are validated the folder of the spec comes first on `sys.path`, so that import-path
-    workloads are found there.
+    During validation the specification's folder is first on `sys.path`, for import-path workloads.
 
     Raises:
         UserError: a run is invalid (the message lists all problems, at the lines where they were written),
@@ -75,17 +74,17 @@ def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
     """
     if problems := malformed_variables(spec.document, spec.settings):
         refuse(problems)
-    found, warnings = cells(spec, max_runs)
+    grid_cells, warnings = cells(spec, max_runs)
     with importable(spec.folder):
-        configs = _validated(found, spec.document)
-    if problems := _unfit_numbers(spec):  # what no options model has refused
+        configs = _validate_cells(grid_cells, spec.document)
+    if problems := _unfit_numbers(spec):  # numbers that no options model has refused
         refuse(problems)
     ids = [config.run_id() for config in configs]
-    names = readable_names(found, ids, bool(spec.file.seeds))
+    names = readable_names(grid_cells, ids, bool(spec.file.seeds))
     _check_distinct(names, ids, spec.document)
     runs = [
         Run(run_id, name, cell.baseline, cell.params, config)
-        for run_id, name, cell, config in zip(ids, names, found, configs, strict=True)
+        for run_id, name, cell, config in zip(ids, names, grid_cells, configs, strict=True)
     ]
     file = spec.file
     return Experiment(
@@ -96,32 +95,32 @@ def expand(spec: Spec, max_runs: int = MOST_RUNS) -> Experiment:
         spec_folder=spec.folder,
         warnings=warnings,
         document=spec.document,
-        variables=_variables(found),
+        variables=_variables_of_cells(grid_cells),
     )
 
 
-def _validated(found: Sequence[Cell], document: Document) -> list[TrainingConfig]:
+def _validate_cells(grid_cells: Sequence[Cell], document: Document) -> list[TrainingConfig]:
     """Return the cells' configs, or refuse with the problems of all of them."""
     configs: list[TrainingConfig] = []
     problems: dict[Problem, str | None] = {}
     validated: dict[tuple[str, int], Any] = {}
-    for cell in found:
+    for cell in grid_cells:
         try:
-            configs.append(_config(cell, validated))
+            configs.append(_validate_cell(cell, validated))
         except ValidationError as error:
-            for problem in _problems(error, cell, document):
+            for problem in _problems_of_cell(error, cell, document):
                 problems.setdefault(problem, cell.baseline)
             if len(problems) > MOST_PROBLEMS:
                 break
     if problems:
-        refuse([_told(problem, baseline) for problem, baseline in problems.items()])
+        refuse([_name_baseline(problem, baseline) for problem, baseline in problems.items()])
     return configs
 
 
-def _config(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig:
-    """Validate a cell's config; sections that it shares with earlier cells were validated with those.
+def _validate_cell(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig:
+    """Validate a cell's config; sections that it shares with earlier cells are validated once.
 
-    What the config as a whole added to a section (a rate left to `ema`) is that config's alone.
+    A section to which the config's validation added keys (a rate left to `ema`) is not reused.
     """
     sections = {key: validated.get((key, id(value)), value) for key, value in cell.config.items()}
     config = TrainingConfig.model_validate(sections)
@@ -131,7 +130,7 @@ def _config(cell: Cell, validated: dict[tuple[str, int], Any]) -> TrainingConfig
     return config
 
 
-def _problems(error: ValidationError, cell: Cell, document: Document) -> list[Problem]:
+def _problems_of_cell(error: ValidationError, cell: Cell, document: Document) -> list[Problem]:
     return problems_of(
         error,
         cell.config,
@@ -140,8 +139,8 @@ def _problems(error: ValidationError, cell: Cell, document: Document) -> list[Pr
     )
 
 
-def _told(problem: Problem, baseline: str | None) -> Problem:
-    """Say which baseline has a problem, since the line may be one of the base."""
+def _name_baseline(problem: Problem, baseline: str | None) -> Problem:
+    """Return the problem with its baseline in the message, because its line may belong to the base."""
     return (
         problem
         if baseline is None
@@ -151,9 +150,11 @@ def _told(problem: Problem, baseline: str | None) -> Problem:
 
 def _unfit_numbers(spec: Spec) -> list[Problem]:
     """Return the numbers of a specification that are not finite, or too large to be stored."""
-    numbers = [(spec.document.place(*path), dotted(path), v) for path, v in _numbers(spec.document.value, ())]
+    numbers = [
+        (spec.document.place(*path), dotted(path), v) for path, v in _numbers_in(spec.document.value, ())
+    ]
     for setting in spec.settings:
-        numbers += [(setting.place(spec.document), "", value) for _, value in _numbers(setting.value, ())]
+        numbers += [(setting.place(spec.document), "", value) for _, value in _numbers_in(setting.value, ())]
     problems = []
     for place, key, value in numbers:
         if isinstance(value, int):
@@ -164,21 +165,21 @@ def _unfit_numbers(spec: Spec) -> list[Problem]:
     return problems
 
 
-def _numbers(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
-    """Yield every number in a value, and where it stands."""
+def _numbers_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
+    """Yield every number in a value, with its path."""
     if isinstance(value, int | float):
         yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _numbers(item, (*path, key))
+            yield from _numbers_in(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _numbers(item, (*path, index))
+            yield from _numbers_in(item, (*path, index))
 
 
-def _variables(found: Sequence[Cell]) -> list[str]:
-    """Return the variables that the cells' configs use, looking once at sections that they share."""
-    sections = {id(value): value for cell in found for value in cell.config.values()}
+def _variables_of_cells(grid_cells: Sequence[Cell]) -> list[str]:
+    """Return the variables in the cells' configs; shared sections are searched once."""
+    sections = {id(value): value for cell in grid_cells for value in cell.config.values()}
     return variables_in([dict(enumerate(sections.values()))])
 
 
@@ -191,21 +192,21 @@ def _check_distinct(names: Sequence[str], ids: Sequence[str], document: Document
         first[run_id] = name
 
 
-def _refuse_twins(one: str, other: str, document: Document) -> NoReturn:
-    if one == other:
-        path = _repeating(document)
+def _refuse_twins(first: str, second: str, document: Document) -> NoReturn:
+    if first == second:
+        path = _repeated_axis(document)
         where = f"{document.place(*path)}: {dotted(path)}: " if path else f"{document.source}: "
         raise UserError(
-            f"{where}the run '{one}' is there twice", "an axis or seeds holds the same value twice"
+            f"{where}the run '{first}' is there twice", "an axis or seeds holds the same value twice"
         )
     raise UserError(
-        f"{document.source}: '{one}' and '{other}' are the same run",
+        f"{document.source}: '{first}' and '{second}' are the same run",
         "let them differ; stop and checkpoint do not count, and keys at their defaults are the same as none",
     )
 
 
-def _repeating(document: Document) -> KeyPath:
-    """Return the key of the first axis of the file that holds a value twice, () if none does."""
+def _repeated_axis(document: Document) -> KeyPath:
+    """Return the path of the first axis of the file that holds a value twice; () if none does."""
     grid = document.value.get("grid") or {}
     axes: dict[KeyPath, list[Any]] = {("grid", key): axis for key, axis in grid.items()}
     axes[("seeds",)] = document.value.get("seeds") or []

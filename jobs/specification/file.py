@@ -1,4 +1,4 @@
-"""The specification file: its keys, and how it is read."""
+"""The specification file: its keys and its reader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .set_options import read_settings
 BASELINE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*")
 
 
-def _experiment_name(name: str) -> str:
+def _check_experiment_name(name: str) -> str:
     if not EXPERIMENT_NAME.fullmatch(name):
         raise ValueError(
             f"'{name}' cannot name an experiment: lower-case letters, digits, '.', '_' and '-' are allowed, "
@@ -30,7 +30,7 @@ def _experiment_name(name: str) -> str:
     return name
 
 
-def _baseline_name(name: str) -> str:
+def _check_baseline_name(name: str) -> str:
     if not BASELINE_NAME.fullmatch(name):
         raise ValueError(f"'{name}' cannot name a baseline: use letters, digits, '.', '_' and '-'")
     return name
@@ -56,11 +56,11 @@ class GridPart(BaseModel):
 class SpecFile(GridPart):
     """The keys of a specification file."""
 
-    experiment: Annotated[str, AfterValidator(_experiment_name)]
+    experiment: Annotated[str, AfterValidator(_check_experiment_name)]
     """Name of the experiment and of its folder."""
     grids: Annotated[list[GridPart], Field(min_length=1)] = Field(default_factory=list)
     """Several grids in one file, beside `grid` and `zip` if those are given."""
-    baselines: dict[Annotated[str, AfterValidator(_baseline_name)], Overrides] = {}
+    baselines: dict[Annotated[str, AfterValidator(_check_baseline_name)], Overrides] = {}
     """Runs outside the product: a name, and what differs from the base."""
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=list)
     """Every run of the grid and every baseline is made with each of these seeds."""
@@ -74,7 +74,7 @@ class SpecFile(GridPart):
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification as read: its keys, their document, and what `--set` changes in every run."""
+    """A specification as read: its keys, their document, and the `--set` options for every run."""
 
     path: Path
     file: SpecFile
@@ -102,11 +102,11 @@ def read_spec(path: Path, set_options: Sequence[str] = ()) -> Spec:
     try:
         file = SpecFile.model_validate(document.value)
     except ValidationError as error:
-        refuse(problems_of(error, document.value, lambda at: document.place(*at), _known))
+        refuse(problems_of(error, document.value, lambda at: document.place(*at), _valid_keys))
     return Spec(path, file, document, settings)
 
 
-def _known(section: KeyPath) -> Iterable[str]:
+def _valid_keys(section: KeyPath) -> Iterable[str]:
     if not section:
         return [*SpecFile.model_fields, *(f"base.{key}" for key in TrainingConfig.model_fields)]
     return GridPart.model_fields if section[0] == "grids" else ()

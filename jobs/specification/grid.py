@@ -1,4 +1,4 @@
-"""The cells of a specification: which combinations of values become runs, before any is validated."""
+"""Expand a specification into cells: the combinations of values that become runs, before validation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .set_options import has_section
 
 OUTSIDE_IDENTITY = ("stop", "checkpoint")
 MOST_RUNS = 100_000
-"""Runs of a specification, unless more are allowed: a slip in an axis is not to fill the memory."""
+"""Default maximum number of runs: a mistake in an axis must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run to be: what was set for it, and the config that this gives."""
+    """One future run: its overrides and the resulting config."""
 
     baseline: str | None
     grid: int
-    """Which grid of the file it belongs to: 0 for `grid` and `zip`, then the entries of `grids`."""
+    """Index of its grid in the file: 0 for `grid` and `zip`, then the entries of `grids`."""
     params: dict[str, Any]
-    """What grid, zip and seeds set; a whole mapping stands there by its name or position."""
+    """Values that grid, zip and seeds set; a mapping is replaced by its name or position."""
     overrides: Sequence[Override]
     config: Config
 
@@ -58,20 +58,20 @@ def cells(spec: Spec, max_runs: int = MOST_RUNS) -> tuple[list[Cell], list[str]]
     """Return the cells of grids and baselines, without excluded ones, and warnings.
 
     Raises:
-        UserError: an axis is refused, lists have other lengths, nothing is left, or there are more than
-            `max_runs` before any is excluded.
+        UserError: an axis is invalid, the lists of a zip differ in length, no cell of the grid is left, or
+            there are more than `max_runs` cells before any is excluded.
     """
-    grids = _grids(spec)
+    grids = _read_grids(spec)
     _check_number(spec, grids, max_runs)
     _check_settings(spec)
-    in_grids, warnings = _pruned([cell for grid in grids for cell in _product(spec, grid)], spec)
+    in_grids, warnings = _exclude_cells([cell for grid in grids for cell in _grid_cells(spec, grid)], spec)
     if not in_grids:
         refuse([Problem(spec.document.place("exclude"), "exclude", "leaves nothing of the grid")])
-    return _with_settings([*in_grids, *_baselines(spec)], spec), warnings
+    return _with_settings([*in_grids, *_baseline_cells(spec)], spec), warnings
 
 
 def _check_number(spec: Spec, grids: Sequence[_Grid], max_runs: int) -> None:
-    """Refuse a specification of too many runs, by the lengths of its axes: no cell is made yet."""
+    """Refuse a specification of too many runs, by the lengths of its axes, before any cell is created."""
     seeds = max(1, len(spec.file.seeds))
     in_grids = sum(math.prod(len(axis) for axis in grid.axes) for grid in grids)
     total = seeds * (in_grids + len(spec.file.baselines))
@@ -86,48 +86,48 @@ def _check_number(spec: Spec, grids: Sequence[_Grid], max_runs: int) -> None:
 # Grids
 
 
-def _grids(spec: Spec) -> list[_Grid]:
-    """Return the grids of the file; without any, the base alone is a grid without axes."""
+def _read_grids(spec: Spec) -> list[_Grid]:
+    """Return the grids of the file; a file without grids has one grid without axes."""
     base = overrides_in(spec.file.base, ("base",))
     parts: list[tuple[int, GridPart, KeyPath]] = [(0, spec.file, ())]
     if spec.file.grids:
-        kept = parts if spec.file.grid or spec.file.zip else []
-        parts = [*kept, *((n + 1, part, ("grids", n)) for n, part in enumerate(spec.file.grids))]
+        first_parts = parts if spec.file.grid or spec.file.zip else []
+        parts = [*first_parts, *((n + 1, part, ("grids", n)) for n, part in enumerate(spec.file.grids))]
     return [
         _Grid(
             index,
             base if part is spec.file else [*base, *overrides_in(part.base, (*origin, "base"))],
-            _axes(part, origin, spec.document),
+            _read_axes(part, origin, spec.document),
         )
         for index, part, origin in parts
     ]
 
 
-def _axes(part: GridPart, origin: KeyPath, document: Document) -> list[list[_Choice]]:
+def _read_axes(part: GridPart, origin: KeyPath, document: Document) -> list[list[_Choice]]:
     _check_axes(part, origin, document)
-    axes = [_axis(key, values, (*origin, "grid", key)) for key, values in part.grid.items()]
+    axes = [_axis_choices(key, values, (*origin, "grid", key)) for key, values in part.grid.items()]
     if part.zip:
-        columns = [_axis(key, values, (*origin, "zip", key)) for key, values in part.zip.items()]
-        axes.append([_merged(row) for row in zip(*columns, strict=True)])
+        columns = [_axis_choices(key, values, (*origin, "zip", key)) for key, values in part.zip.items()]
+        axes.append([_merge_choices(row) for row in zip(*columns, strict=True)])
     return axes
 
 
-def _axis(key: str, values: list[Any], origin: KeyPath) -> list[_Choice]:
+def _axis_choices(key: str, values: list[Any], origin: KeyPath) -> list[_Choice]:
     path = key_path(key)
     return [
         _Choice({key: label}, (Override(path, value, (*origin, index)),))
-        for index, (label, value) in enumerate(zip(_labels(values), values, strict=True))
+        for index, (label, value) in enumerate(zip(_label_values(values), values, strict=True))
     ]
 
 
-def _merged(row: Sequence[_Choice]) -> _Choice:
+def _merge_choices(row: Sequence[_Choice]) -> _Choice:
     params = {key: label for choice in row for key, label in choice.params.items()}
     return _Choice(params, tuple(override for choice in row for override in choice.overrides))
 
 
-def _labels(values: list[Any]) -> list[Any]:
-    """Return what `params` says of each value: a mapping stands there by its name or else its position."""
-    names = [_name(value) for value in values]
+def _label_values(values: list[Any]) -> list[Any]:
+    """Return the label of each value in `params`: a mapping's label is its name or else its position."""
+    names = [_name_of_mapping(value) for value in values]
     times = Counter(names)
     return [
         value if not isinstance(value, Mapping) else index if name is None or times[name] > 1 else name
@@ -135,7 +135,7 @@ def _labels(values: list[Any]) -> list[Any]:
     ]
 
 
-def _name(value: Any) -> str | None:
+def _name_of_mapping(value: Any) -> str | None:
     name = value.get("name") if isinstance(value, Mapping) else None
     return name if isinstance(name, str) else None
 
@@ -145,7 +145,7 @@ def _check_axes(part: GridPart, origin: KeyPath, document: Document) -> None:
         Problem(document.place(*origin, kind, key), dotted((*origin, kind, key)), message)
         for kind, axes in (("grid", part.grid), ("zip", part.zip))
         for key in axes
-        if (message := _objection(key, kind, part))
+        if (message := _axis_objection(key, kind, part))
     ]
     if len({len(values) for values in part.zip.values()}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in part.zip.items())
@@ -155,7 +155,7 @@ def _check_axes(part: GridPart, origin: KeyPath, document: Document) -> None:
         refuse(problems)
 
 
-def _objection(key: str, kind: str, part: GridPart) -> str | None:
+def _axis_objection(key: str, kind: str, part: GridPart) -> str | None:
     section = key_path(key)[0]
     if section in OUTSIDE_IDENTITY:
         return (
@@ -167,29 +167,29 @@ def _objection(key: str, kind: str, part: GridPart) -> str | None:
     return None if all(key_path(key)) else "is no dotted key, such as alpha.interval"
 
 
-def _product(spec: Spec, grid: _Grid) -> Iterator[Cell]:
+def _grid_cells(spec: Spec, grid: _Grid) -> Iterator[Cell]:
     template = apply(grid.base, {}, spec.document)
-    for choices in product(*grid.axes, *_seeds(spec, grid)):
-        choice = _merged(choices)
+    for choices in product(*grid.axes, *_seed_axes(spec, grid)):
+        choice = _merge_choices(choices)
         overrides = sections_first(choice.overrides)
         config = apply(overrides, template, spec.document)
         yield Cell(None, grid.index, dict(choice.params), [*grid.base, *overrides], config)
 
 
-def _seeds(spec: Spec, grid: _Grid | None = None) -> list[list[_Choice]]:
+def _seed_axes(spec: Spec, grid: _Grid | None = None) -> list[list[_Choice]]:
     if grid and spec.file.seeds and "seed" in grid.keys:
         place = spec.document.place("seeds")
         refuse([Problem(place, "seeds", "seed is an axis of the grid already; give one of the two")])
-    return [_axis("seed", list(spec.file.seeds), ("seeds",))] if spec.file.seeds else []
+    return [_axis_choices("seed", list(spec.file.seeds), ("seeds",))] if spec.file.seeds else []
 
 
-def _baselines(spec: Spec) -> Iterator[Cell]:
+def _baseline_cells(spec: Spec) -> Iterator[Cell]:
     base = overrides_in(spec.file.base, ("base",))
-    for name, own in spec.file.baselines.items():
-        overrides = [*base, *overrides_in(own, ("baselines", name))]
+    for name, differences in spec.file.baselines.items():
+        overrides = [*base, *overrides_in(differences, ("baselines", name))]
         template = apply(overrides, {}, spec.document)
-        for choices in product(*_seeds(spec)):
-            seed = _merged(choices)
+        for choices in product(*_seed_axes(spec)):
+            seed = _merge_choices(choices)
             config = apply(seed.overrides, template, spec.document)
             yield Cell(name, 0, dict(seed.params), [*overrides, *seed.overrides], config)
 
@@ -197,32 +197,34 @@ def _baselines(spec: Spec) -> Iterator[Cell]:
 # Exclusion
 
 
-def _pruned(found: list[Cell], spec: Spec) -> tuple[list[Cell], list[str]]:
+def _exclude_cells(all_cells: list[Cell], spec: Spec) -> tuple[list[Cell], list[str]]:
     """Leave out the cells that an entry of `exclude` matches, and warn of entries that match none."""
     matched = [False] * len(spec.file.exclude)
-    left = []
-    for cell in found:
-        hits = [n for n, entry in enumerate(spec.file.exclude) if _matches(cell, entry)]
+    remaining = []
+    for cell in all_cells:
+        hits = [n for n, entry in enumerate(spec.file.exclude) if _matches_entry(cell, entry)]
         for n in hits:
             matched[n] = True
         if not hits:
-            left.append(cell)
-    keys = {key for cell in found for key in cell.params}
-    return left, [_unmatched(n, spec, keys) for n, hit in enumerate(matched) if not hit]
+            remaining.append(cell)
+    keys = {key for cell in all_cells for key in cell.params}
+    return remaining, [_unmatched_warning(n, spec, keys) for n, hit in enumerate(matched) if not hit]
 
 
-def _matches(cell: Cell, entry: Mapping[str, Any]) -> bool:
-    return all(key in cell.params and _same(cell.params[key], value) for key, value in entry.items())
+def _matches_entry(cell: Cell, entry: Mapping[str, Any]) -> bool:
+    return all(
+        key in cell.params and _are_equal_values(cell.params[key], value) for key, value in entry.items()
+    )
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Compare as YAML values: 1 equals 1.0, but not true."""
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+def _are_equal_values(first: Any, second: Any) -> bool:
+    """Return whether two YAML values are equal: 1 equals 1.0, but not true."""
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return bool(first == second) and isinstance(first, bool) == isinstance(second, bool)
 
 
-def _unmatched(index: int, spec: Spec, keys: set[str]) -> str:
+def _unmatched_warning(index: int, spec: Spec, keys: set[str]) -> str:
     warning = f"{spec.document.place('exclude', index)}: exclude.{index}: matches no run"
     for key in spec.file.exclude[index]:
         if key not in keys:
@@ -235,7 +237,7 @@ def _unmatched(index: int, spec: Spec, keys: set[str]) -> str:
 
 
 def _check_settings(spec: Spec) -> None:
-    """Refuse to set a key that the grid or the seeds vary: the runs would become the same."""
+    """Refuse `--set` of a key that the grid or the seeds vary: the runs would become identical."""
     for setting in spec.settings:
         for key, where in _axes_written(spec):
             if key_path(key)[: len(setting.path)] == setting.path:
@@ -244,7 +246,7 @@ def _check_settings(spec: Spec) -> None:
 
 
 def _axes_written(spec: Spec) -> Iterator[tuple[str, str]]:
-    """Yield the key of each axis of the file, and where its values stand."""
+    """Yield the key of each axis of the file, and the dotted path of its values."""
     parts: list[tuple[KeyPath, GridPart]] = [((), spec.file)]
     for origin, part in [*parts, *((("grids", n), part) for n, part in enumerate(spec.file.grids))]:
         for kind, axes in (("grid", part.grid), ("zip", part.zip)):
@@ -253,17 +255,17 @@ def _axes_written(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "seed", "seeds"
 
 
-def _with_settings(found: list[Cell], spec: Spec) -> list[Cell]:
-    """Change the leaf that each setting names in every cell that has its section."""
+def _with_settings(all_cells: list[Cell], spec: Spec) -> list[Cell]:
+    """Return the cells with each `--set` option applied to those that have its section."""
     for setting in spec.settings:
-        concerned = [has_section(cell.config, setting.path) for cell in found]
+        concerned = [has_section(cell.config, setting.path) for cell in all_cells]
         if not any(concerned):
             refuse([Problem(setting.place(spec.document), "", f"no run has the section '{setting.path[0]}'")])
-        found = [
+        all_cells = [
             _with_setting(cell, setting, spec) if has else cell
-            for cell, has in zip(found, concerned, strict=True)
+            for cell, has in zip(all_cells, concerned, strict=True)
         ]
-    return found
+    return all_cells
 
 
 def _with_setting(cell: Cell, setting: Override, spec: Spec) -> Cell:

@@ -1,7 +1,7 @@
-"""Overrides: one key of a run's config set to a value, and where that was written.
+"""Overrides: each sets one key of a run's config to a value, and knows where the value was written.
 
-A mapping replaces its section, a dotted key changes one leaf, null switches a section off. Where both are
-given, the section is set first, whatever their order in the file.
+A mapping replaces its section, a dotted key changes one leaf, null switches a section off. If both are
+given, the section is set first; their order in the file does not matter.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def key_path(key: str) -> tuple[str, ...]:
 
 
 def overrides_in(mapping: Mapping[str, Any], origin: KeyPath) -> list[Override]:
-    """Return what a mapping of (dotted) keys at `origin` overrides, sections before leaves."""
+    """Return the overrides in a mapping of (dotted) keys at `origin`, sections before leaves."""
     return sections_first([Override(key_path(key), value, (*origin, key)) for key, value in mapping.items()])
 
 
 def sections_first(overrides: Iterable[Override]) -> list[Override]:
-    """Sort so that a section is set before its leaves."""
+    """Sort overrides so that a section precedes its leaves."""
     return sorted(overrides, key=lambda override: len(override.path))
 
 
@@ -53,7 +53,7 @@ def apply(overrides: Sequence[Override], config: Config, document: Document) -> 
     """
     for override in overrides:
         try:
-            config = _with(config, override.path, override.value)
+            config = _with_leaf(config, override.path, override.value)
         except _NoSection as error:
             refuse([Problem(override.place(document), ".".join(override.path), str(error))])
     return config
@@ -62,7 +62,7 @@ def apply(overrides: Sequence[Override], config: Config, document: Document) -> 
 def place_of(path: KeyPath, overrides: Sequence[Override], document: Document) -> Place:
     """Return where the value at `path` of a config made by `overrides` was written.
 
-    For a key that was not written it is the place of its section, and without one that of `base`.
+    For a key that was not written, the result is the place of its section or else of `base`.
     """
     if not path:
         return document.place("base")
@@ -72,16 +72,16 @@ def place_of(path: KeyPath, overrides: Sequence[Override], document: Document) -
             return override.place(document, path[depth:])
     within = (override for override in overrides if override.path[: len(path)] == path)
     beside = (override for override in reversed(overrides) if path[:1] == override.path[:1])
-    found = next(within, None) or next(beside, None)
-    return found.place(document) if found else document.place("base")
+    nearest_override = next(within, None) or next(beside, None)
+    return nearest_override.place(document) if nearest_override else document.place("base")
 
 
 class _NoSection(Exception):
     pass
 
 
-def _with(config: Config, path: tuple[str, ...], value: Any) -> Config:
-    """Return a copy of `config` in which the leaf at `path` is `value`; what lies beside it is shared."""
+def _with_leaf(config: Config, path: tuple[str, ...], value: Any) -> Config:
+    """Return a copy of `config` in which the leaf at `path` is `value`; all other values are shared."""
     key, rest = path[0], path[1:]
     if not rest:
         return {**config, key: value}
@@ -90,4 +90,4 @@ def _with(config: Config, path: tuple[str, ...], value: Any) -> Config:
         section = {}
     if not isinstance(section, dict):
         raise _NoSection(f"{key} is {shown(section)}, so it has no key '{rest[0]}'")
-    return {**config, key: _with(section, rest, value)}
+    return {**config, key: _with_leaf(section, rest, value)}

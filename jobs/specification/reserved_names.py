@@ -1,4 +1,4 @@
-"""Names that commands read as something else than a run: a state, an option, a run's id."""
+"""Reserved names: commands read them as a state, an option or a run's id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HINT = "give it another name; a baseline that this experiment has had before may
 
 
 def meaning(name: str) -> str | None:
-    """Return what commands take `name` for, None if it can only be a run's name."""
+    """Return how commands read `name`; None if only as a run's name."""
     word = name.lower()
     if word in STATES:
         return f"the state '{word}'"
@@ -31,7 +31,7 @@ def meaning(name: str) -> str | None:
 
 
 def check_names(root: Root, experiment: Experiment) -> None:
-    """Refuse what `submit` would refuse under this root.
+    """Refuse the names that `submit` would refuse under this root.
 
     Raises:
         UserError: as `check_baselines` does.
@@ -42,16 +42,16 @@ def check_names(root: Root, experiment: Experiment) -> None:
 
 
 def check_baselines(names: Iterable[str], past: Collection[Submission], document: Document) -> None:
-    """Refuse new baselines whose names mean something else; those of earlier submissions are let through.
+    """Refuse new baselines with reserved names; names of earlier submissions stay allowed.
 
     Raises:
-        UserError: there is one; the message says where it was written.
+        UserError: a name is reserved; the message says where it was written.
     """
     refused = {name: what for name in names if (what := meaning(name)) is not None}
     if not refused:
         return
     titles = [title for submission in past for title in (*submission.runs, *submission.named.values())]
-    known = {title.baseline for title in titles}
+    earlier_baselines = {title.baseline for title in titles}
     problems = [
         Problem(
             document.place("baselines", name),
@@ -59,7 +59,7 @@ def check_baselines(names: Iterable[str], past: Collection[Submission], document
             f"cannot name a baseline: on the command line it means {what}",
         )
         for name, what in refused.items()
-        if name not in known
+        if name not in earlier_baselines
     ]
     if problems:
         refuse(problems, HINT)

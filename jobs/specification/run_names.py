@@ -1,4 +1,4 @@
-"""Readable names of runs, made of what varies: `interval5000-count10-seed0`."""
+"""Readable names of runs, built from the keys that vary: `interval5000-count10-seed0`."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ def readable_names(cells: Sequence[Cell], ids: Sequence[str], seeds: bool) -> li
     """Return a unique name, safe for files, for every cell.
 
     A name holds the keys whose values differ between the cells of the grid (all keys, if none does), and the
-    seed if the file gives `seeds`. Names that would coincide get the number of their grid, then the run's id,
-    as does the name of a cell that would mean something else on the command line.
+    seed if the file gives `seeds`. Equal names get the number of their grid, then the run's id. A reserved
+    name gets the run's id, too.
     """
-    keys = _varying([cell for cell in cells if cell.baseline is None], seeds)
+    keys = _varying_keys([cell for cell in cells if cell.baseline is None], seeds)
     short = _short_keys(keys)
     texts: dict[tuple[str, str], str] = {}
-    names = [cell.baseline or _name(cell, keys, short, texts) for cell in cells]
+    names = [cell.baseline or _name_of_cell(cell, keys, short, texts) for cell in cells]
     if seeds:
         names = [f"{name}-seed{cell.params['seed']}" for name, cell in zip(names, cells, strict=True)]
-    return _unique([name.lstrip("-") or "base" for name in names], cells, ids)
+    return _make_unique([name.lstrip("-") or "base" for name in names], cells, ids)
 
 
-def _varying(cells: Sequence[Cell], seeds: bool) -> list[str]:
+def _varying_keys(cells: Sequence[Cell], seeds: bool) -> list[str]:
     keys = dict.fromkeys(key for cell in cells for key in cell.params if not (seeds and key == "seed"))
     missing = object()
-    varying = [key for key in keys if _differs(cell.params.get(key, missing) for cell in cells)]
+    varying = [key for key in keys if _values_differ(cell.params.get(key, missing) for cell in cells)]
     return varying or list(keys)
 
 
-def _differs(values: Iterable[Any]) -> bool:
-    """Return whether there are two values that differ (1 and true do)."""
+def _values_differ(values: Iterable[Any]) -> bool:
+    """Return whether at least two values differ (1 and true do)."""
     values = iter(values)
     first = next(values)
     return any(value != first or type(value) is not type(first) for value in values)
 
 
 def _short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Return the shortest ends of the dotted keys that tell them apart; `optimizer.name` is `optimizer`."""
-    paths = {key: _telling(key_path(key)) for key in keys}
+    """Return the shortest unique ends of the dotted keys; `optimizer.name` becomes `optimizer`."""
+    paths = {key: _without_generic_end(key_path(key)) for key in keys}
     lengths = dict.fromkeys(paths, 1)
     while True:
         short = {key: ".".join(path[-lengths[key] :]) for key, path in paths.items()}
@@ -59,37 +59,39 @@ def _short_keys(keys: Iterable[str]) -> dict[str, str]:
             lengths[key] += 1
 
 
-def _telling(path: tuple[str, ...]) -> tuple[str, ...]:
+def _without_generic_end(path: tuple[str, ...]) -> tuple[str, ...]:
     return path[:-1] if len(path) > 1 and path[-1] in ("name", "policy") else path
 
 
-def _name(cell: Cell, keys: Sequence[str], short: dict[str, str], texts: dict[tuple[str, str], str]) -> str:
+def _name_of_cell(
+    cell: Cell, keys: Sequence[str], short: dict[str, str], texts: dict[tuple[str, str], str]
+) -> str:
     parts = []
     for key in keys:
         if key in cell.params:
             value = cell.params[key]
             part = texts.get((key, repr(value)))
             if part is None:
-                part = texts[key, repr(value)] = _part(short[key], value)
+                part = texts[key, repr(value)] = _name_part(short[key], value)
             parts.append(part)
     return "-".join(parts)
 
 
-def _part(key: str, value: Any) -> str:
-    text = UNSAFE.sub("_", _text(value))
+def _name_part(key: str, value: Any) -> str:
+    text = UNSAFE.sub("_", _value_text(value))
     apart = key[-1:].isdigit() or not text[:1].isdigit()
     return UNSAFE.sub("_", key) + ("_" if apart else "") + text
 
 
-def _text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list):
-        return "x".join(map(_text, value))
+        return "x".join(map(_value_text, value))
     if isinstance(value, bool):
         return "true" if value else "false"
     return "null" if value is None else str(value)
 
 
-def _unique(names: Sequence[str], cells: Sequence[Cell], ids: Sequence[str]) -> list[str]:
+def _make_unique(names: Sequence[str], cells: Sequence[Cell], ids: Sequence[str]) -> list[str]:
     several = len({cell.grid for cell in cells if cell.baseline is None}) > 1
     times = Counter(names)
     names = [
@@ -104,5 +106,5 @@ def _unique(names: Sequence[str], cells: Sequence[Cell], ids: Sequence[str]) -> 
 
 
 def _is_free(name: str, cell: Cell) -> bool:
-    """Return whether a name may stand as it is; the name of a baseline is checked where it is submitted."""
+    """Return whether a name needs no id; the name of a baseline is checked by `submit`."""
     return len(name) <= LONGEST and (cell.baseline is not None or meaning(name) is None)

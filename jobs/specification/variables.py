@@ -1,4 +1,4 @@
-"""Environment variables in string values: `${NAME}`, expanded where a run runs and nowhere before.
+"""Environment variables in string values: `${NAME}`, expanded only by the worker.
 
 There is no other form and no escape: `$NAME` and `$$` stay as they are, and `${` must begin a variable.
 """
@@ -18,7 +18,7 @@ from .overrides import Override
 
 def variables_in(configs: Iterable[Mapping[Any, Any]]) -> list[str]:
     """Return the names of the variables that the configs use, sorted."""
-    texts = (text for config in configs for _, text in _strings(config, ()))
+    texts = (text for config in configs for _, text in _strings_in(config, ()))
     return sorted({name for text in texts if "${" in text for name in VARIABLE.findall(text)})
 
 
@@ -34,50 +34,55 @@ def expand_variables(config: Mapping[str, Any], environ: Mapping[str, str]) -> d
             raise UserError(f"${{{match[1]}}} is not set", f"export {match[1]}=… where the run runs")
         return environ[match[1]]
 
-    return {key: _mapped(value, lambda text: VARIABLE.sub(expanded, text)) for key, value in config.items()}
+    return {
+        key: _map_strings(value, lambda text: VARIABLE.sub(expanded, text)) for key, value in config.items()
+    }
 
 
 def where_used(document: Document, name: str) -> str:
-    """Return file, line and key of the first `${name}` in a specification; the file alone if none is."""
+    """Return file, line and key of the first `${name}` in a specification; only the file if there is none."""
     return place_of_text(document, f"${{{name}}}")
 
 
 def place_of_text(document: Document, part: str) -> str:
-    """Return file, line and key of the first string that contains `part`; the file alone if none does."""
-    for path, text in _strings(document.value, ()):
+    """Return file, line and key of the first string that contains `part`; only the file if none does."""
+    for path, text in _strings_in(document.value, ()):
         if part in text:
             return f"{document.place(*path)}: {dotted(path)}"
     return document.source
 
 
 def malformed_variables(document: Document, settings: Iterable[Override] = ()) -> list[Problem]:
-    """Return what looks like a variable but is none, in a document and in what `--set` gives."""
-    found = [(document.place(*path), path) for path in _malformed(document.value)]
+    """Return a problem for each malformed variable in a document and in `--set` options."""
+    places = [(document.place(*path), path) for path in _malformed_paths(document.value)]
     for setting in settings:
-        found += [(setting.place(document), (*setting.path, *path)) for path in _malformed(setting.value)]
+        places += [
+            (setting.place(document), (*setting.path, *path)) for path in _malformed_paths(setting.value)
+        ]
     return [
-        Problem(place, dotted(path), "'${' must begin a variable, as in ${DATA_DIR}") for place, path in found
+        Problem(place, dotted(path), "'${' must begin a variable, as in ${DATA_DIR}")
+        for place, path in places
     ]
 
 
-def _malformed(value: Any) -> Iterator[KeyPath]:
-    return (path for path, text in _strings(value, ()) if MALFORMED.search(text))
+def _malformed_paths(value: Any) -> Iterator[KeyPath]:
+    return (path for path, text in _strings_in(value, ()) if MALFORMED.search(text))
 
 
-def _strings(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _strings_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _strings(item, (*path, key))
+            yield from _strings_in(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _strings(item, (*path, index))
+            yield from _strings_in(item, (*path, index))
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    return [_map_strings(item, change) for item in value] if isinstance(value, list) else value

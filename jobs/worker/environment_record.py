@@ -1,4 +1,4 @@
-"""Where an attempt runs, and with which versions: for its `start` record."""
+"""The environment record of an attempt: its device and versions, for the `start` record."""
 
 from __future__ import annotations
 
@@ -23,40 +23,42 @@ PACKAGES = (
     "pydantic",
 )
 ROOMS = ("cluster_profiles", "jobs", "store", "trainer")
-"""Packages of alphagrid that a run passes through."""
+"""Packages of alphagrid whose code a run executes."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of what decides a run's numbers; None for what is not installed."""
+    """Return the versions that determine a run's numbers; None for a package that is not installed."""
     return {
         "python": platform.python_version(),
-        "torch": _installed("torch"),
-        "alphagrid": f"{_installed('alphagrid')}+{source_hash()}",
+        "torch": _installed_version("torch"),
+        "alphagrid": f"{_installed_version('alphagrid')}+{source_hash()}",
     }
 
 
 @cache
 def source_hash() -> str:
-    """Return eight hexadecimal digits of what alphagrid's own modules say; an installation may be edited."""
+    """Return eight hexadecimal digits of a hash of alphagrid's modules; an installation may be edited."""
     top = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for path in sorted([*top.glob("*.py"), *(one for name in ROOMS for one in (top / name).rglob("*.py"))]):
+    for path in sorted(
+        [*top.glob("*.py"), *(module for name in ROOMS for module in (top / name).rglob("*.py"))]
+    ):
         digest.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 
 
 def packages(workload: str) -> dict[str, str]:
-    """Return the versions of further packages, of the one that an import-path workload comes from too."""
+    """Return the versions of further packages, including that of an import-path workload."""
     names = [
         *PACKAGES,
         *(packages_distributions().get(re.split("[.:]", workload)[0], ()) if ":" in workload else ()),
     ]
-    found = {name: _installed(name) for name in names}
-    return {name: number for name, number in found.items() if number is not None}
+    installed_versions = {name: _installed_version(name) for name in names}
+    return {name: number for name, number in installed_versions.items() if number is not None}
 
 
-def _installed(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -64,7 +66,7 @@ def _installed(package: str) -> str | None:
 
 
 def hardware(config: TrainingConfig) -> dict[str, str | None]:
-    """Return the device that the run will be on, and the GPU's name (this imports torch)."""
+    """Return the run's device, the GPU's name, and the CUDA and driver versions; this imports torch."""
     import torch
 
     cuda = config.device != "cpu" and torch.cuda.is_available()
@@ -77,16 +79,16 @@ def hardware(config: TrainingConfig) -> dict[str, str | None]:
 
 
 def driver(file: Path = DRIVER) -> str | None:
-    """Return the version of the NVIDIA driver, None if there is none or it does not say."""
+    """Return the version of the NVIDIA driver; None if there is no driver or no version in its file."""
     try:
-        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
+        match = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", file.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return a warning if an attempt has other versions than the one before it; None if not."""
+    """Return a warning if an attempt's versions differ from those of the attempt before; None if not."""
     changes = [
         f"{name} {before[name]} → {now[name]}"
         for name in now

@@ -1,4 +1,4 @@
-"""GPUs that a run was promised: where torch sees none, the run does not train on the CPU instead.
+"""Check that torch sees the GPU that a run's profile asks for; otherwise the run must not train on the CPU.
 
 A node may have lost its GPU (a driver that failed, a device that fell off the bus). Every job that lands
 there would train at a fraction of the speed, and its measured times would be wrong. So the job goes back
@@ -20,7 +20,7 @@ from ...slurm.notation import Devices
 from ..schedulers import SCHEDULERS
 
 MAX_NODES = 3
-"""On how many nodes a run looks for a GPU before it has failed."""
+"""Maximum number of nodes without a visible GPU before the run fails."""
 DEVICE_NAMES = ("gpu", "shard", "mps")
 COUNT_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 DEVICE_OPTIONS = ("gres", "tres-per-job", "tres-per-node", "tres-per-task", "tres-per-socket")
@@ -37,22 +37,22 @@ class NoGpu(Exception):
 
 
 def check(device: str, profile: Mapping[str, Any]) -> None:
-    """Refuse to train on the CPU of a node on which the run was promised a GPU.
+    """Refuse to train on the CPU if the run's profile or config asks for a GPU.
 
     Raises:
-        NoGpu: this Slurm node shows none; another one may.
+        NoGpu: this Slurm node shows no GPU; another node may.
         UserError: torch was built without CUDA, `device: cuda` has no GPU, or this machine's GPU is broken.
     """
     if device == "cpu" or (why := missing()) is None:
         return
-    asked, node = is_asked_for(profile), _node()
+    asks_for_gpu, node = is_asked_for(profile), _node_name()
     if not _is_built_for_gpus():
-        if asked or device == "cuda":
+        if asks_for_gpu or device == "cuda":
             import torch
 
-            promise = "the profile asks for a GPU" if asked else "the config says `device: cuda`"
+            promise = "the profile asks for a GPU" if asks_for_gpu else "the config says `device: cuda`"
             raise UserError(f"{promise}, and torch {torch.__version__} was built without CUDA", INSTALL)
-    elif asked:
+    elif asks_for_gpu:
         raise NoGpu(node, why)
     elif SCHEDULERS[profile["cluster"]].assigns_gpus and os.environ.get("CUDA_VISIBLE_DEVICES"):
         number = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -67,7 +67,7 @@ def check(device: str, profile: Mapping[str, Any]) -> None:
 
 
 def missing() -> str | None:
-    """Return why torch sees no GPU here, None if it sees one."""
+    """Return why torch sees no GPU on this machine; None if it sees one."""
     import torch
 
     if torch.cuda.is_available():
@@ -81,19 +81,19 @@ def missing() -> str | None:
 
 def is_asked_for(profile: Mapping[str, Any]) -> bool:
     """Return whether a Slurm profile, as a submission records it, asks for a GPU or a share of one."""
-    return SCHEDULERS[profile["cluster"]].grants_gpus and bool(_devices(profile))
+    return SCHEDULERS[profile["cluster"]].grants_gpus and bool(_requested_devices(profile))
 
 
-def _devices(profile: Mapping[str, Any]) -> list[Devices]:
+def _requested_devices(profile: Mapping[str, Any]) -> list[Devices]:
     options = {key.replace("_", "-"): str(value) for key, value in (profile.get("sbatch") or {}).items()}
     texts = [profile.get("gres"), *(options.get(key) for key in DEVICE_OPTIONS)]
     texts += [f"gpu:{options[key]}" for key in COUNT_OPTIONS if key in options]
-    devices = [each for text in texts for each in notation.devices(text and text.replace("gres/", ""))]
-    return [each for each in devices if each.name in DEVICE_NAMES and each.count > 0]
+    devices = [device for text in texts for device in notation.devices(text and text.replace("gres/", ""))]
+    return [device for device in devices if device.name in DEVICE_NAMES and device.count > 0]
 
 
 def why_not_elsewhere(profile: Mapping[str, Any], tried: Sequence[str]) -> str | None:
-    """Return why a job that found no GPU on the nodes `tried` is not sent to another one; None if it is."""
+    """Return why a job without a GPU on the nodes `tried` cannot move to another node; None if it can."""
     if len(tried) >= MAX_NODES:
         return f"{MAX_NODES} nodes are tried at most"
     if not profile["requeue"]:
@@ -105,14 +105,14 @@ def why_not_elsewhere(profile: Mapping[str, Any], tried: Sequence[str]) -> str |
 
 
 def failure_reason(tried: Sequence[str], why: str, experiment: str, run: str) -> str:
-    """Return the reason of a run that failed because the nodes `tried` showed no GPU, and what to do."""
+    """Return the reason of a run that failed because the nodes `tried` showed no GPU, with a command."""
     names = list(dict.fromkeys(tried))
     command = f"alphagrid retry {experiment} {run} --exclude-node {','.join(names)}"
     return f"no GPU on {', '.join(names)}: {why} (tell your site's administrators; then `{command}`)"
 
 
 def _has_other_nodes(partition: str, profile: Mapping[str, Any], tried: Sequence[str]) -> bool:
-    """Return whether a partition has another usable node with such GPUs; True where Slurm does not answer."""
+    """Return whether a partition has another usable node with such GPUs; True if Slurm does not answer."""
     try:
         listed = [Node.read(record) for record in nodes.records()]
     except SystemRefused:
@@ -122,7 +122,7 @@ def _has_other_nodes(partition: str, profile: Mapping[str, Any], tried: Sequence
         partition in node.partitions
         and node.usable
         and node.name not in excluded
-        and all(node.count(wanted) >= wanted.count for wanted in _devices(profile))
+        and all(node.count(device) >= device.count for device in _requested_devices(profile))
         for node in listed
     )
 
@@ -133,6 +133,6 @@ def _is_built_for_gpus() -> bool:
     return (torch.version.cuda or getattr(torch.version, "hip", None)) is not None
 
 
-def _node() -> str:
-    """Return this node's name, as Slurm writes it in a Slurm job."""
+def _node_name() -> str:
+    """Return this node's name; in a Slurm job, Slurm's name for it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

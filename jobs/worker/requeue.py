@@ -1,4 +1,4 @@
-"""A Slurm job's way back into the queue, seen from inside the job."""
+"""Requeue the current Slurm job from inside the job."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ...slurm import scontrol
 from ...slurm.command import Absent
 
 Cause = Literal["preempted", "time limit", "requeued", "cancelled", "unclear"]
-"""Why Slurm has a job stop. `requeued`: it is in the queue again already; `unclear`: any of them, or none."""
+"""Why Slurm stops a job. `requeued`: it is already in the queue again; `unclear`: the cause is unknown."""
 
 COMES_BACK: frozenset[Cause] = frozenset({"preempted", "time limit"})
-"""What a job has to go back into the queue by itself for, before it is killed."""
+"""Causes after which a job must requeue itself before it is killed."""
 
 SUBMITIT_SLURM = "slurm"
-"""What submitit calls its executor for Slurm."""
+"""submitit's name for its Slurm executor."""
 ALIVE = frozenset({"RUNNING", "SIGNALING", "SUSPENDED"})
 DYING = frozenset({"COMPLETING", "CANCELLED"})
 ANSWER_SECONDS = 10.0
-"""How long Slurm may take to say why it stops a job: its end is to be told within the grace."""
+"""Maximum wait for Slurm's cause: the job must record its end within the grace period."""
 PATIENCE = 30.0
 EXCLUSION_TRIES = 10
 FORGOTTEN_SECONDS = 300.0
-"""How long a job that is to stop, but not preempted as far as Slurm knows, waits to be killed."""
+"""Seconds that a stopped job waits to be killed if Slurm does not list it as preempted."""
 
 log = logging.getLogger("alphagrid")
 
 
 def own_job() -> str | None:
-    """Return the id of the Slurm job that this process was sent as, `<array>_<task>` if it is an array's."""
+    """Return the id of this process' Slurm job, `<array>_<task>` for an array task; None outside Slurm."""
     if os.environ.get("SUBMITIT_EXECUTOR") != SUBMITIT_SLURM:
         return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -42,14 +42,14 @@ def own_job() -> str | None:
 
 
 def restarts() -> int:
-    """Return how often Slurm has started this process' job before."""
+    """Return how often Slurm has restarted this process' job."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def why_stopped(before_limit: bool) -> Cause:
-    """Ask Slurm why it has this process' job stop.
+    """Return Slurm's cause for stopping this process' job.
 
-    `before_limit`: the signal was the one that comes before the time limit, but may come at preemption, too.
+    `before_limit`: the signal is the one before the time limit; some clusters send it at preemption too.
     """
     try:
         shown = scontrol.show_job(own_job() or "", ANSWER_SECONDS)
@@ -60,7 +60,7 @@ def why_stopped(before_limit: bool) -> Cause:
 
 
 def cause(shown: str, restarted: int, before_limit: bool = False) -> Cause:
-    """Read the cause off what `scontrol show job` prints of a job that was `restarted` so often before."""
+    """Return the cause from the output of `scontrol show job`; `restarted` counts earlier restarts."""
     fields = dict(re.findall(r"(\w+)=(\S+)", shown))
     preempted = fields.get("PreemptTime", "None") != "None"
     if int(fields.get("Restarts", 0)) > restarted:
@@ -73,10 +73,10 @@ def cause(shown: str, restarted: int, before_limit: bool = False) -> Cause:
 
 
 def come_back() -> bool:
-    """Put this process' own job back into the queue, if it is Slurm's; Slurm then kills the process.
+    """Requeue this process' Slurm job; Slurm then kills the process.
 
-    While Slurm does not answer, it is asked again. Returns False if it answers and refuses, and if there is
-    no scontrol (set-up may have taken it off the PATH).
+    The call repeats while Slurm does not answer. Returns False if Slurm refuses, or if scontrol is missing (a
+    set-up may remove it from PATH). Outside Slurm the function does nothing and returns True.
     """
     job, answers = own_job(), False
     while job is not None:
@@ -97,11 +97,11 @@ def come_back() -> bool:
 
 
 def come_back_elsewhere(nodes: Sequence[str]) -> bool:
-    """Put this process' own job back into the queue, and keep it off `nodes`.
+    """Requeue this process' Slurm job, and exclude `nodes`.
 
     Slurm changes the nodes of pending jobs only, and a requeued job stays pending for about two minutes. The
-    process has the seconds until Slurm kills it for the change. Where they do not suffice, the job may
-    come back to one of the nodes, and looks for a GPU there once more. Returns what `come_back` does.
+    process has a few seconds for the change, until Slurm kills it. If they do not suffice, the job may start
+    on one of the nodes and check for a GPU again. Returns the result of `come_back`.
     """
     if not come_back():
         return False
@@ -116,11 +116,11 @@ def come_back_elsewhere(nodes: Sequence[str]) -> bool:
 
 
 def wait_to_be_killed(before_limit: bool) -> NoReturn:
-    """Wait for Slurm to kill this process: an exit, whatever its code, would end the job for good.
+    """Wait for Slurm to kill this process: an exit with any code would end the job for good.
 
-    Slurm may not have answered, or may have been away: now and then the job looks whether to come back. It
-    does so, too, when Slurm goes on for long to say that the job runs and is not preempted: its preemption
-    was called off, or forgotten when slurmctld died, and nobody will come to kill it.
+    Slurm may not have answered, so the process checks the cause periodically and requeues the job if needed.
+    It also requeues the job if Slurm keeps listing it as running and not preempted: the preemption was
+    withdrawn, or lost when slurmctld died, and Slurm will not kill the job.
     """
     forgotten = time.monotonic() + FORGOTTEN_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""One attempt from its `start` record to its end, whatever happens in between."""
+"""A running attempt, from its `start` record to its end."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 Ending = Literal[
     "completed", "diverged", "failed", "cancelled", "interrupted", "requeue", "no gpu", "crash", "elsewhere"
 ]
-"""How an attempt ended. `requeue`: interrupted, and its job has to requeue itself; `no gpu`: likewise, but
-not on the same node; `elsewhere`: the run belongs to another worker."""
+"""How an attempt ended. `requeue`: interrupted, and its job must requeue itself; `no gpu`: the same, on
+another node; `elsewhere`: another worker has the run."""
 
 MOST_OF_A_TRACEBACK = 20_000
-"""Characters of a traceback in the journal; the run's log has all of it."""
+"""Maximum characters of a traceback in the journal; the run's log has all of it."""
 STOPPED_BY_SLURM: dict[requeue.Cause, str] = {
     "preempted": "preempted",
     "time limit": "its time limit was near",
@@ -56,7 +56,7 @@ log = logging.getLogger("alphagrid")
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do."""
+    """The run, submission and scheduler of a worker."""
 
     run: RunFiles
     submission: Submission
@@ -70,12 +70,12 @@ class Task:
 
     @property
     def job(self) -> dict[str, str]:
-        """The job that this process is, as journals record it."""
+        """The job of this process, as journals record it."""
         return {"cluster": self.scheduler.name, "job_id": self.scheduler.own_job_id() or str(os.getpid())}
 
 
 class RunningAttempt:
-    """The attempt that this process runs: it alone writes the attempt's journal."""
+    """The attempt that this process runs; only this process writes the attempt's journal."""
 
     def __init__(
         self, task: Task, stop: StopRequest, number: int, writer: Journal, earlier: list[Attempt]
@@ -90,14 +90,14 @@ class RunningAttempt:
         """Whether it ignores all checkpoints."""
 
     def run(self) -> Ending:
-        """Train, and record how the attempt ended, whatever happens."""
+        """Train, and record how the attempt ended, also after an error."""
         try:
             try:
                 ending, reason = self._train()
             except gpus.NoGpu as error:
                 return self._leave_node(error)
             except (Exception, SystemExit) as error:
-                ending, reason = self._explain(error)
+                ending, reason = self._explain_error(error)
             if ending == "interrupted" and self.stop and requeue.own_job():
                 return self._record_slurm_stop()
             return self._record_end(ending, reason)
@@ -112,9 +112,9 @@ class RunningAttempt:
         try:
             self._check_progress()
             self._check_code()
-            config = self._configuration()
+            config = self._prepare_config()
             gpus.check(config.device, self.task.submission.profile)
-            resume = self._resume()
+            resume = self._prepare_resume()
             start.update(environment_record.hardware(config), resume_step=resume.step)
         except BaseException as error:
             if isinstance(error, submitted_code.CodeChanged):
@@ -133,7 +133,7 @@ class RunningAttempt:
         return outcome.status, outcome.reason
 
     def _start_record(self) -> dict[str, Any]:
-        """Return what is known of the attempt before anything can go wrong."""
+        """Return the fields of the `start` record that are known before any check."""
         task = self.task
         return {
             "attempt": self.number,
@@ -155,14 +155,14 @@ class RunningAttempt:
         }
 
     def _check_progress(self) -> None:
-        """Refuse a run whose last attempts brought no new checkpoint.
+        """Refuse a run whose last attempts wrote no new checkpoint.
 
         Raises:
-            UserError: why it is given up.
+            UserError: the message says why the run is not started again.
         """
         without_progress = self._without_progress(self.earlier, self.task.job["job_id"], requeue.restarts())
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            raise UserError(_given_up(without_progress))
+            raise UserError(_no_progress_reason(without_progress))
 
     def _check_code(self) -> None:
         """Refuse code that differs from that of earlier attempts, unless that is allowed.
@@ -173,8 +173,8 @@ class RunningAttempt:
         earlier = () if self.is_fresh else self.earlier
         submitted_code.check_same(self.task.files, self.task.submission, self.task.entry, earlier)
 
-    def _configuration(self) -> TrainingConfig:
-        """Return the config, variables expanded as this node knows them; keep a copy beside the journal.
+    def _prepare_config(self) -> TrainingConfig:
+        """Return the config with variables expanded on this node, and keep a copy beside the journal.
 
         Raises:
             UserError: a variable is not set, a path cannot be resolved, or code comes from another folder.
@@ -197,15 +197,15 @@ class RunningAttempt:
             )
         return config
 
-    def _resume(self) -> Resume:
-        """Return the newest checkpoint that counts, or a start from nothing."""
+    def _prepare_resume(self) -> Resume:
+        """Return the newest checkpoint that counts, or a start from step 0."""
         from ...trainer import resume
 
         ignored_until = self.number - 1 if self.is_fresh else attempts.ignored_until(self.earlier)
         return resume.prepare(self.task.run, ignored_until, attempts.limits(self.earlier))
 
     def _version_warning(self, start: dict[str, Any]) -> str | None:
-        """Return a warning if the newest attempt that began had another Python, torch or alphagrid."""
+        """Return a warning if the last attempt that began had another Python, torch or alphagrid version."""
         for attempt in reversed(self.earlier):
             record = attempts.start_record(attempt.journal)
             if record and record.get("versions"):
@@ -213,10 +213,10 @@ class RunningAttempt:
         return None
 
     def _discard_checkpoints(self, beyond: int) -> None:
-        """Remove the checkpoints of earlier attempts beyond a step, from which this attempt has started.
+        """Remove the checkpoints of earlier attempts beyond the step from which this attempt started.
 
-        No later attempt will resume from them (`attempts.limits`), damaged or not, and they would count
-        among the checkpoints that are kept.
+        No later attempt resumes from them (`attempts.limits`), and they would count towards the number of
+        checkpoints to keep.
         """
         from ...trainer import checkpoint
 
@@ -224,8 +224,8 @@ class RunningAttempt:
             if file.attempt < self.number and file.step > beyond:
                 file.path.unlink(missing_ok=True)
 
-    def _explain(self, error: BaseException) -> tuple[Ending, str | None]:
-        """Return what an exception means for the run; one that is not meant for people is a crash."""
+    def _explain_error(self, error: BaseException) -> tuple[Ending, str | None]:
+        """Return the ending and reason for an exception; an unexpected exception is a crash."""
         if isinstance(error, SystemRefused):
             return "interrupted", error.message
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -240,18 +240,18 @@ class RunningAttempt:
     def _record_crash(self, error: BaseException) -> tuple[Ending, str | None]:
         text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
         log.error("%s", text)
-        reason = shortened(f"{type(error).__name__}: {_message(error)}")
+        reason = shortened(f"{type(error).__name__}: {_exception_message(error)}")
         if not self._is_superseded():
             excerpt = shortened(text, MOST_OF_A_TRACEBACK, MOST_OF_A_TRACEBACK)
-            self._append("event", event="crash", reason=reason, traceback=excerpt)
+            self._append_record("event", event="crash", reason=reason, traceback=excerpt)
         without_progress = self._without_progress(attempts.read(self.task.run))
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            return "failed", _given_up(without_progress)
+            return "failed", _no_progress_reason(without_progress)
         comes_back = self.task.scheduler.restarts_crashed_runs(self.task.submission.profile)
         return ("crash" if comes_back else "failed"), reason
 
     def _record_slurm_stop(self) -> Ending:
-        """Ask Slurm why it stopped the run, record that, and return `requeue` if the job comes back."""
+        """Record why Slurm stopped the run, and return `requeue` if the job must requeue itself."""
         cause = requeue.why_stopped(self.stop.reason == signals.BEFORE_LIMIT)
         if cause == "cancelled":
             return self._record_end("cancelled", "cancelled with scancel")
@@ -261,11 +261,11 @@ class RunningAttempt:
             return ending
         without_progress = self._without_progress(attempts.read(self.task.run))
         if len(without_progress) >= attempts.MAX_WITHOUT_PROGRESS:
-            return self._record_end("failed", _given_up(without_progress))
+            return self._record_end("failed", _no_progress_reason(without_progress))
         return "requeue"
 
     def _leave_node(self, error: gpus.NoGpu) -> Ending:
-        """Record that this node shows no GPU; return whether the job goes to another one or the run fails."""
+        """Record that this node shows no GPU; return `no gpu` to requeue elsewhere, or the run's ending."""
         log.error("%s", error)
         task = self.task
         tried = attempts.nodes_without_gpu(attempts.read(task.run), task.submission.id)
@@ -279,7 +279,7 @@ class RunningAttempt:
         return "no gpu" if ending == "interrupted" else ending
 
     def _record_end(self, ending: Ending, reason: str | None, **details: Any) -> Ending:
-        """Record how the attempt ended, unless a newer attempt of the run has begun meanwhile."""
+        """Record how the attempt ended, unless a newer attempt of the run has begun."""
         if self._is_superseded():
             return "elsewhere"
         reason = None if reason is None else shortened(reason)
@@ -288,27 +288,27 @@ class RunningAttempt:
             ending, reason = "cancelled", "cancelled by the user"
         if ending == "interrupted":
             try:
-                self._append("event", event="interrupted", reason=reason, **details)
+                self._append_record("event", event="interrupted", reason=reason, **details)
                 self.writer.sync()
             except SystemRefused as error:  # another process took the room; the log has the reason
                 log.error("%s: %s", reason, error.message)
         elif ending != "crash":
-            self._append("end", status=ending, reason=reason)
+            self._append_record("end", status=ending, reason=reason)
         return ending
 
     def _is_cancelled(self) -> bool:
         return cancel_marker.is_cancelled(self.task.run, self.task.submission.id)
 
     def _is_superseded(self) -> bool:
-        """Return whether a newer attempt has begun; this one is marked then, because it did not die."""
+        """Return whether a newer attempt has begun; if so, mark this one as superseded."""
         superseded = journal.is_superseded(self.task.run, self.number)
         if superseded:
             with suppress(OSError):
                 self.task.run.superseded_marker(self.number).touch()
         return superseded
 
-    def _append(self, kind: str, **fields: Any) -> None:
-        """Append a record at the step and time of the last one, of an earlier attempt if this has none."""
+    def _append_record(self, kind: str, **fields: Any) -> None:
+        """Append a record with the step and time of the last record, from an earlier attempt if necessary."""
         last = attempts.reached(attempts.read(self.task.run))
         step, train_seconds = (last.step, last.train_seconds) if last else (0, 0.0)
         self.writer.append(kind, step, train_seconds, **fields)
@@ -323,13 +323,13 @@ class RunningAttempt:
 
 
 def append_unresumed_start(writer: Journal, start: dict[str, Any], earlier: Sequence[Attempt]) -> None:
-    """Write the start of an attempt that resumes nothing: what earlier ones wrote stands."""
+    """Write the start of an attempt that resumes nothing, with the progress of earlier attempts."""
     last = (None if start["fresh"] else attempts.reached(earlier)) or Attempt(0, Path())
     writer.append("start", last.step, last.train_seconds, **{**start, "resume_step": last.step})
 
 
-def _given_up(without_progress: Sequence[Attempt]) -> str:
-    """Return why a run that makes no progress is not started once more."""
+def _no_progress_reason(without_progress: Sequence[Attempt]) -> str:
+    """Return why a run without progress is not started again."""
     count = len(without_progress)
     if all(attempt.timed_out for attempt in without_progress):
         return f"{count} time limits without a new checkpoint; it needs more `hours`"
@@ -337,8 +337,8 @@ def _given_up(without_progress: Sequence[Attempt]) -> str:
     return f"{count} attempts without a new checkpoint; the last: {last_reason}"
 
 
-def _message(error: BaseException) -> str:
-    """Return what an exception says of itself, if it can."""
+def _exception_message(error: BaseException) -> str:
+    """Return an exception's message, or a placeholder if `str` fails."""
     try:
         return str(error)
     except Exception:

@@ -1,4 +1,4 @@
-"""What a worker does on a signal: it raises a flag, and the training loop stops at the next step."""
+"""Handle a worker's signals: a handler sets a flag, and the training loop stops at the next step."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Protocol
 REASONS = {
     number: f"asked to stop ({number.name})" for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 }
-"""Why the run stops, by the signal that says so."""
+"""Why the run stops, by signal."""
 BEFORE_LIMIT = REASONS[signal.SIGUSR2]
-"""The reason that the signal before a job's time limit gives; on some clusters preemption, too."""
+"""The reason of the signal before a job's time limit; some clusters send it at preemption too."""
 
 
 class Request(Protocol):
-    """Something that remembers a wish to stop (`trainer.stopping.StopRequest`)."""
+    """A stop request (`trainer.stopping.StopRequest`)."""
 
     on_resumption: Callable[[], None]
-    """Called when the process goes on after a suspension."""
+    """Called when the process continues after a suspension."""
 
     def request(self, reason: str) -> None:
-        """Remember the wish; called from a signal handler."""
+        """Request a stop; called from a signal handler."""
 
 
 @contextmanager
 def requesting(stop: Request) -> Iterator[None]:
-    """Turn TERM, USR2 and INT into a stop request, and tell of CONT, while the block runs.
+    """Turn TERM, USR2 and INT into a stop request, and report CONT, while the block runs.
 
     Handlers only set a flag: a checkpoint written inside a handler could meet a half-done step or a held
     lock. They replace submitit's, which would bypass SIGTERM. Outside the main thread nothing changes.

@@ -1,7 +1,7 @@
-"""What a job runs: from the submission's file to the record of how the attempt ended.
+"""The worker: it runs one attempt of a run inside its job.
 
-The worker reads what is to be done from the run's folder and its submission's file. It writes the `start`
-record first, lets the trainer record what happens, and records how the attempt ended.
+The worker reads its task from the run's folder and the submission's file. It writes the `start` record first,
+lets the trainer write its records, and records how the attempt ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .running_attempt import Ending, RunningAttempt, Task, append_unresumed_star
 EXIT_CODES: dict[Ending, int] = {"failed": 1, "crash": 1}
 LOCK_PATIENCE = 2.0
 MANIFEST_PATIENCE = 30.0
-"""Seconds within which the file of a submission has to arrive on the machine that runs it."""
+"""Maximum wait for a submission's file to become visible on the machine that runs it."""
 NOT_REQUEUED = "it crashed, and Slurm does not put its job back into the queue; the end of its log says more"
 NO_OTHER_NODE = "Slurm does not put its job back into the queue"
 
@@ -37,7 +37,7 @@ log = logging.getLogger("alphagrid")
 
 
 def run_attempt(root: str, experiment: str, run_id: str, submission: str) -> None:
-    """Run one attempt and end the process with what came of it; submitit calls this in the job."""
+    """Run one attempt and exit with the code of its ending; submitit calls this in the job."""
     _log_to_stderr()
     _remove_torn_result()
     files = Root(Path(root)).experiment(experiment)
@@ -63,13 +63,13 @@ def attempt_run(
         SystemRefused: it could not begin, because the disk is full or cannot be written.
     """
     stop = StopRequest() if stop is None else stop
-    manifest = _manifest(files, submission)
+    manifest = _read_submission(files, submission)
     entry = next((entry for entry in manifest.runs if entry.id == run_id), None)
     if entry is None:  # given up to another submitter's job (`slurm_duplicates`)
         return "elsewhere"
     task = Task(files.run(run_id), manifest, entry, SCHEDULERS[manifest.profile["cluster"]])
     with signals.requesting(stop), ExitStack() as held:
-        if not _reserve(task, stop, held) or _is_settled(task):
+        if not _reserve_run(task, stop, held) or _is_settled(task):
             return "elsewhere"
         if cancel_marker.is_cancelled(task.run, submission):
             return "cancelled"
@@ -81,12 +81,12 @@ def attempt_run(
 
 
 def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, reason: str) -> None:
-    """Record that a run failed whose processes die before they can write anything themselves.
+    """Record that a run failed whose processes died before they wrote a record.
 
-    Where the disk does not take even that, the run is left as it is, for the next `submit`.
+    If the record cannot be written, the run stays unchanged, and the next `submit` handles it.
     """
     try:
-        _conclude(files.run(run_id), submission, reason)
+        _record_failure(files.run(run_id), submission, reason)
     except (OSError, SystemRefused) as error:
         log.error("%s: cannot write how it ended: %s", run_id, error)
 
@@ -94,9 +94,9 @@ def conclude_silent_run(files: ExperimentFiles, run_id: str, submission: str, re
 def _end_slurm_job(
     files: ExperimentFiles, run_id: str, submission: str, ending: Ending, stop: StopRequest
 ) -> None:
-    """Requeue this process' Slurm job where the attempt asks for it, and wait to be killed then.
+    """Requeue this process' Slurm job if the attempt's ending requires it, and wait to be killed.
 
-    Without effect where this process is no Slurm job.
+    Has no effect outside a Slurm job.
     """
     if ending == "no gpu":
         nodes = attempts.nodes_without_gpu(attempts.read(files.run(run_id)), submission)
@@ -112,15 +112,15 @@ def _end_slurm_job(
 
 
 def _is_cancelled() -> bool:
-    """Return whether Slurm ends this process' job because of scancel."""
+    """Return whether Slurm stops this process' job because of scancel."""
     return requeue.why_stopped(before_limit=False) == "cancelled"
 
 
-def _manifest(files: ExperimentFiles, submission: str) -> Submission:
-    """Return the submission that this worker belongs to; another machine may have written it a moment ago.
+def _read_submission(files: ExperimentFiles, submission: str) -> Submission:
+    """Return this worker's submission; its file may become visible late if another machine wrote it.
 
     Raises:
-        SystemRefused: it is not there.
+        SystemRefused: the file did not become visible.
     """
     path = files.submissions / f"{submission}.json"
     try:
@@ -129,7 +129,7 @@ def _manifest(files: ExperimentFiles, submission: str) -> Submission:
         raise SystemRefused(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _conclude(run: RunFiles, submission: str, reason: str) -> None:
+def _record_failure(run: RunFiles, submission: str, reason: str) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     lock, claim = locks.FileLock(run.lock), claims.Claim(run.path)
     if not lock.acquire(LOCK_PATIENCE):
@@ -150,8 +150,8 @@ def _conclude(run: RunFiles, submission: str, reason: str) -> None:
         lock.release()
 
 
-def _reserve(task: Task, stop: StopRequest, held: ExitStack) -> bool:
-    """Hold a slot of this machine and the run, as the scheduler requires; return whether that worked.
+def _reserve_run(task: Task, stop: StopRequest, held: ExitStack) -> bool:
+    """Hold a slot of this machine and the run, as the scheduler requires; return whether both are held.
 
     Raises:
         SystemRefused: the run's folder or its lock cannot be written.
@@ -184,7 +184,7 @@ def _take_slot(task: Task, stop: StopRequest, held: ExitStack) -> bool:
 
 
 def _is_settled(task: Task) -> bool:
-    """Return whether another worker has ended the run, or a newer submission's has started it."""
+    """Return whether another worker has ended the run, or a newer submission has started it."""
     latest = attempts.latest(task.run)
     if latest is None or latest.submission is None:
         return False
@@ -209,7 +209,7 @@ def _log_to_stderr() -> None:
 
 
 def _remove_torn_result() -> None:
-    """Remove what a killed attempt of this very job left of its result file: submitit stumbles over it."""
+    """Remove the partial result file of a killed attempt of this job, which makes submitit fail."""
     from submitit.core.job_environment import JobEnvironment
 
     result = JobEnvironment().paths.result_pickle

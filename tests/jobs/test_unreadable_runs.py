@@ -90,9 +90,9 @@ def test_a_run_that_cannot_be_started_is_tried_again(
         raise OSError(28, "No space left on device")
 
     at_work = Supervisor(lab.root)
-    monkeypatch.setattr(at_work, "_start", full)
+    monkeypatch.setattr(at_work, "_start_job", full)
     for _ in range(2):
-        at_work._refresh(0.0)
+        at_work._refresh_queue(0.0)
         at_work._start_what_fits()
     assert caplog.text.count("cannot be started") == len(runs)
     assert at_work.has_work()
