@@ -168,7 +168,7 @@ def submit(
     Exit code 3 says that not all were sent, for example because of a limit on the jobs of a user.
     """
     from . import terminal
-    from .jobs.plan import choose_profile
+    from .jobs.dry_run import choose_profile
     from .jobs.specification.experiment import expand
     from .jobs.specification.file import read_spec
     from .jobs.specification.grid import MOST_RUNS
@@ -684,7 +684,7 @@ def _print_json(value: Any, indent: int | None = None) -> None:
 
 def _print_plan(experiment: Any, profile: Any, limit: int | None, as_json: bool) -> None:
     from . import terminal
-    from .jobs.plan import dry_run, dry_run_warnings
+    from .jobs.dry_run import dry_run, dry_run_warnings
 
     for warning in dry_run_warnings(experiment, {**os.environ, **profile.env}):
         terminal.say(f"warning: {warning}")

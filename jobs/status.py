@@ -17,8 +17,8 @@ from ..store.layout import Root
 from ..store.messages import shortened
 from ..store.rows import RunRow, SenderRow
 from . import failure_groups, logs
-from .collector import collector_paused
 from .failure_groups import Cause
+from .garbage_collector import collector_paused
 from .logs import Outlook
 from .resolve_states import ExperimentRuns
 from .runs.disk_record import DiskRecord

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import numbers
 from .lazy import JsonObject
-from .rows import (  # fmt: skip
+from .rows import (
     AlphaRow,
     AttemptRow,
     Estimate,

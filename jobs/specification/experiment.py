@@ -14,7 +14,7 @@ from ...documents import Document
 from ...errors import UserError
 from ...problems import MOST_PROBLEMS, KeyPath, Problem, dotted, problems_of, refuse
 from ...trainer.config import TrainingConfig
-from ..collector import collector_paused
+from ..garbage_collector import collector_paused
 from ..import_path import importable
 from .config_sections import known_keys
 from .file import Spec

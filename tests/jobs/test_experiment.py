@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from alphagrid.cluster_profiles.loader import load_profile
 from alphagrid.errors import UserError
-from alphagrid.jobs.plan import choose_profile, dry_run, dry_run_warnings
+from alphagrid.jobs.dry_run import choose_profile, dry_run, dry_run_warnings
 from alphagrid.jobs.specification.experiment import Experiment, expand
 from alphagrid.jobs.specification.file import read_spec
 from hypothesis import HealthCheck, given, settings

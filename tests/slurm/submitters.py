@@ -57,7 +57,7 @@ def deed(event: str, arguments: tuple[Any, ...], root: str) -> str | None:
 
 
 def submit(spec: str, root: str, options: dict[str, Any], point: int, tell: int) -> None:
-    from alphagrid.jobs.plan import choose_profile
+    from alphagrid.jobs.dry_run import choose_profile
     from alphagrid.jobs.specification.experiment import expand
     from alphagrid.jobs.specification.file import read_spec
     from alphagrid.jobs.submission import submit as send

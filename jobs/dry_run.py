@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cluster_profiles.loader import Profile, load_profile
 from ..problems import Place
-from .collector import collector_paused
+from .garbage_collector import collector_paused
 from .schedulers import SCHEDULERS
 from .specification.experiment import Experiment
 
