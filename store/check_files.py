@@ -22,37 +22,42 @@ Look = Callable[[Path], str | None]
 def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
     """Yield experiment, file and what is wrong with it; files that vanish meanwhile are left out."""
     for files in root.experiments():
-        for run in _runs(files):
-            for path, look in _files(run):
-                if (reason := _reason(path, look)) is not None:
+        for run in _list_runs(files):
+            for path, look in _files_to_check(run):
+                if (reason := _find_damage(path, look)) is not None:
                     yield files.name, f"{run.id}/{path.name}", reason
 
 
-def _runs(files: ExperimentFiles) -> list[RunFiles]:
+def _list_runs(files: ExperimentFiles) -> list[RunFiles]:
     try:
         return files.runs()
     except OSError:  # the index has a note of it
         return []
 
 
-def _files(run: RunFiles) -> list[tuple[Path, Look]]:
+def _files_to_check(run: RunFiles) -> list[tuple[Path, Look]]:
     """Return the files of a run to look at, each with how; of checkpoints the one it would go on from."""
     try:
-        claims = [(path, _claim) for _, path in run.claims()]
-        checkpoints = [(path, _checkpoint) for path in run.checkpoints()[-1:]]
+        claims = [(path, _check_claim) for _, path in run.claims()]
+        checkpoints = [(path, _check_checkpoint) for path in run.checkpoints()[-1:]]
     except OSError:  # the index has a note of it
         return []
-    return [(run.cancel_marker, _marker), (run.config, lambda _: _config(run)), *claims, *checkpoints]
+    return [
+        (run.cancel_marker, _check_marker),
+        (run.config, lambda _: _check_config(run)),
+        *claims,
+        *checkpoints,
+    ]
 
 
-def _reason(path: Path, look: Callable[[Path], str | None]) -> str | None:
+def _find_damage(path: Path, look: Callable[[Path], str | None]) -> str | None:
     try:
         return look(path)
     except OSError as error:
         return None if is_late(path, error) else f"cannot be read: {error.strerror or error}"
 
 
-def _marker(path: Path) -> str | None:
+def _check_marker(path: Path) -> str | None:
     try:
         list(read_object(path)["submissions"])
     except (ValueError, KeyError, TypeError):
@@ -60,7 +65,7 @@ def _marker(path: Path) -> str | None:
     return None
 
 
-def _config(run: RunFiles) -> str | None:
+def _check_config(run: RunFiles) -> str | None:
     try:
         read_config(run)
     except ValueError as error:
@@ -68,13 +73,13 @@ def _config(run: RunFiles) -> str | None:
     return None
 
 
-def _claim(path: Path) -> str | None:
+def _check_claim(path: Path) -> str | None:
     from .claims import problem  # pydantic, which commands that check nothing need not import
 
     return problem(path)
 
 
-def _checkpoint(path: Path) -> str | None:
+def _check_checkpoint(path: Path) -> str | None:
     """Return what is wrong with a checkpoint; of a large one, only whether it has a beginning and an end."""
     with open_file(path) as file:
         if not zipfile.is_zipfile(file):

@@ -65,7 +65,7 @@ class Owner(BaseModel):
     @property
     def lives(self) -> bool | None:
         """Whether the process lives; None where this cannot be known from here."""
-        return _lives(self.pid, self.born) if self.realm == _realm() else None
+        return _is_running(self.pid, self.born) if self.realm == _realm() else None
 
 
 class Claim:
@@ -73,8 +73,8 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._over = threading.Event()
-        self._heart: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._heartbeat: threading.Thread | None = None
 
     def acquire(self) -> bool:
         """Claim the run, unless another process has; return whether that worked.
@@ -83,7 +83,7 @@ class Claim:
             SystemRefused: no number is left for another claim.
             OSError: the folder cannot be written.
         """
-        newest = _newest(self._folder)
+        newest = _newest_claim(self._folder)
         if newest is not None and is_alive(newest[1]):
             return False
         path = RunFiles(self._folder).claim(next_number(newest))
@@ -101,8 +101,8 @@ class Claim:
             raise
         finally:
             os.close(descriptor)
-        self._heart = threading.Thread(target=self._beat, args=(path,), daemon=True)
-        self._heart.start()
+        self._heartbeat = threading.Thread(target=self._send_heartbeats, args=(path,), daemon=True)
+        self._heartbeat.start()
         return True
 
     def release(self) -> None:
@@ -110,14 +110,14 @@ class Claim:
 
         Where the file system hangs for `RELEASE_SECONDS`, the claim ends with the process.
         """
-        if self._heart is not None:
-            self._over.set()
-            self._heart.join(RELEASE_SECONDS)
-            self._heart = None
+        if self._heartbeat is not None:
+            self._stop.set()
+            self._heartbeat.join(RELEASE_SECONDS)
+            self._heartbeat = None
 
-    def _beat(self, path: Path) -> None:
+    def _send_heartbeats(self, path: Path) -> None:
         """Touch the claim until it is to be given back, and give it back."""
-        while not self._over.wait(HEARTBEAT_SECONDS):
+        while not self._stop.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):
                 os.utime(path, follow_symlinks=False)
         with suppress(OSError, SystemRefused):
@@ -138,7 +138,7 @@ def is_at_work(run: RunFiles) -> bool:
 
 def is_held(folder: Path) -> bool:
     """Return whether a process has claimed the run with this folder, without writing anything."""
-    newest = _newest(folder)
+    newest = _newest_claim(folder)
     return newest is not None and is_alive(newest[1])
 
 
@@ -149,12 +149,12 @@ def is_alive(path: Path) -> bool:
     that cannot be read, or is no claim.
     """
     try:
-        content = _read(path)
+        content = _read_claim(path)
     except OSError as error:
         return is_late(path, error) or _is_fresh(path)
     if content == RELEASED:
         return False
-    owner = _owner(content)
+    owner = _parse_owner(content)
     lives = None if owner is None else owner.lives
     return _is_fresh(path) if lives is None else lives
 
@@ -167,19 +167,19 @@ def problem(path: Path) -> str | None:
     """
     if path.is_symlink():
         return "is a link, and no claim: remove it"
-    content = _read(path)
-    is_claim = content == RELEASED or _owner(content) is not None
+    content = _read_claim(path)
+    is_claim = content == RELEASED or _parse_owner(content) is not None
     if is_claim or (not content and _is_fresh(path)):
         return None
     return f"holds no claim: no other host starts the run until the file is {STALE_SECONDS:.0f} s old"
 
 
-def _read(path: Path) -> bytes:
+def _read_claim(path: Path) -> bytes:
     with open_file(path) as file:
         return file.read(MOST_BYTES)
 
 
-def _owner(content: bytes) -> Owner | None:
+def _parse_owner(content: bytes) -> Owner | None:
     try:
         return Owner.model_validate_json(content)
     except ValidationError:  # not written yet, or damaged
@@ -197,12 +197,12 @@ def _is_fresh(path: Path) -> bool:
     return -AHEAD_SECONDS < age < STALE_SECONDS
 
 
-def _newest(folder: Path) -> tuple[int, Path] | None:
+def _newest_claim(folder: Path) -> tuple[int, Path] | None:
     """Return number and path of the newest claim on the run with a folder, None if there is none."""
     return next(reversed(RunFiles(folder).claims()), None)
 
 
-def _lives(pid: int, born: str) -> bool:
+def _is_running(pid: int, born: str) -> bool:
     """Return whether the process `pid` that started at `born` has not ended; a zombie has."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

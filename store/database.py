@@ -41,14 +41,14 @@ class Store:
         self.path = path
         """Where the index lies. While the root does not exist there is none, only an empty one in memory."""
         self._in_memory = not root.path.exists()
-        with _explained(path):
+        with _translated_errors(path):
             try:
                 self.db = self._open()
             except sqlite3.DatabaseError as error:
                 if not (discard_damaged and _is_damage(error)):
                     raise
                 with self._lock(FOR_EVER):
-                    _remove(path)
+                    _remove_index(path)
                 self.db = self._open()
 
     def sync(
@@ -63,7 +63,7 @@ class Store:
             UserError: the index is damaged, or has become a newer alphagrid's.
             SystemRefused: the disk of the index is full or fails, or the root cannot be listed.
         """
-        with _explained(self.path), self._lock(patience) as held:
+        with _translated_errors(self.path), self._lock(patience) as held:
             if not held:
                 return Synced(complete=False)
             self._prepare(self.db)
@@ -71,28 +71,28 @@ class Store:
 
     def rebuild(self) -> Synced:
         """Make the index again from the files, in one transaction: readers see the old one until then."""
-        with _explained(self.path), self._lock(FOR_EVER):
+        with _translated_errors(self.path), self._lock(FOR_EVER):
             try:
-                return self._fill_anew()
+                return self._refill()
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
                 self.db.close()  # too damaged even to be emptied
-                _remove(self.path)
+                _remove_index(self.path)
                 self.db = self._connect()
-                return self._fill_anew()
+                return self._refill()
 
     def check(self) -> list[Problem]:
         """Sync, then return everything that is wrong with journals, submissions, or the index itself.
 
         Checkpoints, which take long to read, are read while other processes may use the index.
         """
-        with _explained(self.path):
+        with _translated_errors(self.path):
             with self._lock(FOR_EVER):
                 self._prepare(self.db)
                 ingest.sync(self.db, self.root)
-                found = check.index_problems(self.db, self.root)
-            return check.by_file(found | check.file_problems(self.root))
+                problems = check.index_problems(self.db, self.root)
+            return check.by_file(problems | check.file_problems(self.root))
 
     def export(self, target: Path) -> Path:
         """Write a consistent copy of the index, one file, and return its path.
@@ -103,7 +103,7 @@ class Store:
         """
         if target.exists():
             raise UserError(f"{target} exists", "choose another name, or remove it first")
-        with _explained(target):
+        with _translated_errors(target):
             self.db.execute("VACUUM INTO ?", (str(target),))
         return target
 
@@ -147,7 +147,7 @@ class Store:
             with transaction(db):
                 schema.create(db)
 
-    def _fill_anew(self) -> Synced:
+    def _refill(self) -> Synced:
         schema.is_current(self.db, str(self.path))  # raises where the file is not ours to empty
         self.db.execute("PRAGMA journal_mode = WAL")
         with transaction(self.db):
@@ -176,14 +176,14 @@ def open_store(
     return Store(root, database_path(root, environ, filesystem_of), discard_damaged=discard_damaged)
 
 
-def _remove(path: Path) -> None:
+def _remove_index(path: Path) -> None:
     """Remove an index and what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     """Say what a failure of SQLite, or of the file system around it, means for the user."""
     try:
         yield
@@ -191,7 +191,7 @@ def _explained(path: Path) -> Iterator[None]:
         if _is_damage(error):
             hint = "it is only an index: `alphagrid store rebuild` makes it again from the journals"
             raise UserError(f"{path} is damaged: {error}", hint) from error
-        if _code(error) in REFUSALS:
+        if _result_code(error) in REFUSALS:
             raise SystemRefused(
                 f"cannot use {path}: {error}", "it needs space and the right to write"
             ) from error
@@ -201,9 +201,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
+def _result_code(error: sqlite3.DatabaseError) -> int:
     """Return SQLite's primary result code, 0 for an error of Python's module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -28,24 +28,26 @@ def make_private(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         above = folder.parent.stat()
-        others = _other_writers(above)
+        other_writers = _other_writers(above)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         status = folder.lstat()
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        if others is None and is_ours and status.st_mode & 0o077:
+        if other_writers is None and is_ours and status.st_mode & 0o077:
             folder.chmod(0o700)
             status = folder.lstat()
     except OSError as error:
-        raise SystemRefused(f"cannot make the folder {folder}: {error.strerror}", _hint(folder)) from error
-    if others is not None and not above.st_mode & stat.S_ISVTX:
+        raise SystemRefused(
+            f"cannot make the folder {folder}: {error.strerror}", _removal_hint(folder)
+        ) from error
+    if other_writers is not None and not above.st_mode & stat.S_ISVTX:
         mode = f"mode {stat.S_IMODE(above.st_mode):04o} of {folder.parent}"
         raise SystemRefused(
-            f"the folder {folder} can be replaced by {others} ({mode})",
-            f"chmod go-w {folder.parent}; or {_elsewhere()}",
+            f"the folder {folder} can be replaced by {other_writers} ({mode})",
+            f"chmod go-w {folder.parent}; or {_own_folder_hint()}",
         )
-    if problem := _problem(status):
-        raise SystemRefused(f"the folder {folder} {problem}", _hint(folder))
+    if problem := _folder_problem(status):
+        raise SystemRefused(f"the folder {folder} {problem}", _removal_hint(folder))
 
 
 def user_name(uid: int) -> str:
@@ -81,7 +83,7 @@ def _group_name(gid: int) -> str:
         return str(gid)
 
 
-def _problem(status: os.stat_result) -> str | None:
+def _folder_problem(status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "is a link, perhaps to another user's files"
     if not stat.S_ISDIR(status.st_mode):
@@ -93,9 +95,9 @@ def _problem(status: os.stat_result) -> str | None:
     return None
 
 
-def _hint(folder: Path) -> str:
-    return f"remove it (see ls -ld {folder}), or ask its owner to; or {_elsewhere()}"
+def _removal_hint(folder: Path) -> str:
+    return f"remove it (see ls -ld {folder}), or ask its owner to; or {_own_folder_hint()}"
 
 
-def _elsewhere() -> str:
+def _own_folder_hint() -> str:
     return "name a folder of your own on a local disk: export XDG_CACHE_HOME=DIR XDG_STATE_HOME=DIR"

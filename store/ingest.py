@@ -46,9 +46,9 @@ def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None
         OSError: the root cannot be listed.
     """
     on_disk = {files.name: files for files in root.experiments()}
-    wanted = on_disk.keys() | _ingested(db)
+    experiment_names = on_disk.keys() | _indexed_experiments(db)
     runs = rows = 0
-    for name in sorted(wanted if experiments is None else wanted & set(experiments)):
+    for name in sorted(experiment_names if experiments is None else experiment_names & set(experiments)):
         with_news, written = _sync_experiment(db, root.experiment(name), present=name in on_disk)
         runs, rows = runs + with_news, rows + written
     return Synced(runs, rows)
@@ -70,7 +70,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _ingested(db: sqlite3.Connection) -> set[str]:
+def _indexed_experiments(db: sqlite3.Connection) -> set[str]:
     tables = ("submission", "run", "problem")
     sql = " UNION ".join(f"SELECT experiment FROM {table}" for table in tables)
     return {name for (name,) in db.execute(sql)}
@@ -79,18 +79,18 @@ def _ingested(db: sqlite3.Connection) -> set[str]:
 def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bool) -> tuple[int, int]:
     """Return how many runs had news, and the rows written."""
     try:
-        found = scan(files) if present else ExperimentScan({}, {})
+        disk_scan = scan(files) if present else ExperimentScan({}, {})
     except OSError as error:
         with transaction(db):
             _note_folders(db, files, {os.path.relpath(error.filename, files.path): error})
         return 0, 0
     with transaction(db):
-        changed = sync_submissions(db, files, found)
-        _sync_runs(db, files, found, changed)
-        _sync_markers(db, files, found)
-        _note_folders(db, files, found.unreadable)
-    journals = {run: of_run.journals for run, of_run in found.runs.items()}
-    with_news = [one for one in news(db, files.name, journals) if one[0] not in found.unreadable]
+        changed = sync_submissions(db, files, disk_scan)
+        _sync_runs(db, files, disk_scan, changed)
+        _sync_markers(db, files, disk_scan)
+        _note_folders(db, files, disk_scan.unreadable)
+    journals = {run: of_run.journals for run, of_run in disk_scan.runs.items()}
+    with_news = [(run, key) for run, key in news(db, files.name, journals) if run not in disk_scan.unreadable]
     return len(with_news), _ingest_runs(db, files, with_news)
 
 
@@ -117,29 +117,33 @@ def _ingest_runs(db: sqlite3.Connection, files: ExperimentFiles, runs: Iterable[
     return written
 
 
-def _sync_runs(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan, changed: bool) -> None:
+def _sync_runs(
+    db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan, changed: bool
+) -> None:
     """Have a row for every run that a submission sends or that has a journal, and for no other."""
     experiment = (files.name,)
-    sent = {run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)}
-    known = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
-    unsent = {run for run, of_run in found.runs.items() if of_run.journals} - sent
-    for run in known.keys() - sent - unsent - found.unreadable.keys():
-        forget_run(db, known[run], files.name, run)
-        db.execute("DELETE FROM run WHERE key = ?", (known[run],))
+    sent_runs = {
+        run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)
+    }
+    run_keys = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
+    unsent = {run for run, of_run in disk_scan.runs.items() if of_run.journals} - sent_runs
+    for run in run_keys.keys() - sent_runs - unsent - disk_scan.unreadable.keys():
+        forget_run(db, run_keys[run], files.name, run)
+        db.execute("DELETE FROM run WHERE key = ?", (run_keys[run],))
     if changed or unsent:
         assign(db, files, unsent)
 
 
-def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan) -> None:
+def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan) -> None:
     """Note which submissions each run's cancel marker takes back."""
     sql = "SELECT id, cancel_submissions FROM run WHERE experiment = ?"
-    for run, known in db.execute(sql, (files.name,)).fetchall():
-        if run in found.unreadable:
+    for run, indexed_submissions in db.execute(sql, (files.name,)).fetchall():
+        if run in disk_scan.unreadable:
             continue
-        cancelled = run in found.runs and found.runs[run].cancelled
-        named = _cancelled_submissions(files, run) if cancelled else None
-        if named != known:
-            values = (named, files.name, run)
+        cancelled = run in disk_scan.runs and disk_scan.runs[run].cancelled
+        submissions = _cancelled_submissions(files, run) if cancelled else None
+        if submissions != indexed_submissions:
+            values = (submissions, files.name, run)
             db.execute("UPDATE run SET cancel_submissions = ? WHERE experiment = ? AND id = ?", values)
 
 

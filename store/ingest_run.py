@@ -29,10 +29,10 @@ _EVENTS = ", ".join(f"'{name}'" for name in REPLACEABLE_EVENTS)
 def ingest_run(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
     """Bring a run in line with its journals, inside the caller's transaction; return the rows written."""
     try:
-        return _ingest(db, key, experiment, files)
+        return _ingest_journals(db, key, experiment, files)
     except Replaced:
         forget_run(db, key, experiment, files.id)
-        return _ingest(db, key, experiment, files)
+        return _ingest_journals(db, key, experiment, files)
 
 
 def forget_run(db: sqlite3.Connection, key: int, experiment: str, run_id: str) -> None:
@@ -43,14 +43,14 @@ def forget_run(db: sqlite3.Connection, key: int, experiment: str, run_id: str) -
     db.execute("DELETE FROM problem WHERE experiment = ? AND file GLOB ?", (experiment, f"{run_id}/*"))
 
 
-def _ingest(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
-    known, journals = read_marks(db, key), dict(files.journals())
-    if known.keys() - journals.keys():
+def _ingest_journals(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
+    old_marks, journals = read_marks(db, key), dict(files.journals())
+    if old_marks.keys() - journals.keys():
         raise Replaced
-    before = _resume_steps(known)
-    marks = {attempt: known.get(attempt) or Mark(Digest(key, attempt)) for attempt in journals}
+    before = _resume_steps(old_marks)
+    marks = {attempt: old_marks.get(attempt) or Mark(Digest(key, attempt)) for attempt in journals}
     for attempt, path in journals.items():
-        _advance(db, marks[attempt], experiment, f"{files.id}/{path.name}", files)
+        _read_new_records(db, marks[attempt], experiment, f"{files.id}/{path.name}", files)
     steps = _resume_steps(marks)
     for attempt in steps.keys() - before.keys():
         _supersede(db, key, attempt, steps[attempt])
@@ -68,7 +68,9 @@ def _resume_steps(marks: Mapping[int, Mark]) -> dict[int, int]:
     return {attempt: step for attempt, step in steps.items() if step is not None}
 
 
-def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, files: RunFiles) -> None:
+def _read_new_records(
+    db: sqlite3.Connection, mark: Mark, experiment: str, name: str, files: RunFiles
+) -> None:
     try:
         bad = mark.advance(files.path.parent / name)
     except OSError as error:
@@ -93,17 +95,17 @@ def _supersede(db: sqlite3.Connection, run: int, attempt: int, step: int) -> Non
 def _write_rows(db: sqlite3.Connection, mark: Mark, limit: int | None) -> int:
     written = 0
     for table, rows in mark.digest.take_rows().items():
-        standing = rows if limit is None else [row for row in rows if _stands(table, row, limit)]
-        db.executemany(_UPSERT[table], standing)
-        written += len(standing)
+        current_rows = rows if limit is None else [row for row in rows if _is_current_row(table, row, limit)]
+        db.executemany(_UPSERT[table], current_rows)
+        written += len(current_rows)
     return written
 
 
-def _stands(table: str, row: Row, limit: int) -> bool:
-    step: int = row[_STEP[table]]
+def _is_current_row(table: str, row: Row, limit: int) -> bool:
+    step: int = row[_STEP_INDEX[table]]
     if table == "metric":
         return step < limit
-    return step <= limit or (table == "event" and row[_EVENT] not in REPLACEABLE_EVENTS)
+    return step <= limit or (table == "event" and row[_EVENT_INDEX] not in REPLACEABLE_EVENTS)
 
 
 def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
@@ -117,8 +119,8 @@ def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
 _COLUMNS = {name: tuple(TABLES[name].columns) for name in ("window", "evaluation", "event")} | {
     "metric": METRIC
 }
-_STEP = {name: columns.index("step") for name, columns in _COLUMNS.items()}
-_EVENT = _COLUMNS["event"].index("event")
+_STEP_INDEX = {name: columns.index("step") for name, columns in _COLUMNS.items()}
+_EVENT_INDEX = _COLUMNS["event"].index("event")
 _UPSERT = {
     name: _upsert(name, _COLUMNS[name], TABLES[name].key) for name in ("window", "evaluation", "event")
 }
@@ -140,8 +142,8 @@ def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> Non
         "learning_rate": rates[-1] if rates else None,
         "attempt_submission": newest.submission,
         "end_submission": newest.submission if newest.end_status else None,
-        "superseded": _superseded(db, run, attempts),
-        "best_validation_loss": db.execute(_BEST, (run, written[-1].step)).fetchone()[0],
+        "superseded": _count_superseded(db, run, attempts),
+        "best_validation_loss": db.execute(_BEST_LOSS, (run, written[-1].step)).fetchone()[0],
     }
     for name in ("end_status", "end_reason", "end_time", "last_event", "last_event_reason"):
         columns[name] = getattr(newest, name)
@@ -151,19 +153,19 @@ def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> Non
     db.execute(f"UPDATE run SET {updates} WHERE key = ?", (*columns.values(), run))
 
 
-def _superseded(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> int:
+def _count_superseded(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> int:
     """Return how many records of the kinds that can be superseded have no row."""
     if len(attempts) < 2:
         return 0
-    standing: int = db.execute(_STANDING, {"run": run}).fetchone()[0]
-    return sum(attempt.replaceable for attempt in attempts) - standing
+    current_rows: int = db.execute(_CURRENT_ROWS, {"run": run}).fetchone()[0]
+    return sum(attempt.replaceable for attempt in attempts) - current_rows
 
 
-_BEST = """
+_BEST_LOSS = """
     SELECT min(loss) FROM evaluation
     WHERE run = ? AND split = 'validation' AND loss > -9e999 AND loss < 9e999 AND (NOT at_stop OR step = ?)
 """
-_STANDING = f"""
+_CURRENT_ROWS = f"""
     SELECT (SELECT count(*) FROM window WHERE run = :run)
          + (SELECT count(DISTINCT step) FROM evaluation WHERE run = :run)
          + (SELECT count(*) FROM metric WHERE key = 'train_seconds' AND run = :run)

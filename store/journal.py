@@ -30,7 +30,7 @@ _CRC = b',"crc":'
 _ENVELOPE: Mapping[str, Any] = {
     "kind": str, "step": int, "train_seconds": int | float, "time": int | float, "seq": int,
 }  # fmt: skip
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Journal:
@@ -46,7 +46,7 @@ class Journal:
         self._clock = clock
         self._reserve = reserve
         self._seq = 0
-        self._synced = -math.inf  # so that the first record, `start`, is durable at once
+        self._last_sync = -math.inf  # so that the first record, `start`, is durable at once
 
     @classmethod
     def create(
@@ -67,7 +67,7 @@ class Journal:
         except FileExistsError:
             raise
         except OSError as error:
-            raise _refusal(path, error) from error
+            raise _write_error(path, error) from error
         return cls(path, descriptor, clock, reserve)
 
     def append(self, kind: str, step: int, train_seconds: float, **fields: Any) -> None:
@@ -81,11 +81,11 @@ class Journal:
         record = {"kind": kind, "step": step, "train_seconds": train_seconds, **fields}
         record["time"] = now
         record["seq"] = self._seq
-        self._write(_line(record))
+        self._write(_encode_line(record))
         self._seq += 1
-        if kind in SYNCED_KINDS or not 0 <= now - self._synced < SYNC_SECONDS:
+        if kind in SYNCED_KINDS or not 0 <= now - self._last_sync < SYNC_SECONDS:
             self.sync()
-            self._synced = now
+            self._last_sync = now
 
     def sync(self) -> None:
         """Make everything written so far durable.
@@ -96,7 +96,7 @@ class Journal:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise _write_error(self.path, error) from error
 
     def make_room(self) -> None:
         """Give up the space that was set aside for the attempt's last records, which are to follow now."""
@@ -116,10 +116,10 @@ class Journal:
         except OSError:
             written = -1
         if written != len(line):
-            self._write_again(line)
+            self._retry_write(line)
         self.position += len(line)
 
-    def _write_again(self, line: bytes) -> None:
+    def _retry_write(self, line: bytes) -> None:
         """Cut back to the last whole record and try once more."""
         try:
             os.ftruncate(self._descriptor, self.position)
@@ -128,7 +128,7 @@ class Journal:
             os.ftruncate(self._descriptor, self.position)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise _write_error(self.path, error) from error
 
 
 def next_attempt(run: RunFiles) -> int:
@@ -151,7 +151,7 @@ def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple
     try:
         reserve = Reserve.take(run.reserve)
     except OSError as error:
-        raise _refusal(run.journal(next_attempt(run)), error) from error
+        raise _write_error(run.journal(next_attempt(run)), error) from error
     while True:
         attempt = next_attempt(run)
         try:
@@ -252,7 +252,7 @@ def parse(content: bytes, offset: int = 0) -> Reading:
     reading, suspects, start, trusted = Reading(), [], 0, 0
     while (end := content.find(b"\n", start)) >= 0:
         try:
-            record = _record(content[start:end])
+            record = _decode_line(content[start:end])
         except ValueError as error:
             suspects.append(BadLine(offset + start, str(error)))
         else:
@@ -265,12 +265,12 @@ def parse(content: bytes, offset: int = 0) -> Reading:
     return Reading(reading.records, reading.offsets, offset + trusted, reading.bad, len(content) - trusted)
 
 
-def _line(record: Record) -> bytes:
+def _encode_line(record: Record) -> bytes:
     body = numbers.encode(record).encode()[:-1]
     return b'%b,"crc":%d}\n' % (body, zlib.crc32(body))
 
 
-def _record(line: bytes) -> Record:
+def _decode_line(line: bytes) -> Record:
     """Read one line.
 
     Raises:
@@ -292,7 +292,7 @@ def _check_envelope(record: Record) -> None:
             raise ValueError(f"the key {key} is missing or wrong")
 
 
-def _refusal(path: Path, error: OSError) -> SystemRefused:
-    if error.errno in _FULL:
+def _write_error(path: Path, error: OSError) -> SystemRefused:
+    if error.errno in _DISK_FULL:
         return SystemRefused(f"disk full: cannot write {path}", "free some space; the run can then go on")
     return SystemRefused(f"cannot write {path}: {error.strerror or error}")

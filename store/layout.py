@@ -71,7 +71,7 @@ class RunFiles:
 
     def journals(self) -> list[tuple[int, Path]]:
         """Return (attempt, path) of every journal, by ascending attempt."""
-        return self._numbered(JOURNAL)
+        return self._numbered_files(JOURNAL)
 
     def claim(self, number: int) -> Path:
         """Return one of the claims on the run (1, 2, …; `store.claims`)."""
@@ -79,7 +79,7 @@ class RunFiles:
 
     def claims(self) -> list[tuple[int, Path]]:
         """Return (number, path) of every claim, by ascending number."""
-        return self._numbered(CLAIM)
+        return self._numbered_files(CLAIM)
 
     def superseded_marker(self, attempt: int) -> Path:
         """Return the empty file with which an attempt says that it stopped because a newer one had begun."""
@@ -87,8 +87,8 @@ class RunFiles:
 
     def superseded(self) -> set[int]:
         """Return the attempts that said so."""
-        found = map(SUPERSEDED.fullmatch, _names(self.path))
-        return {int(match[1]) for match in found if match}
+        matches = map(SUPERSEDED.fullmatch, _names(self.path))
+        return {int(match[1]) for match in matches if match}
 
     def torn_checkpoints(self) -> list[Path]:
         """Return what was left of checkpoints whose writer died."""
@@ -96,13 +96,13 @@ class RunFiles:
 
     def checkpoints(self) -> list[Path]:
         """Return the finished checkpoints by ascending (step, attempt): the newest is the last."""
-        found = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
-        return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in found if m)]
+        matches = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
+        return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in matches if m)]
 
-    def _numbered(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+    def _numbered_files(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
         """Return (number, path) of the files whose names match a pattern, by ascending number."""
-        found = ((pattern.fullmatch(name), self.path / name) for name in _names(self.path))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        matches = ((pattern.fullmatch(name), self.path / name) for name in _names(self.path))
+        return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class Root:
     def supervisor_of(self, uid: int) -> Path:
         """Return the folder of a user's local supervisor: each user who submits under the root has one."""
         own = self.path / ".supervisor"
-        owners = {_uid(self.path.resolve()), _uid(own)} - {None}  # what is not there may become this user's
+        # A folder that does not exist may become this user's.
+        owners = {_owner_uid(self.path.resolve()), _owner_uid(own)} - {None}
         return own if owners <= {uid} else self.path / f".supervisor-{uid}"
 
     def experiment(self, name: str) -> ExperimentFiles:
@@ -206,7 +207,7 @@ def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
     return Root(path)
 
 
-def _uid(path: Path) -> int | None:
+def _owner_uid(path: Path) -> int | None:
     """Return whose a file or folder is; None if that cannot be seen."""
     try:
         return path.lstat().st_uid

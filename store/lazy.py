@@ -12,11 +12,11 @@ class JsonObject(Mapping[str, Any]):
     """A JSON object, read-only."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._json = text
 
     @cached_property
     def _parsed(self) -> dict[str, Any]:
-        parsed: dict[str, Any] = json.loads(self._text)
+        parsed: dict[str, Any] = json.loads(self._json)
         return parsed
 
     def __getitem__(self, key: str) -> Any:
@@ -33,4 +33,4 @@ class JsonObject(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """Return the JSON."""
-        return f"JsonObject({self._text!r})"
+        return f"JsonObject({self._json!r})"

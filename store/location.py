@@ -37,11 +37,11 @@ def database_path(root: Root, environ: Mapping[str, str], filesystem_of: Filesys
     local disk either, the index goes to /var/tmp.
     """
     kind_of = filesystem_of or filesystem_type
-    if _is_good(root.path, kind_of) and _is_owners(root):
+    if _is_usable(root.path, kind_of) and _is_owned_by_user(root):
         return root.path / DATABASE
     absolute = str(root.path.resolve())
     name = f"{hashlib.sha256(absolute.encode()).hexdigest()[:16]}-{root.path.name}"
-    return _own_folder(environ, "XDG_CACHE_HOME", ".cache", kind_of) / name / DATABASE
+    return _user_folder(environ, "XDG_CACHE_HOME", ".cache", kind_of) / name / DATABASE
 
 
 def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None = None) -> Path:
@@ -52,7 +52,7 @@ def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None 
     /var/tmp is on a local disk, the machine's name keeps its slots apart from those of others.
     """
     kind_of = filesystem_of or filesystem_type
-    folder = _own_folder(environ, "XDG_STATE_HOME", ".local/state", kind_of)
+    folder = _user_folder(environ, "XDG_STATE_HOME", ".local/state", kind_of)
     return folder / ("slots" if _is_local(folder, kind_of) else f"slots-{os.uname().nodename}")
 
 
@@ -64,44 +64,44 @@ def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
         return None
     target, best, kind = path.resolve(), Path(), None
     for line in lines:
-        mount_point, found = _mount(line)
+        mount_point, filesystem = _parse_mount(line)
         if target.is_relative_to(mount_point) and len(mount_point.parts) >= len(best.parts):
-            best, kind = mount_point, found  # of two mounts on one point, the later one hides the other
+            best, kind = mount_point, filesystem  # of two mounts on one point, the later one hides the other
     return kind
 
 
-def _own_folder(environ: Mapping[str, str], variable: str, default: str, kind_of: FilesystemOf) -> Path:
+def _user_folder(environ: Mapping[str, str], variable: str, default: str, kind_of: FilesystemOf) -> Path:
     """Return a folder of this user on a local disk, if there is one; `folders.make_private` makes it."""
     chosen = environ.get(variable, "")
     home = Path(environ.get("HOME") or "~").expanduser()
     own = (Path(chosen) if Path(chosen).is_absolute() else home / default) / "alphagrid"
-    if not _is_good(own, kind_of) and _is_good(folders.SHARED, kind_of):
+    if not _is_usable(own, kind_of) and _is_usable(folders.SHARED, kind_of):
         return folders.SHARED / f"alphagrid-{os.geteuid()}"
     return own
 
 
-def _is_good(folder: Path, kind_of: FilesystemOf) -> bool:
-    existing = _existing(folder)
+def _is_usable(folder: Path, kind_of: FilesystemOf) -> bool:
+    existing = _nearest_existing(folder)
     return _is_local(existing, kind_of) and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _is_local(folder: Path, kind_of: FilesystemOf) -> bool:
-    kind = kind_of(_existing(folder))
+    kind = kind_of(_nearest_existing(folder))
     return kind is None or kind in LOCAL
 
 
-def _existing(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     """Return the folder, or the nearest above it that exists and that this user can see."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
 
 
-def _is_owners(root: Root) -> bool:
+def _is_owned_by_user(root: Root) -> bool:
     """Return whether this user owns the root, and the index that may already be in it."""
     beside = [root.path / f"{DATABASE}{suffix}" for suffix in ("", "-journal", "-shm", "-wal", ".lock")]
-    return all(map(_is_ours, (root.path.resolve(), *beside)))
+    return all(map(_is_own_file, (root.path.resolve(), *beside)))
 
 
-def _is_ours(path: Path) -> bool:
+def _is_own_file(path: Path) -> bool:
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -114,8 +114,8 @@ def _is_ours(path: Path) -> bool:
     return status.st_uid == os.geteuid() and (is_file or stat.S_ISDIR(status.st_mode))
 
 
-def _mount(line: str) -> tuple[Path, str]:
+def _parse_mount(line: str) -> tuple[Path, str]:
     """Split a line of mountinfo, `id parent device root MOUNT_POINT options … - TYPE source options`."""
-    left, _, right = line.partition(" - ")
-    point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split(" ")[4])
-    return Path(point), right.split(" ")[0]
+    mount_fields, _, type_fields = line.partition(" - ")
+    point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount_fields.split(" ")[4])
+    return Path(point), type_fields.split(" ")[0]

@@ -50,7 +50,7 @@ class FileLock:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + patience
-        while (descriptor := _locked(self.path)) is None:
+        while (descriptor := _open_locked(self.path)) is None:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.02)
@@ -85,13 +85,13 @@ def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
     """
     lock = FileLock(path)
     try:
-        taken = lock.acquire(min(patience, SILENT_SECONDS))
-        if not taken and patience > SILENT_SECONDS:
+        acquired = lock.acquire(min(patience, SILENT_SECONDS))
+        if not acquired and patience > SILENT_SECONDS:
             log.warning("waiting for another process that submits or cancels (%s)", path)
-            taken = lock.acquire(patience - SILENT_SECONDS)
+            acquired = lock.acquire(patience - SILENT_SECONDS)
     except OSError as error:
         raise SystemRefused(f"cannot write {path}: {error.strerror}") from error
-    if not taken:
+    if not acquired:
         raise SystemRefused(f"{refusal} ({path} is locked)", f"see which process holds it: fuser -v {path}")
     try:
         yield lock
@@ -133,20 +133,20 @@ def holder(path: Path) -> int | None:
     """
     if not is_held(path):
         return None
-    words = _content(path).split()
+    words = _read_signature(path).split()
     if len(words) != 2 or not words[0].isdigit():
         return None
     pid = int(words[0])
     return pid if birth(pid) == words[1] else None
 
 
-def _locked(path: Path) -> int | None:
+def _open_locked(path: Path) -> int | None:
     """Open and lock the file at `path`, which is made if need be; return None if another process holds it."""
     for _ in range(REPLACEMENTS):
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             locked = _try_lock(descriptor, fcntl.LOCK_EX, path)
-            if locked and _is_at(descriptor, path):
+            if locked and _is_file_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -159,7 +159,7 @@ def _locked(path: Path) -> int | None:
     )
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_file_at(descriptor: int, path: Path) -> bool:
     """Return whether `path` still names the open file (device numbers differ on overlays of old kernels)."""
     try:
         return os.fstat(descriptor).st_ino == path.lstat().st_ino
@@ -167,7 +167,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _content(path: Path) -> str:
+def _read_signature(path: Path) -> str:
     try:
         with open(open_regular(path, os.O_RDONLY), encoding="ascii", errors="replace") as file:  # noqa: PTH123
             return file.read(SIGNATURE_BYTES)

@@ -49,8 +49,8 @@ def scan(files: ExperimentFiles) -> ExperimentScan:
     Raises:
         OSError: the experiment's folder, or that of its submissions, exists and cannot be listed.
     """
-    found = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
-    submissions = {name: known for name, known in found.items() if known is not None}
+    stamps = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
+    submissions = {name: entry_stamp for name, entry_stamp in stamps.items() if entry_stamp is not None}
     scanned = ExperimentScan(submissions, {})
     for entry in _entries(files.path):
         if RUN_ID.fullmatch(entry.name):
@@ -75,14 +75,14 @@ def _stamp_of(entry: os.DirEntry[str]) -> Stamp | None:
 
 
 def _scan_run(folder: str) -> RunScan:
-    found = RunScan()
+    run_scan = RunScan()
     for entry in _entries(folder):
         if match := JOURNAL.fullmatch(entry.name):
-            if (known := _stamp_of(entry)) is not None:
-                found.journals[int(match[1])] = known
+            if (journal_stamp := _stamp_of(entry)) is not None:
+                run_scan.journals[int(match[1])] = journal_stamp
         elif entry.name == CANCEL_MARKER:
-            found.cancelled = True
-    return found
+            run_scan.cancelled = True
+    return run_scan
 
 
 def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:

@@ -150,9 +150,9 @@ def require_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> No
         UserError: it is older than 3.37.
     """
     if version < LEAST_SQLITE:
-        found = ".".join(map(str, version))
+        version_text = ".".join(map(str, version))
         raise UserError(
-            f"Python's SQLite is {found}; alphagrid needs 3.37 or newer",
+            f"Python's SQLite is {version_text}; alphagrid needs 3.37 or newer",
             "use a newer Python, or conda's sqlite",
         )
 
@@ -164,7 +164,7 @@ def is_current(db: sqlite3.Connection, path: str) -> bool:
         UserError: it is another program's database, or a newer alphagrid's; it has not been touched.
         sqlite3.DatabaseError: it is no database at all.
     """
-    version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
+    version, application = _read_pragma(db, "user_version"), _read_pragma(db, "application_id")
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != APPLICATION_ID and not empty:
         raise UserError(f"{path} is not alphagrid's", "move it away; alphagrid then makes its own")
@@ -180,7 +180,7 @@ def create(db: sqlite3.Connection) -> None:
     """Make the tables again, empty, inside the caller's transaction."""
     for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         db.execute(f'DROP TABLE "{name}"')
-    for sql in _statements():
+    for sql in _create_statements():
         db.execute(sql)
     db.execute(METRIC_SQL)
     db.execute("CREATE UNIQUE INDEX run_by_id ON run (experiment, id)")
@@ -190,7 +190,7 @@ def create(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _statements() -> list[str]:
+def _create_statements() -> list[str]:
     from sqlite_utils import Database  # 0.1 to 0.3 s, needed once per index
 
     maker = Database(memory=True, execute_plugins=False)
@@ -206,5 +206,5 @@ def _statements() -> list[str]:
     ]
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> Any:
+def _read_pragma(db: sqlite3.Connection, name: str) -> Any:
     return db.execute(f"PRAGMA {name}").fetchone()[0]

@@ -20,7 +20,7 @@ from .layout import CODE_HASH, EXPERIMENT_NAME, JOB_ID, RUN_ID, SUBMISSION, SUBM
 from .shapes import config_problem
 
 
-def _like(pattern: Pattern[str], what: str) -> AfterValidator:
+def _pattern_check(pattern: Pattern[str], what: str) -> AfterValidator:
     """Return a check that a text matches a pattern: it becomes part of a path, or an argument of scancel."""
 
     def check(text: str) -> str:
@@ -31,11 +31,11 @@ def _like(pattern: Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-RunId = Annotated[str, _like(RUN_ID, "the id of a run")]
-SubmissionId = Annotated[str, _like(SUBMISSION_ID, "the id of a submission")]
-ExperimentName = Annotated[str, _like(EXPERIMENT_NAME, "the name of an experiment")]
-JobId = Annotated[str, _like(JOB_ID, "the id of a job")]
-CodeHash = Annotated[str, _like(CODE_HASH, "the hash of a code snapshot")]
+RunId = Annotated[str, _pattern_check(RUN_ID, "the id of a run")]
+SubmissionId = Annotated[str, _pattern_check(SUBMISSION_ID, "the id of a submission")]
+ExperimentName = Annotated[str, _pattern_check(EXPERIMENT_NAME, "the name of an experiment")]
+JobId = Annotated[str, _pattern_check(JOB_ID, "the id of a job")]
+CodeHash = Annotated[str, _pattern_check(CODE_HASH, "the hash of a code snapshot")]
 
 CLUSTERS = ("slurm", "local", "debug")
 PATIENCE_SECONDS = 5.0
@@ -214,21 +214,21 @@ def read(path: Path) -> Submission:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise _no_submission(path, f"{where}: {first['msg']}") from error
+        raise _invalid_submission(path, f"{where}: {first['msg']}") from error
     if submission.id != path.stem:
-        raise _no_submission(path, f"id: it is the file of '{submission.id}'")
+        raise _invalid_submission(path, f"id: it is the file of '{submission.id}'")
     return submission
 
 
-def _read_to_act(path: Path) -> Submission:
+def _read_complete(path: Path) -> Submission:
     """Read a submission whose runs are to be sent, started or cancelled: it has to say where they went."""
     submission = read(path)
     if not submission.profile:
-        raise _no_submission(path, "profile: is empty")
+        raise _invalid_submission(path, "profile: is empty")
     return submission
 
 
-def _no_submission(path: Path, why: str) -> UserError:
+def _invalid_submission(path: Path, why: str) -> UserError:
     return UserError(f"{path} is not a valid submission file: {why}", f"restore it, or remove it: rm {path}")
 
 
@@ -239,21 +239,21 @@ def read_all(files: ExperimentFiles) -> list[Submission]:
         UserError: a file is no submission.
         SystemRefused: a file cannot be read, or does not arrive.
     """
-    found = [_read_when_there(path) for path in submission_files(files)]
-    return _sorted(one for one in found if one is not None)
+    submissions = [_read_listed(path) for path in submission_files(files)]
+    return _oldest_first(submission for submission in submissions if submission is not None)
 
 
 def read_good(files: ExperimentFiles) -> tuple[list[Submission], list[str]]:
     """Read the submissions that can be read now, oldest first; return what is wrong with the others, too."""
-    found, problems = [], []
+    submissions, problems = [], []
     for path in submission_files(files):
         try:
-            found.append(_read_to_act(path))
+            submissions.append(_read_complete(path))
         except UserError as error:
             problems.append(error.message)
         except OSError as error:
             problems.append(f"{path} cannot be read: {error.strerror or error}")
-    return _sorted(found), problems
+    return _oldest_first(submissions), problems
 
 
 def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
@@ -266,19 +266,19 @@ def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return _read_to_act(path)
+            return _read_complete(path)
         except OSError as error:
             if not is_late(path, error) or time.monotonic() >= deadline:
                 raise
         time.sleep(POLL_SECONDS)
 
 
-def _read_when_there(path: Path) -> Submission | None:
+def _read_listed(path: Path) -> Submission | None:
     """Return the submission in a file that was listed; None if it has been removed meanwhile."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return _read_to_act(path)
+            return _read_complete(path)
         except OSError as error:
             if not is_late(path, error):
                 raise SystemRefused(f"cannot read {path}: {error.strerror}", HINT) from error
@@ -292,8 +292,8 @@ def _read_when_there(path: Path) -> Submission | None:
 HINT = "`alphagrid store check` names the files that are damaged; restore or remove them"
 
 
-def _sorted(found: Iterable[Submission]) -> list[Submission]:
-    return sorted(found, key=lambda submission: (submission.created, submission.id))
+def _oldest_first(submissions: Iterable[Submission]) -> list[Submission]:
+    return sorted(submissions, key=lambda submission: (submission.created, submission.id))
 
 
 def submission_files(files: ExperimentFiles) -> list[Path]:
