@@ -37,23 +37,25 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
         return
     with buffers_preserved(model):
         model.train()
-        with Generators(model).preserved(), torch.no_grad(), _averaging(model):
-            before = _values(model)
+        with Generators(model).preserved(), torch.no_grad(), _averaged_statistics(model):
+            before = _buffer_values(model)
             model(first["inputs"])
-            if not all(map(is_same, before, _values(model))):
+            if not all(map(is_same, before, _buffer_values(model))):
                 for batch in remaining:
                     model(batch["inputs"])
         yield
 
 
 @contextmanager
-def _averaging(model: nn.Module) -> Iterator[None]:
+def _averaged_statistics(model: nn.Module) -> Iterator[None]:
     """Reset the statistics of batch normalisations that train, and count every batch the same.
 
     Those that have counted no batch in the end get their statistics back.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _trains(m)]
-    before = [(layer, layer.momentum, [buffer.clone() for buffer in _statistics(layer)]) for layer in layers]
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _updates_statistics(m)]
+    before = [
+        (layer, layer.momentum, [buffer.clone() for buffer in _statistics_buffers(layer)]) for layer in layers
+    ]
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -63,18 +65,18 @@ def _averaging(model: nn.Module) -> Iterator[None]:
         for layer, momentum, values in before:
             layer.momentum = momentum
             if not layer.num_batches_tracked:
-                for buffer, value in zip(_statistics(layer), values, strict=True):
+                for buffer, value in zip(_statistics_buffers(layer), values, strict=True):
                     buffer.copy_(value)
 
 
-def _trains(layer: _BatchNorm) -> bool:
+def _updates_statistics(layer: _BatchNorm) -> bool:
     """Return whether a layer keeps statistics, and updates them in training mode."""
     return layer.training and layer.running_mean is not None and layer.num_batches_tracked is not None
 
 
-def _statistics(layer: _BatchNorm) -> list[Tensor]:
+def _statistics_buffers(layer: _BatchNorm) -> list[Tensor]:
     return list(layer.buffers(recurse=False))
 
 
-def _values(model: nn.Module) -> list[Tensor]:
+def _buffer_values(model: nn.Module) -> list[Tensor]:
     return [buffer.clone() for buffer in model.buffers()]

@@ -76,9 +76,9 @@ class CheckpointWriter:
         start = self._now()
         done = self.finished(wait=True)
         check, self._checked = check and not self._checked, self._checked or check
-        copy = None if last or size(state) < BACKGROUND_BYTES else _copied(state)
+        copy = None if last or size(state) < BACKGROUND_BYTES else _try_copy(state)
         if copy is None:
-            done += _some(self._write(step, train_seconds, state, check, start, None))
+            done += _as_list(self._write(step, train_seconds, state, check, start, None))
         else:
             blocked = self._now() - start
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
@@ -93,7 +93,7 @@ class CheckpointWriter:
         if pending is None or not (wait or pending.done()):
             return []
         self._pending = None
-        return _some(pending.result())
+        return _as_list(pending.result())
 
     def close(self) -> None:
         """Wait until nothing is being written any more, whatever becomes of it."""
@@ -117,11 +117,11 @@ class CheckpointWriter:
         return Written(step, train_seconds, path, size, seconds, seconds if blocked is None else blocked)
 
 
-def _some(written: Written | None) -> list[Written]:
+def _as_list(written: Written | None) -> list[Written]:
     return [] if written is None else [written]
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
+def _try_copy(state: dict[str, Any]) -> dict[str, Any] | None:
     """Return a copy that training cannot change; None where that cannot be had."""
     try:
         copy: dict[str, Any] = copy_state(state)

@@ -183,7 +183,7 @@ def _mixture_along(
 ) -> str | None:
     """Return how values of parts differ, with the outputs of an example along a dimension."""
     count = examples({"targets": targets})
-    outputs_each, each = outputs.shape[dimension] // count, len(whole) // count
+    outputs_each, values_each = outputs.shape[dimension] // count, len(whole) // count
     for start, stop in ((0, rows), (rows, count)):
         part = outputs.narrow(dimension, start * outputs_each, (stop - start) * outputs_each)
         which = f"examples {start} to {stop - 1}"
@@ -191,7 +191,7 @@ def _mixture_along(
             values = loss.values(part, cut(targets, count, start, stop))
         except Exception as error:  # a user's function may raise anything
             return f"it fails on {which} alone ({type(error).__name__}: {error})"
-        expected = whole[start * each : stop * each]
+        expected = whole[start * values_each : stop * values_each]
         if values.shape != expected.shape:
             return f"on {which} alone it returns shape {list(values.shape)}, not {list(expected.shape)}"
         if not _is_close(values, expected):

@@ -35,7 +35,7 @@ def check_data(
     Raises:
         DataChanged: the fingerprints differ, and that was not allowed.
     """
-    now = _describe(session, recorder)
+    now = _describe_data(session, recorder)
 
     def record(verification: str) -> None:
         recorder.event("data", **{**now, "verification": verification})
@@ -60,11 +60,11 @@ def check_data(
         _warn(recorder, f"the run goes on with other data, as was allowed (fingerprint: {difference})")
         return
     record("refused")
-    again = f"alphagrid retry {run.path.parent.name} {run.id}"
+    command = f"alphagrid retry {run.path.parent.name} {run.id}"
     raise DataChanged(
         f"the data of the run have changed (fingerprint: {difference})",
-        f"restore them and run: {again}; or go on with the new ones: {again} --allow-data-change; "
-        f"or train from the start with them: {again} --fresh",
+        f"restore them and run: {command}; or go on with the new ones: {command} --allow-data-change; "
+        f"or train from the start with them: {command} --fresh",
     )
 
 
@@ -73,16 +73,16 @@ def _warn(recorder: Recorder, message: str) -> None:
     recorder.event("warning", message=message)
 
 
-def _describe(session: Session, recorder: Recorder) -> dict[str, Any]:
+def _describe_data(session: Session, recorder: Recorder) -> dict[str, Any]:
     """Return what the workload tells of its data, with `fingerprint`, which is None where there is none."""
     with session.generators.preserved():
-        told = dict(session.workload.provenance())
-        if told.get("fingerprint") is None:
-            told.update(_hash(session, recorder))
-    return {**told, "fingerprint": told.get("fingerprint")}
+        description = dict(session.workload.provenance())
+        if description.get("fingerprint") is None:
+            description.update(_hash_data(session, recorder))
+    return {**description, "fingerprint": description.get("fingerprint")}
 
 
-def _hash(session: Session, recorder: Recorder) -> dict[str, Any]:
+def _hash_data(session: Session, recorder: Recorder) -> dict[str, Any]:
     """Return the workload's own fingerprint of the splits that the run uses; none if it fails.
 
     A workload may train and evaluate without ever giving a split as a whole.
@@ -103,13 +103,15 @@ def _recorded_before(run: RunFiles, resume: Resume) -> tuple[int, Mapping[str, A
     for number, path in reversed(run.journals()):
         if not resume.after_attempt < number <= resume.attempt:
             continue
-        event = next((record for record in _beginning(path) if record.get("event") == "data"), None)
+        event = next(
+            (record for record in _records_before_training(path) if record.get("event") == "data"), None
+        )
         if event and event.get("fingerprint") is not None and event.get("verification") != "refused":
             return number, event
     return 0, None
 
 
-def _beginning(path: Path) -> Iterator[journal.Record]:
+def _records_before_training(path: Path) -> Iterator[journal.Record]:
     """Yield the records of an attempt up to its first step."""
     with path.open("rb") as file:
         for line in file:

@@ -56,13 +56,13 @@ class _Resolver:
         return os.path.join(start, rest) if rest else start + slash  # noqa: PTH118 (keeps a '/' at the end)
 
 
-def _serialize(value: Any, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+def _serialize_path(value: Any, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
     text = handler(value)
     resolver = (info.context or {}).get(CONTEXT)
     return resolver.resolve(text) if isinstance(resolver, _Resolver) else text
 
 
-DataPath = Annotated[str, Field(min_length=1), WrapSerializer(_serialize, return_type=str)]
+DataPath = Annotated[str, Field(min_length=1), WrapSerializer(_serialize_path, return_type=str)]
 """A path of a workload's options. Relative ones, and `~`, count from the specification's folder."""
 
 

@@ -40,7 +40,7 @@ def evaluate(
     Raises:
         EvaluationAborted: a stop was requested.
     """
-    statistics = estimated_on(_until(stop_request, batches_for_statistics), model)
+    statistics = estimated_on(_batches_until_stop(stop_request, batches_for_statistics), model)
     with Generators(model).preserved(), stepper.evaluation(), torch.no_grad():
         try:
             with statistics:
@@ -53,7 +53,7 @@ def evaluate(
             model.train()
 
 
-def _until(stop_request: StopRequest, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _batches_until_stop(stop_request: StopRequest, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield batches until a stop is requested.
 
     Raises:
@@ -71,7 +71,7 @@ def _mean_loss(
     """Return Σwℓ / Σw over all batches, summed in float64."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     weight = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in _until(stop_request, batches):
+    for batch in _batches_until_stop(stop_request, batches):
         batch = copied(to_device(batch, device))  # a split may be one with the data
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()

@@ -118,12 +118,12 @@ class Generators:
 
     def __init__(self, model: nn.Module | None = None) -> None:
         self._model = model
-        self._parts: list[_Part] = [
-            _Part(random.getstate, random.setstate, random.seed),
-            _Part(
+        self._parts: list[_GeneratorAccess] = [
+            _GeneratorAccess(random.getstate, random.setstate, random.seed),
+            _GeneratorAccess(
                 lambda: np.random.get_state(legacy=False), np.random.set_state, _numpy_seed(np.random.seed)
             ),
-            _Part(torch_snapshot, torch_restore, seed_torch),
+            _GeneratorAccess(torch_snapshot, torch_restore, seed_torch),
         ]
         self._known: set[int] = set()
         self.find()
@@ -137,7 +137,7 @@ class Generators:
             if id(item) in self._known:
                 continue
             self._known.add(id(item))
-            self._parts.append(_part_of(item))
+            self._parts.append(_generator_access(item))
             if isinstance(item, torch.Generator) and reset:
                 item.manual_seed(item.initial_seed())
 
@@ -157,7 +157,7 @@ class Generators:
 
     def drawn_since(self, state: GeneratorState) -> bool:
         """Return whether any generator has been drawn from since `state`."""
-        return not _same(state, self.state())
+        return not _are_same_states(state, self.state())
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
@@ -179,7 +179,7 @@ class Generators:
             yield
 
 
-class _Part(NamedTuple):
+class _GeneratorAccess(NamedTuple):
     """One generator, or torch's of all devices: how its state is read and set, and how it is seeded."""
 
     state: Callable[[], Any]
@@ -187,32 +187,32 @@ class _Part(NamedTuple):
     seed: Callable[[int], Any]
 
 
-def _part_of(generator: Generator) -> _Part:
+def _generator_access(generator: Generator) -> _GeneratorAccess:
     """Return the access to a generator."""
     if isinstance(generator, torch.Generator):
-        return _Part(generator.get_state, generator.set_state, generator.manual_seed)
+        return _GeneratorAccess(generator.get_state, generator.set_state, generator.manual_seed)
     if isinstance(generator, random.Random):
-        return _Part(generator.getstate, generator.setstate, generator.seed)
+        return _GeneratorAccess(generator.getstate, generator.setstate, generator.seed)
     if isinstance(generator, np.random.RandomState):
         seed = _numpy_seed(generator.seed)
-        return _Part(lambda: generator.get_state(legacy=False), generator.set_state, seed)
+        return _GeneratorAccess(lambda: generator.get_state(legacy=False), generator.set_state, seed)
     bits = generator.bit_generator
 
     def restore(state: Any) -> None:
         bits.state = state
 
-    return _Part(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
+    return _GeneratorAccess(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
 
 
 def _numpy_seed(seed: Callable[[int], None]) -> Callable[[int], None]:
     return lambda value: seed(value % 2**32)
 
 
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return all(_same(*pair) for pair in zip(left, right, strict=True))
-    return np.array_equal(left, right)
+def _are_same_states(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return all(_are_same_states(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return all(_are_same_states(*pair) for pair in zip(first, second, strict=True))
+    return np.array_equal(first, second)

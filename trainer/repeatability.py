@@ -59,9 +59,9 @@ class Rereading:
         """Return a warning if the batch read next is of the first one's position, and another batch."""
         if self.first is None or self._next is None:
             return None
-        (position, batch), (again, other) = self.first, self._next
+        (position, batch), (next_position, next_batch) = self.first, self._next
         self.first, self._next, self._done = None, None, True
-        return None if position != again or are_same(batch, other) else UNSTABLE_DATA
+        return None if position != next_position or are_same(batch, next_batch) else UNSTABLE_DATA
 
     def ahead(self, generators: Generators) -> str | None:
         """Read the first batch of a stream that is read ahead once more; return a warning if that matters.
@@ -73,9 +73,9 @@ class Rereading:
         position, batch = self.first
         with generators.preserved():
             start = generators.state()
-            again = self._stream.again(position)
+            second_batch = self._stream.again(position)
             drawn = generators.drawn_since(start)
-        return UNSTABLE_DATA if drawn or not are_same(batch, again) else None
+        return UNSTABLE_DATA if drawn or not are_same(batch, second_batch) else None
 
 
 def warning_of(check: Callable[[], str | None]) -> str | None:
@@ -99,12 +99,12 @@ def hidden_state(
 
     def values() -> Tensor:
         own = copied(batch)  # a model may write to its inputs
-        kept = parameters_preserved(model, changing)
-        with generators.replayed(start), buffers_preserved(model), kept, torch.no_grad():
+        parameters_unchanged = parameters_preserved(model, changing)
+        with generators.replayed(start), buffers_preserved(model), parameters_unchanged, torch.no_grad():
             return loss.values(model(own["inputs"]), own["targets"])
 
     before = dict(_marks(model))
-    if _close(values(), values()):
+    if _are_close(values(), values()):
         return None
     return _unstable_model([name for name, mark in _marks(model) if before.get(name) != mark])
 
@@ -112,15 +112,15 @@ def hidden_state(
 def _unstable_model(changed: list[str]) -> str:
     """Return the warning, with the names of attributes that change in a pass."""
     more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-    told = f" (changed: {', '.join(changed[:MOST_NAMED])}{more})" if changed else ""
+    attributes = f" (changed: {', '.join(changed[:MOST_NAMED])}{more})" if changed else ""
     return (
         "two passes over the same batch with the same parameters, buffers and random numbers have different "
-        f"losses: the model or the loss keeps a state{told} that no checkpoint holds, and a resumed run goes "
-        "on without it. Make it a buffer of its module (register_buffer)"
+        f"losses: the model or the loss keeps a state{attributes} that no checkpoint holds, and a resumed "
+        "run goes on without it. Make it a buffer of its module (register_buffer)"
     )
 
 
-def _close(first: Tensor, second: Tensor) -> bool:
+def _are_close(first: Tensor, second: Tensor) -> bool:
     """Return whether losses are the same but for rounding; those that are not finite say nothing."""
     if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
         return first.shape == second.shape

@@ -47,13 +47,13 @@ class Session:
         _prepare_torch(config, self.device)
         self.workload: Workload = WORKLOADS.entry(config.workload.name).load()(config.workload)
         self.loss: Loss = loss_of(self.workload.loss)
-        self.model = self._model()
+        self.model = self._build_model()
         self.generators = randomness.Generators(self.model)
         self.module_state = ModuleState(self.model)
         self.changing = renormalised(self.model)  # parameters that any forward pass changes, by name
         self._restored: dict[str, Any] | None = None
-        self.stepper = self._stepper()
-        self.policy = self._policy()
+        self.stepper = self._build_stepper()
+        self.policy = self._build_policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
         self.window = Window(self.device)
         self.alphas = AlphaSummary()
@@ -61,10 +61,10 @@ class Session:
         self.step = 0
         self.evaluation_pending = False
         self.last_evaluated = 0
-        self._train = self._stream("train")
+        self._train = self._build_stream("train")
         self.rereading = Rereading(self._train)
-        self._probe_stream = self._stream("probe")
-        self.probe = self._probe()
+        self._probe_stream = self._build_stream("probe")
+        self.probe = self._build_probe()
         _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
 
     def train_batch(self, index: int, part: int = 0) -> Batch:
@@ -99,11 +99,11 @@ class Session:
         if self.stepper.evaluates_elsewhere:
             stop = self.step * self.accumulate
             for index in range(max(0, stop - batch_statistics.BATCHES), stop):
-                yield self._on_device(self._train_again.batch(index))
+                yield self._on_device(self._statistics_stream.batch(index))
 
     def scheduled_rate(self, index: int) -> float:
         """Return η of the schedule for step `index`."""
-        return learning_rate(self.config.schedule, self._given_rate, index)
+        return learning_rate(self.config.schedule, self._base_rate, index)
 
     def forward_backward(self, batches: Iterable[Batch]) -> Tensor:
         """Compute the mean loss of a step's batches, taken as one, and its gradient; return the loss.
@@ -137,7 +137,7 @@ class Session:
         They come from a model that is built again, and from the checkpoint that was restored.
         """
         with self.generators.preserved():
-            origin = self._model()
+            origin = self._build_model()
             if self._restored is not None:
                 ModuleState(origin).load_state_dict(self._restored["modules"], self.device)
                 origin.load_state_dict(self._restored["model"])
@@ -195,11 +195,11 @@ class Session:
         self.window.load_state_dict(state["window"])
 
     @cached_property
-    def _train_again(self) -> Stream:
+    def _statistics_stream(self) -> Stream:
         """The training batches, read apart from those that are read ahead."""
         return self.workload.stream("train", self.config.seed)
 
-    def _stream(self, name: str) -> Stream:
+    def _build_stream(self, name: str) -> Stream:
         stream = self.workload.stream(name, self.config.seed)
         if not self.workload.prefetch:
             return stream
@@ -208,30 +208,30 @@ class Session:
     def _on_device(self, batch: Batch) -> Batch:
         return to_device(batch, self.device)
 
-    def _model(self) -> nn.Module:
+    def _build_model(self) -> nn.Module:
         _seed_everything(derive(self.config.seed, "model"))
         model = self.workload.model().to(self.device)
         return model.train()
 
     @property
-    def _given_rate(self) -> float:
+    def _base_rate(self) -> float:
         rate = self.config.optimizer.lr
         return NEGLIGIBLE_RATE if rate is None else rate
 
-    def _stepper(self) -> Stepper:
-        options = self.config.optimizer.model_copy(update={"lr": self._given_rate})
+    def _build_stepper(self) -> Stepper:
+        options = self.config.optimizer.model_copy(update={"lr": self._base_rate})
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         stepper: Stepper = OPTIMIZERS.entry(options.name).load()(options, parameters)
         return stepper
 
-    def _policy(self) -> Policy:
+    def _build_policy(self) -> Policy:
         options = self.config.alpha
         if options is None:
             return Policy()
         policy: Policy = POLICIES.entry(options.policy).load()(options)
         return policy
 
-    def _probe(self) -> Probe | None:
+    def _build_probe(self) -> Probe | None:
         options = self.config.alpha
         if options is None:
             return None

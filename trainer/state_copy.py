@@ -41,10 +41,10 @@ def copy_state(value: Any) -> Any:
     Raises:
         Uncopied: it holds an object of another class than these.
     """
-    return _copied(value, {})
+    return _copy_once(value, {})
 
 
-def _copied(value: Any, done: dict[Hashable, Any]) -> Any:
+def _copy_once(value: Any, done: dict[Hashable, Any]) -> Any:
     """Copy what is not among those `done`: what the state holds twice, the copy does, too."""
     if type(value) in CONSTANTS:
         return value
@@ -72,14 +72,14 @@ def _copy(value: Any, done: dict[Hashable, Any]) -> Any:
     if kind in MAPPINGS:
         twin = copy.copy(value)  # which keeps a default_factory
         for key, item in value.items():
-            twin[key] = _copied(item, done)
+            twin[key] = _copy_once(item, done)
         for name, item in getattr(value, "__dict__", {}).items():  # torch keeps versions beside a state
-            setattr(twin, name, _copied(item, done))
+            setattr(twin, name, _copy_once(item, done))
         return twin
     if kind in SEQUENCES:
-        return kind(_copied(item, done) for item in value)
+        return kind(_copy_once(item, done) for item in value)
     if issubclass(kind, tuple) and hasattr(kind, "_make"):
-        return kind._make(_copied(item, done) for item in value)
+        return kind._make(_copy_once(item, done) for item in value)
     if kind is bytearray:
         return bytearray(value)
     raise Uncopied(kind.__name__)

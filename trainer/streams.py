@@ -42,7 +42,7 @@ class ShuffledStream:
         self._rows = len(next(iter(tensors.values())))
         self._batch_size = min(batch_size, self._rows)
         self._seed = seed
-        self._order = lru_cache(maxsize=2)(self._order_of)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -56,7 +56,7 @@ class ShuffledStream:
         rows = self._order(epoch)[start : start + self._batch_size]
         return {name: tensor[rows] for name, tensor in self._tensors.items()}
 
-    def _order_of(self, epoch: int) -> Tensor:
+    def _epoch_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
         return torch.randperm(self._rows, generator=generator)
 
@@ -74,42 +74,42 @@ class Prefetched:
         self._ahead = ahead
         self._pinned = pinned
         self._thread = ThreadPoolExecutor(1, "prefetch")
-        self._reading: dict[int, Future[Batch]] = {}
+        self._pending: dict[int, Future[Batch]] = {}
 
     def batch(self, index: int) -> Batch:
         """Return batch `index`, and have those after it read."""
-        wanted = range(index, index + 1 + self._ahead)
-        self._reading = {i: self._reading.get(i) or self._thread.submit(self._read, i) for i in wanted}
-        return self._reading[index].result()
+        indices = range(index, index + 1 + self._ahead)
+        self._pending = {i: self._pending.get(i) or self._thread.submit(self._read_batch, i) for i in indices}
+        return self._pending[index].result()
 
     def again(self, index: int) -> Batch:
         """Read batch `index` once more, although it may have been read ahead."""
-        return self._thread.submit(self._read, index).result()
+        return self._thread.submit(self._read_batch, index).result()
 
-    def _read(self, index: int) -> Batch:
+    def _read_batch(self, index: int) -> Batch:
         batch = self._stream.batch(index)
-        return _each_tensor(batch, Tensor.pin_memory) if self._pinned else batch
+        return _map_tensors(batch, Tensor.pin_memory) if self._pinned else batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch (nested mappings, lists and tuples included) to `device`."""
-    moved: Batch = _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    moved: Batch = _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
     return moved
 
 
 def copied(value: Any) -> Any:
     """Return nested tensors (mappings, lists and tuples) as copies of their own."""
-    return _each_tensor(value, Tensor.clone)
+    return _map_tensors(value, Tensor.clone)
 
 
-def are_same(left: Any, right: Any) -> bool:
+def are_same(first: Any, second: Any) -> bool:
     """Return whether nested tensors have the same values; NaN is the same as NaN."""
-    if isinstance(left, Tensor):
-        return isinstance(right, Tensor) and is_same(left, right)
-    if isinstance(left, Mapping):
-        return left.keys() == right.keys() and all(are_same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(are_same, left, right))
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and is_same(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(are_same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(are_same, first, second))
     return True
 
 
@@ -129,12 +129,12 @@ def length(value: Any) -> int:
 
 def share(batches: Sequence[Batch], fraction: float) -> list[Batch]:
     """Return the first examples of a step's batches, a `fraction` of all of them rounded up."""
-    wanted, found = math.ceil(fraction * sum(map(examples, batches))), []
+    remaining, parts = math.ceil(fraction * sum(map(examples, batches))), []
     for batch in batches:
-        if wanted > 0:
-            found.append(_rows(batch, 0, wanted))
-            wanted -= examples(batch)
-    return found
+        if remaining > 0:
+            parts.append(_cut_rows(batch, 0, remaining))
+            remaining -= examples(batch)
+    return parts
 
 
 def in_chunks(batch: Batch, count: int) -> list[Batch]:
@@ -142,10 +142,10 @@ def in_chunks(batch: Batch, count: int) -> list[Batch]:
     if count == 1:
         return [batch]
     size = math.ceil(examples(batch) / count)
-    return [_rows(batch, start, start + size) for start in range(0, examples(batch), size)]
+    return [_cut_rows(batch, start, start + size) for start in range(0, examples(batch), size)]
 
 
-def _rows(batch: Batch, start: int, stop: int) -> Batch:
+def _cut_rows(batch: Batch, start: int, stop: int) -> Batch:
     """Cut every tensor of a batch that has a row for each example."""
     count = examples(batch)
     rows: Batch = batch if start == 0 and stop >= count else cut(batch, count, start, stop)
@@ -158,15 +158,15 @@ def cut(value: Any, count: int, start: int, stop: int) -> Any:
     def rows(tensor: Tensor) -> Tensor:
         return tensor[start:stop] if tensor.dim() and len(tensor) == count else tensor
 
-    return _each_tensor(value, rows)
+    return _map_tensors(value, rows)
 
 
-def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _each_tensor(item, change) for key, item in value.items()}
+        return {key: _map_tensors(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         make = getattr(type(value), "_make", type(value))  # a named tuple takes its items one by one
-        return make(_each_tensor(item, change) for item in value)
+        return make(_map_tensors(item, change) for item in value)
     return value

@@ -25,20 +25,20 @@ def components(tensor: Tensor) -> list[Tensor]:
     return [tensor.to_dense()]
 
 
-def is_same(left: Tensor, right: Tensor) -> bool:
+def is_same(first: Tensor, second: Tensor) -> bool:
     """Return whether tensors have the same layout, shape and values; NaN is the same as NaN."""
-    if left.layout != right.layout or left.is_nested != right.is_nested:
+    if first.layout != second.layout or first.is_nested != second.is_nested:
         return False
-    if not left.is_nested and left.shape != right.shape:
+    if not first.is_nested and first.shape != second.shape:
         return False
-    ours, theirs = components(left), components(right)
+    ours, theirs = components(first), components(second)
     return len(ours) == len(theirs) and all(map(_is_same, ours, theirs))
 
 
-def _is_same(left: Tensor, right: Tensor) -> bool:
-    if left.shape != right.shape:
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
-    return bool(((left == right) | ((left != left) & (right != right))).all())
+    return bool(((first == second) | ((first != first) & (second != second))).all())
 
 
 @torch.no_grad()

@@ -21,10 +21,10 @@ def require_useful_rate(session: Session, result: StepResult) -> None:
     policy, alpha, rate = session.policy, session.config.alpha, result.learning_rate
     if not reasons or alpha is None or not 0 < policy.patience <= policy.misses:
         return
-    given = session.config.optimizer.lr
-    if given is None:
+    config_rate = session.config.optimizer.lr
+    if config_rate is None:
         hint = "give optimizer.lr; a loss without curvature along the step (L1, hinge) has no α*"
-    elif rate <= NO_USE * given and rate == session.scheduled_rate(alpha.start_step):
+    elif rate <= NO_USE * config_rate and rate == session.scheduled_rate(alpha.start_step):
         hint = "let alpha.start_step be a step at which the schedule has a useful rate"
     else:
         return

@@ -35,7 +35,7 @@ def warm_up(session: Session) -> None:
     batch = session.train_batch(session.step)
     before = marks(session.model)
     with parameters_preserved(session.model, session.changing):
-        passed, loss = _pass(session, batch, start)
+        passed, loss = _run_pass(session, batch, start)
     protect(session.model, session.loss, batch, passed)
     generators.find(reset=True)
     generators.restore(start)
@@ -51,7 +51,7 @@ def warm_up(session: Session) -> None:
     session.stepper.optimizer.zero_grad(set_to_none=True)
 
 
-def _pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
+def _run_pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
     """Make a pass as a step does; return the copy of the batch that it used, and the loss."""
     session.generators.restore(start)
     passed: Batch = copied(batch)
@@ -70,7 +70,7 @@ def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before:
     names = written(before, after)
     if names and session.config.alpha is not None:
         raise UserError(
-            f"the model's forward pass changes {_told(names)}: the passes of α* would change training",
+            f"the model's forward pass changes {_list_names(names)}: the passes of α* would change training",
             "keep what a pass changes in buffers, and set parameters from data where workload.model() builds "
             "the model; or leave out alpha",
         )
@@ -79,23 +79,23 @@ def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before:
         session.put_back(moved)
         if moved & changed(before, marks(session.model)):
             raise UserError(
-                f"the model's forward pass changes {_told(moved)}, which cannot be put back after the "
+                f"the model's forward pass changes {_list_names(moved)}, which cannot be put back after the "
                 "warm-up pass: workload.model() does not build the same model again",
                 "keep what a pass changes in buffers",
             )
         with session.generators.preserved(), parameters_preserved(session.model, moved):
-            _pass(session, batch, start)
+            _run_pass(session, batch, start)
             once = moved - changed(before, marks(session.model))
         if once:
             raise UserError(
-                f"the model's first forward pass changes {_told(once)}, and later ones do not. No checkpoint "
-                "holds which it was, so that a resumed run would change it again",
+                f"the model's first forward pass changes {_list_names(once)}, and later ones do not. No "
+                "checkpoint holds which it was, so that a resumed run would change it again",
                 "keep the flag in a buffer of the module (register_buffer), or set the parameter where "
                 "workload.model() builds the model",
             )
     session.changing |= names
 
 
-def _told(names: set[str]) -> str:
-    first, *others = sorted(names)
-    return f"its parameter {first}" + (f" and {len(others)} more" if others else "")
+def _list_names(names: set[str]) -> str:
+    first, *rest = sorted(names)
+    return f"its parameter {first}" + (f" and {len(rest)} more" if rest else "")

@@ -56,7 +56,7 @@ NOT_FINITE_BESIDE = (
 FINE = 1e-5
 """Types with a smaller rounding unit are float32 and float64."""
 TF32 = 2.0**-10
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Tangents = list[tuple[Tensor, Tensor]]
 """Outputs and their derivative along v, chunk by chunk."""
 
@@ -134,7 +134,7 @@ class Guard:
         self._parameters = [p for p in router.model.parameters() if p.requires_grad]
         self._padding = _padding_rows(router.model)
         self._start = router.generators.state()
-        self._loss = _replayed(router.loss, router.generators, self._start)
+        self._loss = _replay_loss(router.loss, router.generators, self._start)
 
     def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
         """Return what is wrong with the route on the examples that α* looks at; None if nothing is.
@@ -145,48 +145,48 @@ class Guard:
         at_origin = set(self._options.estimators) != {"lookahead"}
         late = "lookahead" in self._options.estimators
         fraction = self._options.curvature_fraction
-        problem = self._look_twice(batch, loss, False) if at_origin else None
+        problem = self._check_twice(batch, loss, False) if at_origin else None
         if problem is None and late and not (at_origin and fraction == 1):
             part = share([batch], fraction)[0]
-            known = loss if part is batch and not at_origin else None
-            problem = self._look_twice(part, known, fused)
+            part_loss = loss if part is batch and not at_origin else None
+            problem = self._check_twice(part, part_loss, fused)
         return problem
 
-    def _look_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
+    def _check_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
         """Return what is wrong on a batch; `loss` is its mean loss if the gradient of that is in `.grad`."""
         parts = in_chunks(batch, self._options.chunks)
-        first = self._look(batch, parts, loss if len(parts) == 1 else None, fused, 1)
+        first = self._compare(batch, parts, loss if len(parts) == 1 else None, fused, 1)
         if first is None:
             self._router.warn(NOT_FINITE)
             return None
         if first.is_coarse and self._has_fine_parameters:
             with suppress(Exception), in_full_precision():  # a model that needs less may raise anything
-                fine = self._look_again(batch, parts, fused)
+                fine = self._check_with_own_gradient(batch, parts, fused)
                 if fine is not None and not fine.is_coarse:
                     return _explain(fine, self._options.route)
-        again = self._look_again(batch, parts, fused) if first.off else None
-        return _explain(again or first, self._options.route)
+        second = self._check_with_own_gradient(batch, parts, fused) if first.off else None
+        return _explain(second or first, self._options.route)
 
     @property
     def _has_fine_parameters(self) -> bool:
         return all(torch.finfo(p.dtype).eps < FINE for p in self._parameters)
 
-    def _look_again(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+    def _check_with_own_gradient(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
         """Look with a gradient computed here, and if something is off, from parameters aside."""
-        first = self._look(batch, parts, None, fused, 1)
-        return (self._look_aside(batch, parts, fused) or first) if first is not None and first.off else first
+        first = self._compare(batch, parts, None, fused, 1)
+        return (self._check_aside(batch, parts, fused) or first) if first is not None and first.off else first
 
-    def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+    def _check_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
         """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
         for factor in ASIDE:
-            aside = (_aside(p, self._seed, index) for index, p in enumerate(self._parameters))
+            aside = (_random_offset(p, self._seed, index) for index, p in enumerate(self._parameters))
             with moved(self._parameters, aside, factor):
-                findings = self._look(batch, parts, None, fused, 2)
+                findings = self._compare(batch, parts, None, fused, 2)
             if findings is not None:
                 return findings
         return None
 
-    def _look(
+    def _compare(
         self, batch: Batch, parts: list[Batch], loss: Tensor | None, fused: bool, number: int
     ) -> Findings | None:
         """Compare along a test direction. Return None where the loss or its gradient is not finite.
@@ -195,59 +195,59 @@ class Guard:
         """
         if loss is None:
             loss = self._backpropagate(parts)
-        vector, expected = self._direction(number)
+        vector, expected = self._test_direction(number)
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
             return None
         precision = Precision()  # type: ignore[no-untyped-call]
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
-            again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
-            losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
+            outputs = self._replay(lambda: [self._model(part["inputs"]) for part in parts])
+            losses = [self._loss.values(z, part["targets"]) for z, part in zip(outputs, parts, strict=True)]
         tolerance = Tolerance.of(precision.rounding)
         step = tolerance.step / 4 ** (number - 1)  # the second look is closer
         line = Watched.of(self._router.line(vector, step), self._loss)
-        found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
+        quadratic = self._replay(lambda: self._router.look(line, [batch], fused).read())
         self._drop_gradient()
         if self._options.route in OPERATOR_ROUTES:
-            stand_in = self._replayed(lambda: by_jvp(line, batch).read())
+            stand_in = self._replay(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
-        moved_outputs = self._differences(parts, vector, step)
+        moved_outputs = self._output_differences(parts, vector, step)
         if not any(bool(of.isfinite().any()) for of in moved_outputs):
             self._router.warn(NOT_FINITE_BESIDE)
 
-        size = _mean([of.abs() for of in losses], parts)
-        terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
-        by_differences = _mean(self._slopes(again, moved_outputs, parts), parts)
-        scale = max(_mean([of.abs() for of in terms], parts), abs(expected)) + tolerance.step * size
+        size = _weighted_mean([of.abs() for of in losses], parts)
+        terms = self._output_slopes(outputs, [tangent for _, tangent in seen] or moved_outputs, parts)
+        by_differences = _weighted_mean(self._output_slopes(outputs, moved_outputs, parts), parts)
+        scale = max(_weighted_mean([of.abs() for of in terms], parts), abs(expected)) + tolerance.step * size
         noise = precision.rounding / step
-        derivative = _distance_of_outputs(seen, moved_outputs, noise)
+        derivative = _output_distance(seen, moved_outputs, noise)
         if number > 1 and derivative > tolerance.derivative:  # or is it the differences that are off?
-            farther = self._differences(parts, vector, 4 * step)
-            pairs = list(zip(again, farther, strict=True))
-            derivative = min(derivative, _distance_of_outputs(seen, farther, noise))
-            derivative -= _distance_of_outputs(pairs, moved_outputs, noise)
+            farther = self._output_differences(parts, vector, 4 * step)
+            pairs = list(zip(outputs, farther, strict=True))
+            derivative = min(derivative, _output_distance(seen, farther, noise))
+            derivative -= _output_distance(pairs, moved_outputs, noise)
         if self._options.route in OPERATOR_ROUTES:
             curvature = stand_in.curvature
             if self._options.curvature == "hessian":
-                curvature = self._hessian(batch, vector)
+                curvature = self._hessian_curvature(batch, vector)
             largest = max(abs(curvature), abs(stand_in.curvature))
-            derivative = max(derivative, _distance(found.curvature, curvature, largest))
-        repeated = _distance(_mean(losses, parts), float(loss), size)
-        relative = _distance(found.slope, expected, scale)
+            derivative = max(derivative, _relative_distance(quadratic.curvature, curvature, largest))
+        repeated = _relative_distance(_weighted_mean(losses, parts), float(loss), size)
+        relative = _relative_distance(quadratic.slope, expected, scale)
         slack = 3 if self._router.takes_differences else 1
         return Findings(
             loss=max(
-                _distance(found.loss, float(loss), size) / (slack * tolerance.slope),
+                _relative_distance(quadratic.loss, float(loss), size) / (slack * tolerance.slope),
                 repeated / tolerance.repetition,
             ),
             slope=relative / (slack * tolerance.slope),
             derivative=derivative / tolerance.derivative,
-            slopes=(found.slope, expected, by_differences),
+            slopes=(quadratic.slope, expected, by_differences),
             relative=relative,
             is_coarse=precision.rounding >= FINE,
         )
 
     @torch.no_grad()
-    def _direction(self, number: int) -> tuple[list[Tensor], float]:
+    def _test_direction(self, number: int) -> tuple[list[Tensor], float]:
         """Return v and vᵀ∇L for the gradient ∇L in `.grad`, which is dropped.
 
         v is the gradient plus random signs, both in proportion to the size of each parameter. Along the
@@ -263,7 +263,7 @@ class Guard:
             unit = _root_mean_square(gradient) or 1.0
             for to, part in zip(_chunks(v), _chunks(gradient), strict=True):
                 to.add_((part / unit).clamp_(-3, 3))
-            v.mul_(_size(p))
+            v.mul_(_typical_size(p))
             if id(p) in self._padding:
                 v[self._padding[id(p)]] = 0
             slope += float(inner([v], [gradient]))
@@ -279,31 +279,33 @@ class Guard:
             return accumulate(self._model, self._loss, parts)
 
         self._drop_gradient()
-        return self._replayed(passed)
+        return self._replay(passed)
 
     def _drop_gradient(self) -> None:
         for p in self._parameters:
             p.grad = None
 
     @torch.no_grad()
-    def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
+    def _output_differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
         """Return the outputs' derivative along v, with the parameters themselves moved there and back."""
         ends = []
         for sign in (1, -1):
             with moved(self._parameters, vector, sign * step):
-                ends.append(self._replayed(lambda: [self._model(part["inputs"]) for part in parts]))
+                ends.append(self._replay(lambda: [self._model(part["inputs"]) for part in parts]))
         return [(above.double() - below.double()) / (2 * step) for above, below in zip(*ends, strict=True)]
 
-    def _slopes(self, outputs: list[Tensor], tangents: list[Tensor], parts: list[Batch]) -> list[Tensor]:
+    def _output_slopes(
+        self, outputs: list[Tensor], tangents: list[Tensor], parts: list[Batch]
+    ) -> list[Tensor]:
         """Return ∂ℓ/∂z · Jv per element."""
-        found = []
+        slopes_by_part = []
         for z, tangent, part in zip(outputs, tangents, parts, strict=True):
             to = torch.float32 if z.dtype in (torch.bfloat16, torch.float16) else z.dtype
             slopes, _ = self._loss.quadratic(z.to(to), part["targets"], tangent.to(to))
-            found.append(slopes)
-        return found
+            slopes_by_part.append(slopes)
+        return slopes_by_part
 
-    def _hessian(self, batch: Batch, vector: list[Tensor]) -> float:
+    def _hessian_curvature(self, batch: Batch, vector: list[Tensor]) -> float:
         """Return vᵀHv by backpropagating twice."""
 
         def passed() -> Tensor:
@@ -313,9 +315,9 @@ class Guard:
             second = torch.autograd.grad(slope, self._parameters, materialize_grads=True)
             return inner(vector, list(second))
 
-        return float(self._replayed(passed))
+        return float(self._replay(passed))
 
-    def _replayed(self, passed: Callable[[], Found]) -> Found:
+    def _replay(self, passed: Callable[[], Result]) -> Result:
         """Make a pass with the random numbers and the buffers that the others had."""
         with self._router.generators.replayed(self._start), buffers_preserved(self._model):
             return passed()
@@ -370,8 +372,8 @@ class FullPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation with another `dtype`, if it names one."""
-        named = (kwargs or {}).items()
-        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in named})
+        arguments = (kwargs or {}).items()
+        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in arguments})
 
 
 @contextmanager
@@ -403,20 +405,20 @@ def moved(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float)
     """Move the parameters themselves by factor · v for the duration; they come back bit for bit."""
     origin = [p.detach().clone() for p in parameters]
     try:
-        _add(parameters, vector, factor)
+        _add_scaled(parameters, vector, factor)
         yield
     finally:
         for p, values in zip(parameters, origin, strict=True):
             p.copy_(values)
 
 
-def _add(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
+def _add_scaled(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
     """Add factor · v to the parameters; of an iterator no more than one tensor is there at a time."""
     for p, v in zip(parameters, vector, strict=True):
         p.add_(v, alpha=factor)
 
 
-def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
+def _replay_loss(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
     """Return the loss that draws the same random numbers each time, and leaves the generators as they are."""
     if not isinstance(loss, CallableLoss):
         return loss
@@ -435,7 +437,7 @@ def _padding_rows(model: nn.Module) -> dict[int, int]:
     return {id(table.weight): table.padding_idx for table in tables if table.padding_idx is not None}
 
 
-def _size(parameter: Tensor) -> float:
+def _typical_size(parameter: Tensor) -> float:
     """Return the root mean square of a parameter, or a tenth of a usual one's where it is near zero."""
     if not parameter.numel():
         return 0.0
@@ -464,27 +466,29 @@ def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
 
 
 @torch.no_grad()
-def _aside(parameter: Tensor, seed: int, index: int) -> Tensor:
+def _random_offset(parameter: Tensor, seed: int, index: int) -> Tensor:
     """Return random numbers of either sign, 0.5 to 1.5 times the size of a parameter: no two tie."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "aside", index))
     draw = torch.rand(parameter.shape, generator=generator, device=parameter.device).add_(0.5)
-    return draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_size(parameter))
+    return (
+        draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_typical_size(parameter))
+    )
 
 
-def _mean(values: list[Tensor], parts: list[Batch]) -> float:
+def _weighted_mean(values: list[Tensor], parts: list[Batch]) -> float:
     """Return the mean of a loss' values over chunks, by their weights."""
     weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
     return float(mean(torch.cat(values).double(), torch.cat(weights).double()))
 
 
-def _distance(value: float, expected: float, size: float) -> float:
+def _relative_distance(value: float, expected: float, size: float) -> float:
     """Return |value − expected| relative to a size; 0 where they are equal."""
     if value == expected:
         return 0.0
     return abs(value - expected) / size if size else math.inf
 
 
-def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
+def _output_distance(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
     """Return the median over examples of the relative distance of Jv; 0 where a route has none.
 
     The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv. Those whose
@@ -492,12 +496,12 @@ def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: fl
     """
     if not seen:
         return 0.0
-    found = []
+    part_distances = []
     for (outputs, tangent), difference in zip(seen, differences, strict=True):
         lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
         size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
-        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
-    distances = torch.cat(found)
+        part_distances.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
+    distances = torch.cat(part_distances)
     return float(distances.median()) if len(distances) else 0.0
 
 
@@ -522,17 +526,17 @@ def _explain(findings: Findings, route: str) -> str | None:
             "estimator, or an autograd.Function with a wrong derivative do"
         )
     by_route, expected, by_differences = findings.slopes
-    said = (
+    message = (
         f"along a test direction route {route} finds the slope {by_route:.3g}, backpropagation "
         f"{expected:.3g} (apart by {findings.relative:.2g} of the mean size of an example's term). "
     )
     if abs(by_differences - expected) <= abs(by_differences - by_route):
-        return said + (
+        return message + (
             "Differences of the outputs agree with backpropagation, so the route misses a part: usually a "
             "parameter that is also read through a list, dict or closure instead of the module's attribute, "
             "or an autograd.Function with a wrong jvp"
         )
-    return said + (
+    return message + (
         "Differences of the outputs do not agree with backpropagation: the gradient is not the loss' "
         "derivative, as with detach(), torch.no_grad() or .data in forward, a straight-through estimator, or "
         "an autograd.Function with a wrong backward"

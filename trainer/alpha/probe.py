@@ -68,8 +68,8 @@ class Probe:
         self._has_gradient = True
         self._fused: Quadratic | None = None
         self._trained_at: GeneratorState = []
-        self._spare: list[Tensor] | None = None
-        self._read: tuple[int, Sequence[Batch]] | None = None
+        self._spare_vector: list[Tensor] | None = None
+        self._cached_batches: tuple[int, Sequence[Batch]] | None = None
         self.awaited: Awaited | None = None
 
     @property
@@ -95,9 +95,9 @@ class Probe:
         if self.replays_training:
             self._router.warm_up([batch])
         if any(name in SECOND_BATCH for name in self._options.estimators):
-            probed = self._batches(index * self._repeat)[:1]
-            self._router.warm_up(probed)
-            self._warm_up_gradient(probed)
+            probe_batches = self._batches(index * self._repeat)[:1]
+            self._router.warm_up(probe_batches)
+            self._warm_up_gradient(probe_batches)
         if "lookahead" in self._options.estimators:
             self._router.warm_up(share([batch], self._options.curvature_fraction), self._fuses)
 
@@ -134,25 +134,25 @@ class Probe:
         index, under a seed of its own. What awaits its lookahead becomes `awaited`.
         """
         self._trained_at = start
-        first = self._measurement(index, direction)
+        first = self._new_measurement(index, direction)
         first.scalars["train_loss"] = train_loss
-        repeats = [self._measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
+        repeats = [self._new_measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
         with self._stepper.at_origin(direction):
-            self._at_origin(first, direction, batches, start)
+            self._measure_at_origin(first, direction, batches, start)
             if self._compares_gradients:
                 with self._clock.charge("diagnostics"):
                     first.scalars["probe_cosine"] = self._probe_cosine(index, direction)
             for measurement in repeats:
-                self._at_origin(measurement, direction, batches, start)
+                self._measure_at_origin(measurement, direction, batches, start)
         if self._details:
             with self._clock.charge("diagnostics"):
                 first.scalars.update(_geometry(direction))
-        found = [first, *(one for one in repeats if one.quadratics)]
-        for measurement in found:
+        measurements = [first, *(repeat for repeat in repeats if repeat.quadratics)]
+        for measurement in measurements:
             measurement.train_seconds = self._clock.train_seconds
         if "lookahead" in self._options.estimators:
             self.awaited = Awaited(first, direction.vector)
-        return found
+        return measurements
 
     @property
     def _compares_gradients(self) -> bool:
@@ -164,7 +164,7 @@ class Probe:
         """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""
         line = self._router.line(direction.vector, direction.scale)
         with self._generators.replayed(derive(self._seed, "alpha", index)):
-            gradient = line.gradient(self._probed(index))
+            gradient = line.gradient(self._probe_batches(index))
         sign = math.copysign(1.0, direction.scale)
         return sign * inner(direction.vector, gradient) / (norm(direction.vector) * norm(gradient))
 
@@ -178,10 +178,10 @@ class Probe:
         index = measurement.step.index
         with self._clock.charge("diagnostics"), self._stepper.at_origin(direction):
             line = self._router.line(direction.vector, direction.scale)
-            where = batches if train else self._probed(index)
+            where = batches if train else self._probe_batches(index)
             reading = measurement.reading(measurement.acting)
             with self._generators.replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
-                ratio = self._reduction(line, where, factor, reading)
+                ratio = self._reduction_ratio(line, where, factor, reading)
         measurement.scalars["reduction_ratio"] = ratio
 
     def train_and_look(self, batch: Batch) -> Tensor | None:
@@ -192,10 +192,10 @@ class Probe:
         if self.awaited is None or not self._fuses:
             return None
         start = self._generators.state() if self._options.diagnostics else []
-        found = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
-        if found is None:
+        result = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
+        if result is None:
             return None
-        loss, self._fused = found
+        loss, self._fused = result
         self._trained_at = start
         return loss
 
@@ -205,31 +205,31 @@ class Probe:
         The curvature's share is one of all their examples: the first ones.
         """
         awaited, self.awaited = self.awaited, None
-        self._spare = None
+        self._spare_vector = None
         if awaited is None:
             return None
         measurement = awaited.measurement
         gradients = self._stepper.gradients
-        with self._charged("lookahead"):
+        with self._charge_estimator("lookahead"):
             slope = inner(awaited.vector, gradients)
             fused, self._fused = self._fused, None
-            quadratic = fused or self._on_share(awaited, batches)
+            quadratic = fused or self._quadratic_on_share(awaited, batches)
             measurement.quadratics["lookahead"] = quadratic.with_slope(slope, sum(map(examples, batches)))
         if self._options.diagnostics and measurement.acting == "lookahead":
             with self._clock.charge("diagnostics"):
-                ratio = self._reduction_behind(awaited, batches, quadratic, fused is not None)
+                ratio = self._reduction_ratio_from_end(awaited, batches, quadratic, fused is not None)
                 measurement.scalars["reduction_ratio"] = ratio
         if self._details:
             with self._clock.charge("diagnostics"):
                 lengths = norm(awaited.vector) * norm(gradients)
                 sign = math.copysign(1.0, measurement.step.scale)
                 measurement.scalars["lookahead_cosine"] = sign * slope / lengths
-        self._spare = awaited.vector
+        self._spare_vector = awaited.vector
         return measurement
 
     def take_spare(self) -> list[Tensor] | None:
         """Give away the memory of the direction that was completed in this step, for the next one."""
-        spare, self._spare = self._spare, None
+        spare, self._spare_vector = self._spare_vector, None
         return spare
 
     def state_dict(self) -> dict[str, Any]:
@@ -246,20 +246,20 @@ class Probe:
             measurement = Measurement.from_state(state["awaited"], self._options.estimator, device)
             self.awaited = Awaited(measurement, [part.to(device) for part in state["vector"]])
 
-    def _probed(self, index: int, repeat: int = 0) -> Sequence[Batch]:
+    def _probe_batches(self, index: int, repeat: int = 0) -> Sequence[Batch]:
         """Return B₁ of step `index`. The first one is kept: diagnostics look at it again."""
         if repeat:
             return self._batches(index * self._repeat + repeat)
-        if self._read is None or self._read[0] != index:
-            self._read = None  # before another takes its memory
-            self._read = index, self._batches(index * self._repeat)
-        return self._read[1]
+        if self._cached_batches is None or self._cached_batches[0] != index:
+            self._cached_batches = None  # before another takes its memory
+            self._cached_batches = index, self._batches(index * self._repeat)
+        return self._cached_batches[1]
 
-    def _measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
+    def _new_measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
         step = Step.of(index, direction, self._stepper.absolute)
         return Measurement(step, self._options.estimator, repeat)
 
-    def _at_origin(
+    def _measure_at_origin(
         self,
         measurement: Measurement,
         direction: Direction,
@@ -277,25 +277,25 @@ class Probe:
         @cache
         def on_probe() -> Quadratic:
             with self._generators.replayed(derive(self._seed, *names)):
-                probed = self._probed(index, repeat)
-                return self._router.quadratic(direction.vector, direction.scale, probed)
+                probe_batches = self._probe_batches(index, repeat)
+                return self._router.quadratic(direction.vector, direction.scale, probe_batches)
 
-        wanted = AT_ORIGIN if repeat == 0 else SECOND_BATCH
+        estimators = AT_ORIGIN if repeat == 0 else SECOND_BATCH
         for name in self._options.estimators:
-            if name in wanted:
-                with self._charged(name):
-                    measurement.quadratics[name] = _of_batches(name, on_train, on_probe)
+            if name in estimators:
+                with self._charge_estimator(name):
+                    measurement.quadratics[name] = _quadratic_of_estimator(name, on_train, on_probe)
         if any(name in SECOND_BATCH for name in measurement.quadratics):
             measurement.scalars["probe_loss"] = on_probe().loss
 
-    def _on_share(self, awaited: Awaited, batches: Sequence[Batch]) -> Quadratic:
+    def _quadratic_on_share(self, awaited: Awaited, batches: Sequence[Batch]) -> Quadratic:
         """Return the quadratic at θ₁ on a share of the batches, with masks and statistics of its own."""
         step = awaited.measurement.step
         part = share(batches, self._options.curvature_fraction)
         with self._generators.replayed(derive(self._seed, "alpha", step.index)):
             return self._router.quadratic(awaited.vector, step.scale, part)
 
-    def _reduction_behind(
+    def _reduction_ratio_from_end(
         self, awaited: Awaited, batches: Sequence[Batch], quadratic: Quadratic, fused: bool
     ) -> Tensor:
         """Return the ratio for the step just taken, seen from its end: back there, along −d, on the share."""
@@ -305,10 +305,10 @@ class Probe:
         with self._generators.replayed(
             self._trained_at if fused else derive(self._seed, "alpha", step.index)
         ):
-            return self._reduction(line, part, -1.0, quadratic.read())
+            return self._reduction_ratio(line, part, -1.0, quadratic.read())
 
     @torch.no_grad()
-    def _reduction(self, line: Line, batches: Sequence[Batch], factor: float, at: Reading) -> Tensor:
+    def _reduction_ratio(self, line: Line, batches: Sequence[Batch], factor: float, at: Reading) -> Tensor:
         """Return [L(θ) − L(θ + f·d)] / −(f·dᵀg + ½f²·dᵀGd), d = step · v; 1 where the loss is its model.
 
         The passes are those of the reading at θ: the same chunks, with the same masks and statistics.
@@ -325,13 +325,13 @@ class Probe:
         return ratio
 
     @contextmanager
-    def _charged(self, estimator: Estimator) -> Iterator[None]:
+    def _charge_estimator(self, estimator: Estimator) -> Iterator[None]:
         acts = self._acts and estimator == self._options.estimator
         with self._clock.charge("alpha" if acts else "diagnostics"):
             yield
 
 
-def _of_batches(
+def _quadratic_of_estimator(
     estimator: Estimator, on_train: Callable[[], Quadratic], on_probe: Callable[[], Quadratic]
 ) -> Quadratic | Crossed:
     if estimator == "biased":

@@ -20,7 +20,7 @@ from .quadratic import Quadratic
 from .routes import ROUTES, Line, by_finite_difference
 from .routes.forward_mode import train_and_look
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Router:
@@ -67,7 +67,7 @@ class Router:
         """Compute loss, gradient and quadratic by one pass; None where only finite differences serve."""
         if self._route is not ROUTES["jvp"]:
             return None
-        return self._tried(lambda: train_and_look(self.line(vector, step), batch))
+        return self._try_route(lambda: train_and_look(self.line(vector, step), batch))
 
     def warm_up(self, batches: Sequence[Batch], fused: bool = False) -> None:
         """Look along θ itself for what the first pass of a process costs; it is charged to nothing.
@@ -81,16 +81,16 @@ class Router:
     def look(self, line: Line, batches: Sequence[Batch], fused: bool = False) -> Quadratic:
         """Return slope and curvature along a line; `fused`: train by the same pass, if that is possible."""
         if fused and self._route is ROUTES["jvp"]:
-            found = self._tried(lambda: train_and_look(line, batches[0]))
-            if found is not None:
-                return found[1]
+            result = self._try_route(lambda: train_and_look(line, batches[0]))
+            if result is not None:
+                return result[1]
         return self._quadratic(line, batches)
 
     def _quadratic(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
-        found = self._tried(lambda: self._along(line, batches))
-        return self._along(line, batches) if found is None else found
+        quadratic = self._try_route(lambda: self._sum_chunks(line, batches))
+        return self._sum_chunks(line, batches) if quadratic is None else quadratic
 
-    def _tried(self, way: Callable[[], Found]) -> Found | None:
+    def _try_route(self, way: Callable[[], Result]) -> Result | None:
         """Return what a way gives; None where finite differences serve from now on.
 
         What failed may have drawn random numbers: the generators are put back, so that what comes instead
@@ -100,16 +100,16 @@ class Router:
         try:
             return way()
         except (NotImplementedError, RuntimeError) as error:
-            if not self._replaced_by_differences(error):
+            if not self._switch_to_differences(error):
                 raise
             self.generators.restore(start)
             return None
 
-    def _along(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
+    def _sum_chunks(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
         parts = (part for batch in batches for part in in_chunks(batch, self._options.chunks))
         return reduce(add, (self._route(line, part) for part in parts))
 
-    def _replaced_by_differences(self, error: Exception) -> bool:
+    def _switch_to_differences(self, error: Exception) -> bool:
         operation = _without_forward_mode(str(error))
         if self._route is not ROUTES["jvp"] or operation is None:
             return False
@@ -126,5 +126,5 @@ def _without_forward_mode(message: str) -> str | None:
         return None
     if "autograd.Function" in message:
         return "a custom autograd.Function"
-    found = re.search(r"forward AD with (\S+) that does not", message)
-    return found[1] if found else "an operation of the model"
+    match = re.search(r"forward AD with (\S+) that does not", message)
+    return match[1] if match else "an operation of the model"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Return the inner product, a scalar on the device; no product of the vectors' size is made."""
-    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(left, right, strict=True)]
+    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
     return torch.stack(parts).sum()
 
 

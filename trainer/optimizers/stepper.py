@@ -95,11 +95,11 @@ class Stepper:
             yield
             return
         moved = [p.data for p in self.parameters]
-        _point(self.parameters, direction.origin)
+        _set_storages(self.parameters, direction.origin)
         try:
             yield
         finally:
-            _point(self.parameters, moved)
+            _set_storages(self.parameters, moved)
 
     @torch.no_grad()
     def take(self, direction: Direction, factor: float = 1.0) -> None:
@@ -126,6 +126,6 @@ class Stepper:
         self.optimizer.load_state_dict(state)
 
 
-def _point(parameters: list[Tensor], storages: list[Tensor]) -> None:
+def _set_storages(parameters: list[Tensor], storages: list[Tensor]) -> None:
     for parameter, storage in zip(parameters, storages, strict=True):
         parameter.data = storage

@@ -44,7 +44,7 @@ class Ema(Policy):
         """Return the rate that the averages give, times the factors of warm-up and cooldown."""
         if progress.index < self.options.start_step or self._rate is None:
             return scheduled
-        return self._rate * self._factor(progress)
+        return self._rate * self._rate_factor(progress)
 
     def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Average one more value in, and set the rate; a ratio that is not positive keeps it, and counts."""
@@ -78,9 +78,9 @@ class Ema(Policy):
         self._slope, self._curvature = state["slope"], state["curvature"]
         self._measured, self._rate, self._rejected = state["measured"], state["rate"], state["rejected"]
 
-    def _factor(self, progress: Progress) -> float:
+    def _rate_factor(self, progress: Progress) -> float:
         """Return the product of the warm-up's and the cooldown's factor; 1 where no total is given."""
-        share = self._share(progress)
+        share = self._elapsed_share(progress)
         if share is None:
             return 1.0
         warmup, cooldown = self.options.warmup_fraction, self.options.cooldown_fraction
@@ -88,7 +88,7 @@ class Ema(Policy):
         falling = min(max(1 - share, 0.0) / cooldown, 1.0) if cooldown else 1.0
         return rising * falling
 
-    def _share(self, progress: Progress) -> float | None:
+    def _elapsed_share(self, progress: Progress) -> float | None:
         """Return the share of the whole training that lies behind; None where no total is given."""
         if self.options.total_steps is not None:
             return progress.index / self.options.total_steps

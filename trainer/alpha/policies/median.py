@@ -47,11 +47,11 @@ class Median(Policy):
         """Collect a window's values; at its end, set η or keep it."""
         self._waiting.append(measurement)
         index = measurement.step.index
-        return [self._close(index)] if self.options.ends_window(index) else []
+        return [self._close_window(index)] if self.options.ends_window(index) else []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rate held, the window in progress, and the count of rejections."""
-        self._read()
+        self._read_values()
         left_out = {"left_out": dict(self._left_out)} if self._left_out else {}
         return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected, **left_out}
 
@@ -60,8 +60,8 @@ class Median(Policy):
         self._rate, self._values, self._rejected = state["rate"], list(state["window"]), state["rejected"]
         self._left_out = dict(state.get("left_out", {}))
 
-    def _close(self, index: int) -> PolicyEvent:
-        self._read()
+    def _close_window(self, index: int) -> PolicyEvent:
+        self._read_values()
         values, self._values = self._values, []
         count = self.options.count
         details: dict[str, Any] = {"used": len(values), "of": count, "window_start": index - count + 1}
@@ -79,7 +79,7 @@ class Median(Policy):
             "rejected", {"reason": reason, "median": middle, **details, "rejected": self._rejected}
         )
 
-    def _read(self) -> None:
+    def _read_values(self) -> None:
         """Read the values that wait on the device; undefined ones are left out, and counted by the reason."""
         for measurement in self._waiting:
             estimate = measurement.value
