@@ -64,7 +64,7 @@ class Criteo1TB(Workload):
             "bad_rows": dataset.bad_rows,
             "missing_days": list(dataset.missing_days),
             "synthetic": dataset.synthetic is not None,
-            "made_by": _maker(dataset.synthetic),
+            "made_by": _data_source(dataset.synthetic),
             "rows": {"training": len(self._splits.training), **sizes},
         }
 
@@ -116,7 +116,7 @@ def _prepared_dataset(folder: Path) -> Dataset:
     )
 
 
-def _maker(synthetic: dict[str, Any] | None) -> str | None:
+def _data_source(synthetic: dict[str, Any] | None) -> str | None:
     if synthetic is None:
         return None
     return f"alphagrid data synthesize, {synthetic['rows']} rows, seed {synthetic['seed']}"

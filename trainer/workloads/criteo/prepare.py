@@ -51,13 +51,13 @@ def prepare(
     """
     files = find(source)
     units = units_of(files)
-    _make(folder)
+    _make_folder(folder)
     with locks.attempted(folder / ".lock", patience=0) as alone:
         if not alone:
             raise SystemRefused(f"{folder} is being prepared by another process", "wait for it to end")
         on_size(sum(unit.stop - unit.start for unit in units))
         notes = _convert(units, folder, jobs, max_bad_share, on_bytes)
-        return _concluded(
+        return _write_dataset(
             _Findings(files, units, [notes[unit] for unit in units]),
             source,
             folder,
@@ -71,7 +71,7 @@ def _convert(
 ) -> dict[Unit, Note]:
     """Convert what is not converted yet; stop as soon as it is certain that too much is bad."""
     notes = {unit: note for unit in units if (note := done(unit, folder))}
-    waiting, strays = [unit for unit in units if unit not in notes], _strays(folder, units)
+    waiting, strays = [unit for unit in units if unit not in notes], _stray_files(folder, units)
     for path in [folder / MANIFEST, *strays] if waiting or strays else []:
         path.unlink(missing_ok=True)
     for unit in notes:
@@ -82,19 +82,19 @@ def _convert(
         read = sum(unit.stop - unit.start for unit in notes)
         bad, lines = sum(note.bad for note in notes.values()), sum(note.lines for note in notes.values())
         if len(notes) < len(units) and bad > max_bad_share * lines * total / max(read, 1):
-            seen = _without_gaps(units, notes)
+            seen = _gapless_units(units, notes)
             findings = _Findings([], seen, [notes[unit] for unit in seen])
             raise findings.too_bad(folder, max_bad_share, f"{bad:,} of the first {lines:,} lines")
     return notes
 
 
-def _without_gaps(units: Sequence[Unit], notes: dict[Unit, Note]) -> list[Unit]:
+def _gapless_units(units: Sequence[Unit], notes: dict[Unit, Note]) -> list[Unit]:
     """Return the units that are converted with all that lie before them in their files: lines can be told."""
     gaps = {unit.file.path: unit.start for unit in reversed(units) if unit not in notes}
     return [unit for unit in units if unit.start < gaps.get(unit.file.path, unit.stop)]
 
 
-def _concluded(
+def _write_dataset(
     findings: _Findings, source: Path, folder: Path, max_bad_share: float, allow_damaged: bool
 ) -> Prepared:
     """Refuse what is too bad, else write the data set down."""
@@ -151,7 +151,7 @@ class _Findings:
 
     def located(self) -> Iterator[tuple[str, str]]:
         """Yield `file:line` and reason of every bad line that was kept."""
-        for unit, note, before in self._placed():
+        for unit, note, before in self._units_with_offsets():
             for line, reason in note.kept_bad:
                 yield f"{unit.file.path}:{before + line + 1}", reason
 
@@ -164,14 +164,14 @@ class _Findings:
 
     def remarks(self, folder: Path) -> list[str]:
         """Return what a user should know, one sentence each."""
-        found = [f"damaged: {damage}" for damage in self.damaged]
-        found += remarks_on_days(file.day for file in self.files)
+        remarks = [f"damaged: {damage}" for damage in self.damaged]
+        remarks += remarks_on_days(file.day for file in self.files)
         if self.bad:
-            found += [
+            remarks += [
                 f"{self.bad:,} of {self.lines:,} lines are no rows and were left out:",
                 *self.examples(folder),
             ]
-        return found
+        return remarks
 
     def warnings(self, synthetic: dict[str, Any] | None) -> list[str]:
         """Return warnings about days of other sizes than published or synthesized, and unended files."""
@@ -188,9 +188,9 @@ class _Findings:
     def examples(self, folder: Path) -> list[str]:
         """Return the kinds of bad lines with their numbers, and where the first are."""
         located = list(self.located())
-        kinds = Counter(_kind(reason) for _, reason in located)
-        kept = "" if len(located) == self.bad else f" (of {len(located):,} that were kept)"
-        counts = [f"  {count:,} × {kind}{kept}" for kind, count in kinds.most_common(MOST_SHOWN)]
+        kinds = Counter(_reason_kind(reason) for _, reason in located)
+        sample_note = "" if len(located) == self.bad else f" (of {len(located):,} that were kept)"
+        counts = [f"  {count:,} × {kind}{sample_note}" for kind, count in kinds.most_common(MOST_SHOWN)]
         first = [f"  {place}: {reason}" for place, reason in located[:MOST_SHOWN]]
         more = [f"  and more: {folder / BAD_ROWS}"] if len(located) > MOST_SHOWN else []
         return [*counts, *first, *more]
@@ -203,7 +203,7 @@ class _Findings:
             "mend the files, or allow more with --max-bad-share; what is converted stays",
         )
 
-    def _placed(self) -> Iterator[tuple[Unit, Note, int]]:
+    def _units_with_offsets(self) -> Iterator[tuple[Unit, Note, int]]:
         """Yield each unit with the number of lines before it in its file."""
         before: Counter[Path] = Counter()
         for unit, note in zip(self.units, self.notes, strict=True):
@@ -211,34 +211,34 @@ class _Findings:
             before[unit.file.path] += note.lines
 
     def _damages(self) -> Iterator[tuple[str, str]]:
-        for unit, note, before in self._placed():
+        for unit, note, before in self._units_with_offsets():
             if note.damage == "empty":
                 yield str(unit.file.path), "the file is empty"
             elif note.damage is not None:
                 yield f"{unit.file.path}:{before + note.lines + 1}", note.damage
 
 
-def _kind(reason: str) -> str:
+def _reason_kind(reason: str) -> str:
     """Return a reason without what is particular to one line."""
     return re.sub(r": '.*' is", ": a field is", reason)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make the folder; one with other things in it is left alone."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        strange = [path.name for path in folder.iterdir() if not _is_ours(path.name)]
+        strange = [path.name for path in folder.iterdir() if not _is_own_file(path.name)]
     except OSError as error:
         raise SystemRefused(f"cannot write to {folder}: {error.strerror}") from error
     if strange:
         raise UserError(f"{folder} holds other things ({strange[0]})", "give an empty folder, or a new one")
 
 
-def _is_ours(name: str) -> bool:
+def _is_own_file(name: str) -> bool:
     return name in (MANIFEST, BAD_ROWS, ".lock") or bool(re.fullmatch(r"\.?day_\d+(_\d+)?-\d+\..*", name))
 
 
-def _strays(folder: Path, units: Sequence[Unit]) -> list[Path]:
+def _stray_files(folder: Path, units: Sequence[Unit]) -> list[Path]:
     """Return what a killed process left, and shards of files that are no longer there."""
-    wanted = {f"{unit.name}{ending}" for unit in units for ending in (".npy", ".json")}
-    return [path for path in folder.glob("*day_*") if path.name not in wanted]
+    names = {f"{unit.name}{ending}" for unit in units for ending in (".npy", ".json")}
+    return [path for path in folder.glob("*day_*") if path.name not in names]

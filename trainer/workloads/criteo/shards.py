@@ -61,10 +61,10 @@ class Dataset:
     @cached_property
     def days(self) -> dict[int, int]:
         """Rows of each day, in order."""
-        found: dict[int, int] = {}
+        rows_by_day: dict[int, int] = {}
         for shard in self.shards:
-            found[shard.day] = found.get(shard.day, 0) + shard.rows
-        return found
+            rows_by_day[shard.day] = rows_by_day.get(shard.day, 0) + shard.rows
+        return rows_by_day
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,12 +128,12 @@ class ShardRows:
 
     def take(self, rows: Positions) -> Rows:
         """Return rows by their numbers, copied into memory."""
-        found = np.empty((len(rows), COLUMNS), np.uint32)
+        values = np.empty((len(rows), COLUMNS), np.uint32)
         shards = np.searchsorted(self._starts, rows, "right") - 1
         for shard in np.unique(shards):
             at = np.flatnonzero(shards == shard)
-            found[at] = self._mapped(int(shard))[rows[at] - self._starts[shard]]
-        return found
+            values[at] = self._mapped(int(shard))[rows[at] - self._starts[shard]]
+        return values
 
     def _map(self, shard: int) -> Rows:
         return map_shard(self._paths[shard])
@@ -200,24 +200,24 @@ def differing(dataset: Dataset, on_rows: Callable[[int], None] = lambda read: No
     return [
         shard.name
         for shard in dataset.shards
-        if _sha256(dataset.folder / shard.name, on_rows) != shard.sha256
+        if _hash_shard(dataset.folder / shard.name, on_rows) != shard.sha256
     ]
 
 
-def _sha256(path: Path, on_rows: Callable[[int], None]) -> str:
-    rows, found = map_shard(path), hashlib.sha256()
+def _hash_shard(path: Path, on_rows: Callable[[int], None]) -> str:
+    rows, digest = map_shard(path), hashlib.sha256()
     for start in range(0, len(rows), CHECK_ROWS):
         part = rows[start : start + CHECK_ROWS]
-        found.update(part.tobytes())
+        digest.update(part.tobytes())
         on_rows(len(part))
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _check_size(path: Path, rows: int, hint: str) -> None:
-    wanted = _header_bytes() + rows * ROW_BYTES
-    there = path.stat().st_size if path.exists() else None
-    if there != wanted:
-        what = "is missing" if there is None else f"has {there} bytes instead of {wanted}"
+    expected = _header_bytes() + rows * ROW_BYTES
+    actual = path.stat().st_size if path.exists() else None
+    if actual != expected:
+        what = "is missing" if actual is None else f"has {actual} bytes instead of {expected}"
         raise UserError(f"{path} {what}", hint)
 
 

@@ -80,7 +80,7 @@ def synthesize(
         if any(folder.iterdir()):
             raise UserError(f"{folder} is not empty", "give a new folder")
         for day, count in enumerate(by_day):
-            for chunk in _written(folder, day, count, seed):
+            for chunk in _write_day(folder, day, count, seed):
                 losses.add(chunk)
                 on_rows(len(chunk.clicks))
         provenance = {
@@ -153,13 +153,13 @@ def lines_of(chunk: Chunk) -> bytes:
     letters[:, 0] = ord("0") + chunk.clicks
     letters[:, 1] = ord("\t")
     numbers = letters[:, 2 : 2 + DENSE * (DIGITS + 1)].reshape(rows, DENSE, DIGITS + 1)
-    numbers[:] = _decimal(chunk.counts, chunk.no_count)
+    numbers[:] = _format_decimal(chunk.counts, chunk.no_count)
     tokens = letters[:, 2 + DENSE * (DIGITS + 1) :].reshape(rows, CATEGORIES, 9)
-    tokens[:] = _hexadecimal(mix(chunk.ranks + OFFSETS), chunk.no_rank)
+    tokens[:] = _format_hexadecimal(mix(chunk.ranks + OFFSETS), chunk.no_rank)
     return letters.tobytes().translate(None, b"\0")
 
 
-def _decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
+def _format_decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
     """Return digits without leading zeros and a tab [N, C, digits + 1]; void is 0."""
     powers = 10 ** np.arange(DIGITS - 1, -1, -1, dtype=np.uint32)
     digits = numbers[:, :, None] // powers
@@ -168,7 +168,7 @@ def _decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
     return np.concatenate([letters, np.full((*numbers.shape, 1), ord("\t"), np.uint8)], 2)
 
 
-def _hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
+def _format_hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
     """Return eight digits and a tab, in the last column a newline [N, C, 9]; void is 0."""
     shifts = np.arange(28, -4, -4, dtype=np.uint32)
     letters = np.where(missing[:, :, None], 0, HEXADECIMAL[words[:, :, None] >> shifts & 15]).astype(np.uint8)
@@ -177,7 +177,7 @@ def _hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
     return np.concatenate([letters, ends], 2)
 
 
-def _written(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
+def _write_day(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
     """Write a day's file, and yield its rows as they are written."""
     path = folder / f".day_{day}.tmp"
     with path.open("xb") as file:
@@ -206,9 +206,9 @@ class _Losses:
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Return mean losses by split."""
-        found = {}
+        losses = {}
         for name, rows in self._ranges.items():
             planted, rate = self._sums[name] / max(len(rows), 1)
             constant = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if 0 < rate < 1 else 0.0
-            found[name] = {"planted": float(planted), "constant": float(constant)}
-        return found
+            losses[name] = {"planted": float(planted), "constant": float(constant)}
+        return losses
