@@ -1,4 +1,4 @@
-"""What is wrong: bad lines, missing records, unreadable files, an index that is not what the files say."""
+"""Find problems of a store: bad lines, missing records, unreadable files, an index that differs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLES = ("window", "evaluation", "event", "metric", "journal")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and where."""
+    """One problem, and the file that has it."""
 
     experiment: str
     file: str
@@ -34,10 +34,10 @@ class Problem:
 
 
 def index_problems(db: sqlite3.Connection, root: Root) -> set[Problem]:
-    """Return what is wrong with a freshly synced index and the journals behind it.
+    """Return the problems of a freshly synced index and of the journals that it was read from.
 
-    The index is compared, row by row, with one that is made from the files here and now (in a temporary
-    database); runs whose journals have grown in between are left out.
+    This function builds a second index from the files in a temporary database, and compares both row by row.
+    It skips runs whose journals have grown since the sync.
     """
     return {
         *_recorded_problems(db),
@@ -48,12 +48,12 @@ def index_problems(db: sqlite3.Connection, root: Root) -> set[Problem]:
 
 
 def file_problems(root: Root) -> set[Problem]:
-    """Return what is wrong with files that the index does not hold."""
+    """Return the problems of files that the index does not hold."""
     return {Problem(*problem) for problem in damaged_files(root)}
 
 
 def by_file(problems: Iterable[Problem]) -> list[Problem]:
-    """Return problems by experiment and file."""
+    """Return problems sorted by experiment and file."""
     return sorted(
         problems, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
     )
@@ -76,7 +76,7 @@ def _missing_records(db: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _torn_journals(db: sqlite3.Connection) -> Iterator[Problem]:
-    """Yield journals whose tail will not arrive any more: another attempt has begun, or the end was said."""
+    """Yield journals with a torn tail whose attempt has ended or is superseded."""
     newest: dict[RunName, int] = {}
     rows = queries.journals(db)
     for row in rows:

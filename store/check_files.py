@@ -1,4 +1,4 @@
-"""What is wrong with files of runs that the index does not hold: markers, configs, claims, checkpoints."""
+"""Check the files of runs that the index does not hold: markers, configs, claims, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import ExperimentFiles, Root, RunFiles
 from .shapes import read_config
 
 SUMMED_BYTES = 64 << 20
-"""Up to this size a checkpoint is read whole and compared with the checksum in its name."""
+"""Checkpoints up to this size are read whole and compared with the checksum in their name."""
 CHUNK = 1 << 20
 
 
@@ -20,7 +20,7 @@ Look = Callable[[Path], str | None]
 
 
 def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
-    """Yield experiment, file and what is wrong with it; files that vanish meanwhile are left out."""
+    """Yield experiment, file and problem of each damaged file; skip files that vanish meanwhile."""
     for files in root.experiments():
         for run in _list_runs(files):
             for path, look in _files_to_check(run):
@@ -31,16 +31,16 @@ def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
 def _list_runs(files: ExperimentFiles) -> list[RunFiles]:
     try:
         return files.runs()
-    except OSError:  # the index has a note of it
+    except OSError:  # the index records this problem
         return []
 
 
 def _files_to_check(run: RunFiles) -> list[tuple[Path, Look]]:
-    """Return the files of a run to look at, each with how; of checkpoints the one it would go on from."""
+    """Return the files of a run to check, each with its check; of the checkpoints only the newest."""
     try:
         claims = [(path, _check_claim) for _, path in run.claims()]
         checkpoints = [(path, _check_checkpoint) for path in run.checkpoints()[-1:]]
-    except OSError:  # the index has a note of it
+    except OSError:  # the index records this problem
         return []
     return [
         (run.cancel_marker, _check_marker),
@@ -80,7 +80,7 @@ def _check_claim(path: Path) -> str | None:
 
 
 def _check_checkpoint(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint; of a large one, only whether it has a beginning and an end."""
+    """Return the problem of a checkpoint, or None; of a large one, check only its beginning and end."""
     with open_file(path) as file:
         if not zipfile.is_zipfile(file):
             return "is no checkpoint: the run goes on from an earlier one"

@@ -1,4 +1,4 @@
-"""Folders of one user alone, in his home or in a place where every user may write."""
+"""Private folders of a user, in the home or in a folder where every user may write."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from pathlib import Path
 from ..errors import SystemRefused
 
 SHARED = Path("/var/tmp")
-"""Where such a folder lies if no local disk holds the home. Unlike /tmp it is the same for all of a user's
-processes, whatever `TMPDIR` or a job's private /tmp, and its files outlive a restart."""
+"""The parent of such a folder if the home is not on a local disk. Unlike /tmp, it is the same for all
+processes of a user, independent of `TMPDIR` or a job's private /tmp. Its files survive a restart."""
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that its user alone can enter, or check the one that is there.
+    """Create a folder that only its user can enter, or check an existing one.
 
-    In a place where others may write they may have made it before us: it could then be read or replaced, or
-    hold links to files of ours. Elsewhere a folder of an older version may only be too open; it is closed.
+    Where other users may write, another user may have created the folder first: that user could read or
+    replace it, or put links to this user's files there. Elsewhere an older version may have created the
+    folder with too open a mode, which this function corrects.
 
     Raises:
-        SystemRefused: it belongs to another user, is a link or no folder, or cannot be made.
+        SystemRefused: the folder belongs to another user, is a link or not a folder, or cannot be created.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -59,7 +60,7 @@ def user_name(uid: int) -> str:
 
 
 def _other_writers(folder: os.stat_result) -> str | None:
-    """Return who else may make and remove names in a folder; None if this user alone, or the owner."""
+    """Return which other users may create and remove files in a folder, or None."""
     if folder.st_mode & stat.S_IWOTH:
         return "every user"
     if folder.st_mode & stat.S_IWGRP and not _is_private_group(folder.st_gid):
@@ -68,7 +69,7 @@ def _other_writers(folder: os.stat_result) -> str | None:
 
 
 def _is_private_group(gid: int) -> bool:
-    """Return whether a group is this user's alone, as many systems make one for each user."""
+    """Return whether a group has only this user; many systems create such a group for each user."""
     try:
         user = pwd.getpwuid(os.geteuid())
     except KeyError:

@@ -1,7 +1,7 @@
-"""Bringing the index in line with the files: incremental, idempotent, and safe to interrupt anywhere.
+"""Sync the index with the files: incremental, idempotent, and safe to interrupt anywhere.
 
-Rows and the mark of how far a journal was read are committed together, so whatever was not committed is read
-again. What is gone from disk goes from the index: a synced index is the one that a rebuild would give.
+A transaction commits rows together with the journal's watermark, so the next sync reads again what was not
+committed. A sync also removes what is no longer on disk. A synced index equals a rebuilt one.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ BATCH_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync did."""
+    """Result of a sync."""
 
     runs: int = 0
-    """Runs that had news."""
+    """Runs with new records."""
     rows: int = 0
     """Rows written."""
     complete: bool = True
-    """False if another process was ingesting and did not finish in time: then nothing was done."""
+    """False if another process was ingesting and did not finish in time; this sync then did nothing."""
 
 
 def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None = None) -> Synced:
-    """Ingest what is new, of all experiments or of those named. One process at a time may do so.
+    """Ingest new records, of all experiments or of those in `experiments`. Only one process may do so.
 
-    Of an experiment or a run whose folder cannot be listed, what is known stays, beside a note.
+    If the folder of an experiment or a run cannot be listed, its rows stay, and the table `problem` notes it.
 
     Raises:
         OSError: the root cannot be listed.
@@ -56,7 +56,7 @@ def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit at the end, roll back at an exception; inside another transaction, leave both to that one."""
+    """Commit at the end, roll back at an exception; inside another transaction, do neither."""
     if db.in_transaction:
         yield
         return
@@ -77,7 +77,7 @@ def _indexed_experiments(db: sqlite3.Connection) -> set[str]:
 
 
 def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bool) -> tuple[int, int]:
-    """Return how many runs had news, and the rows written."""
+    """Sync one experiment; return how many runs had new records, and the rows written."""
     try:
         disk_scan = scan(files) if present else ExperimentScan({}, {})
     except OSError as error:
@@ -95,7 +95,7 @@ def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bo
 
 
 def _note_folders(db: sqlite3.Connection, files: ExperimentFiles, unreadable: Mapping[str, OSError]) -> None:
-    """Note which folders cannot be listed, unless that may pass; unreadable journals are tried again."""
+    """Note which folders cannot be listed, unless they may still arrive."""
     db.execute("DELETE FROM problem WHERE experiment = ? AND offset = ?", (files.name, UNREADABLE))
     rows = [
         (files.name, f"{name}/", UNREADABLE, problem_text(error))
@@ -120,7 +120,7 @@ def _ingest_runs(db: sqlite3.Connection, files: ExperimentFiles, runs: Iterable[
 def _sync_runs(
     db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan, changed: bool
 ) -> None:
-    """Have a row for every run that a submission sends or that has a journal, and for no other."""
+    """Keep one row for each run that a submission sends or that has a journal; delete the others."""
     experiment = (files.name,)
     sent_runs = {
         run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)
@@ -135,7 +135,7 @@ def _sync_runs(
 
 
 def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan) -> None:
-    """Note which submissions each run's cancel marker takes back."""
+    """Record which submissions each run's cancel marker cancels."""
     sql = "SELECT id, cancel_submissions FROM run WHERE experiment = ?"
     for run, indexed_submissions in db.execute(sql, (files.name,)).fetchall():
         if run in disk_scan.unreadable:
@@ -151,4 +151,4 @@ def _cancelled_submissions(files: ExperimentFiles, run: str) -> str | None:
     try:
         return json.dumps([str(name) for name in read_object(files.run(run).cancel_marker)["submissions"]])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # `store check` says so
+        return None  # `store check` reports it

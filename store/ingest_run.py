@@ -1,9 +1,9 @@
-"""Ingesting one run: new records become rows, superseded ones go, and the run's summary follows.
+"""Ingest one run: insert new records, delete superseded ones, and update the run's summary.
 
-An attempt that resumed at step s did everything after s again. So a record of attempt a stands if its step is
-at most the least resume step of all newer attempts; an α* record, whose step is an index, if it is below it.
-Where two attempts wrote the same step all the same, the newer one stands. Neither depends on the order in
-which journals are read.
+An attempt that resumed at step s repeats everything after s. So a record of attempt a is current if its step
+is at most the least resume step of all newer attempts. An α* record, whose step is an index, is current if
+its step is below that. If two attempts still wrote the same step, the newer record is current. Neither rule
+depends on the order in which journals are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EVENTS = ", ".join(f"'{name}'" for name in REPLACEABLE_EVENTS)
 
 
 def ingest_run(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
-    """Bring a run in line with its journals, inside the caller's transaction; return the rows written."""
+    """Sync a run with its journals, inside the caller's transaction; return the number of rows written."""
     try:
         return _ingest_journals(db, key, experiment, files)
     except Replaced:
@@ -36,7 +36,7 @@ def ingest_run(db: sqlite3.Connection, key: int, experiment: str, files: RunFile
 
 
 def forget_run(db: sqlite3.Connection, key: int, experiment: str, run_id: str) -> None:
-    """Delete everything that a run's journals brought."""
+    """Delete all rows that come from a run's journals."""
     for table in ("window", "evaluation", "event", "journal"):
         db.execute(f"DELETE FROM {table} WHERE run = ?", (key,))
     db.executemany("DELETE FROM metric WHERE key = ? AND run = ?", [(name, key) for name in metric_keys(db)])
@@ -74,7 +74,7 @@ def _read_new_records(
     try:
         bad = mark.advance(files.path.parent / name)
     except OSError as error:
-        late = is_late(files.path.parent / name, error)  # it is looked for again
+        late = is_late(files.path.parent / name, error)  # the next sync tries again
         rows = [] if late else [(experiment, name, UNREADABLE, problem_text(error))]
     else:
         rows = [(experiment, name, line.offset, line.reason) for line in bad or ()]
@@ -82,7 +82,7 @@ def _read_new_records(
 
 
 def _supersede(db: sqlite3.Connection, run: int, attempt: int, step: int) -> None:
-    """Delete what older attempts wrote of the steps that `attempt`, resuming at `step`, does again."""
+    """Delete the rows of older attempts for steps that `attempt`, resumed at `step`, repeats."""
     where = "run = ? AND attempt < ? AND step"
     values = (run, attempt, step)
     db.execute(f"DELETE FROM window WHERE {where} > ?", values)
@@ -128,7 +128,7 @@ _UPSERT["metric"] = _upsert("metric", METRIC, METRIC[:4])
 
 
 def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> None:
-    """Write what the attempts, oldest first, say of the run into its row."""
+    """Update the run's row from its attempts, oldest first."""
     newest = attempts[-1] if attempts else Summary()
     written = [attempt for attempt in attempts if attempt.records] or [Summary()]
     saved = [attempt for attempt in attempts if attempt.checkpoint_step is not None] or [Summary()]
@@ -154,7 +154,7 @@ def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> Non
 
 
 def _count_superseded(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> int:
-    """Return how many records of the kinds that can be superseded have no row."""
+    """Return the number of superseded records: those of replaceable kinds without a row."""
     if len(attempts) < 2:
         return 0
     current_rows: int = db.execute(_CURRENT_ROWS, {"run": run}).fetchone()[0]
