@@ -1,4 +1,4 @@
-"""JSON that is parsed when it is first looked at: of 10,000 configs, most answers need none."""
+"""JSON that is parsed at first access: most queries on 10,000 configs need none of them."""
 
 from __future__ import annotations
 

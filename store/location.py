@@ -1,8 +1,8 @@
-"""Where the index of a root and the locks of a user's slots lie: on a local disk.
+"""Choose a local disk for the index of a root and for the locks of a user's slots.
 
-SQLite on a network file system loses data, and locks there reach only some machines. The home, then, where it
-is on a local disk (the cache for the index, the state folder for the locks, which no cleaner of caches
-removes); else /var/tmp, in a folder of this user alone (`folders`).
+SQLite on a network file system loses data, and locks there reach only some machines. If the home is on a
+local disk, the index lies in its cache folder, and the locks in its state folder, which tools that clean
+caches leave alone. Otherwise both lie in /var/tmp, in a private folder of this user (`folders`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import folders
 from .layout import DATABASE, Root
 
 FilesystemOf = Callable[[Path], str | None]
-"""Gives the type of the file system that a path lies on, None if that cannot be told."""
+"""Returns the type of the file system that a path lies on, None if it is unknown."""
 
 LOCAL = frozenset(
     {
@@ -26,15 +26,15 @@ LOCAL = frozenset(
         *("overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "ufs", "xfs", "zfs"),
     }
 )
-"""File systems of one machine. What is not among them (nfs, lustre, gpfs, fuse.…) counts as shared."""
+"""File systems of one machine. All others (nfs, lustre, gpfs, fuse.…) count as shared."""
 
 
 def database_path(root: Root, environ: Mapping[str, str], filesystem_of: FilesystemOf | None = None) -> Path:
-    """Return where the index of `root` lies: its owner's in `<root>/alphagrid.db`, else in the user's cache.
+    """Return the path of the index of `root`: the owner's in `<root>/alphagrid.db`, else in the user's cache.
 
-    The cache it is for everyone but the root's owner, and where the root is on no local disk, or may not be
-    written, or holds an index that is not the owner's. Where the cache (a home folder on NFS, say) is on no
-    local disk either, the index goes to /var/tmp.
+    All users but the root's owner use their cache. So does the owner if the root is not on a local disk, is
+    not writable, or holds an index of another user. If the cache is not on a local disk either (for example
+    in a home on NFS), the index lies in /var/tmp.
     """
     kind_of = filesystem_of or filesystem_type
     if _is_usable(root.path, kind_of) and _is_owned_by_user(root):
@@ -47,9 +47,9 @@ def database_path(root: Root, environ: Mapping[str, str], filesystem_of: Filesys
 def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None = None) -> Path:
     """Return the folder of this user's slots on this machine.
 
-    All supervisors and workers of the user have to come to the same one, so neither `TMPDIR` nor a session
-    decides (`XDG_RUNTIME_DIR` and /dev/shm are emptied when the user logs out). If neither the home nor
-    /var/tmp is on a local disk, the machine's name keeps its slots apart from those of others.
+    All supervisors and workers of the user must find the same folder, so it does not depend on `TMPDIR` or on
+    the session (`XDG_RUNTIME_DIR` and /dev/shm are emptied when the user logs out). If neither the home nor
+    /var/tmp is on a local disk, the folder's name includes the name of the machine.
     """
     kind_of = filesystem_of or filesystem_type
     folder = _user_folder(environ, "XDG_STATE_HOME", ".local/state", kind_of)
@@ -57,7 +57,7 @@ def slots_folder(environ: Mapping[str, str], filesystem_of: FilesystemOf | None 
 
 
 def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """Return the type of the file system that `path` lies on; None where the system has no mount table."""
+    """Return the type of the file system that `path` lies on; None if the system has no mount table."""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -66,12 +66,12 @@ def filesystem_type(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> 
     for line in lines:
         mount_point, filesystem = _parse_mount(line)
         if target.is_relative_to(mount_point) and len(mount_point.parts) >= len(best.parts):
-            best, kind = mount_point, filesystem  # of two mounts on one point, the later one hides the other
+            best, kind = mount_point, filesystem  # a later mount on the same point hides an earlier one
     return kind
 
 
 def _user_folder(environ: Mapping[str, str], variable: str, default: str, kind_of: FilesystemOf) -> Path:
-    """Return a folder of this user on a local disk, if there is one; `folders.make_private` makes it."""
+    """Return a folder of this user, on a local disk if possible; `folders.make_private` creates it."""
     chosen = environ.get(variable, "")
     home = Path(environ.get("HOME") or "~").expanduser()
     own = (Path(chosen) if Path(chosen).is_absolute() else home / default) / "alphagrid"
@@ -91,7 +91,7 @@ def _is_local(folder: Path, kind_of: FilesystemOf) -> bool:
 
 
 def _nearest_existing(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that exists and that this user can see."""
+    """Return the folder, or its nearest parent that exists and that this user can see."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
 
 

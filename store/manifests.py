@@ -1,4 +1,4 @@
-"""Ingesting submissions: which runs there are, what they are called, and who sends them."""
+"""Ingest submissions: the runs of an experiment, their names, and the submissions that send them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .shapes import read_config
 
 
 def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: ExperimentScan) -> bool:
-    """Bring the tables `submission` and `entry` in line with the files; return whether anything changed."""
+    """Sync the tables `submission` and `entry` with the files; return whether anything changed."""
     sql = "DELETE FROM problem WHERE experiment = ? AND file GLOB 'submissions/*'"
-    db.execute(sql, (files.name,))  # whatever could not be read is tried again
+    db.execute(sql, (files.name,))  # files that could not be read are tried again
     indexed_stamps = _read_stamps(db, files.name)
     gone = indexed_stamps.keys() - scan.submissions.keys()
     changed = [name for name, stamp in scan.submissions.items() if indexed_stamps.get(name) != stamp]
@@ -31,11 +31,11 @@ def sync_submissions(db: sqlite3.Connection, files: ExperimentFiles, scan: Exper
 
 
 def assign(db: sqlite3.Connection, files: ExperimentFiles, unsent: Iterable[str]) -> None:
-    """Give the experiment's runs what submissions say of them.
+    """Write config, job and name of the experiment's runs from its submissions.
 
-    The newest that sends a run decides on its config and job, the newest of all on what it is called. An
-    unsent run (one with journals that no submission sends) is called by its id; its config is the copy that
-    its worker made.
+    The newest submission that sends a run sets its config and job. The newest submission of all sets its
+    name. An unsent run has journals, but no submission sends it: its name is its id, and its config is the
+    copy that its worker made.
     """
     titles = _read_titles(db, files.name)
     # Rows are ordered by submission, so each run keeps its newest one.
@@ -55,13 +55,13 @@ def _delete_submission(db: sqlite3.Connection, experiment: str, name: str) -> No
 
 
 def _ingest_submission(db: sqlite3.Connection, files: ExperimentFiles, name: str, stamp: Stamp) -> None:
-    from .submissions import read  # pydantic, which a sync that finds nothing new need not import
+    from .submissions import read  # imports pydantic, which a sync without new submissions does not need
 
     try:
         submission = read(files.submissions / name)
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and is_late(files.submissions / name, error):
-            return  # it is looked for again
+            return  # the next sync tries again
         row = (files.name, f"submissions/{name}", 0, problem_text(error))
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?)", row)
         return
@@ -74,14 +74,14 @@ def _ingest_submission(db: sqlite3.Connection, files: ExperimentFiles, name: str
 
 
 def problem_text(error: Exception) -> str:
-    """Return why a file cannot be read, in few words that any encoding can write."""
+    """Return a short message why a file cannot be read, safe for any encoding."""
     return shortened(
         f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
     )
 
 
 def _to_json(value: Any) -> str:
-    """Return JSON that SQLite can read: what is not finite is a word there."""
+    """Return JSON that SQLite can read; a number that is not finite becomes a string."""
     try:
         return _encoder.encode(value)
     except ValueError:
@@ -98,7 +98,7 @@ def _entry_row(run: Any, job: Any) -> tuple[Any, ...]:
 
 
 def _titles_json(submission: Any) -> str:
-    """Return, as JSON, [name, baseline, params as JSON] of every run that is named, by id."""
+    """Return, as JSON, [name, baseline, params as JSON] of every run in the specification, by id."""
     titles = {
         run: [title.name, title.baseline, _to_json(title.params)] for run, title in submission.named.items()
     }
@@ -123,7 +123,7 @@ def _add_title(row: tuple[Any, ...], titles: dict[str, tuple[Any, ...]]) -> tupl
 def _unsent_row(files: ExperimentFiles, run: str) -> tuple[Any, ...]:
     try:
         config = _to_json(read_config(files.run(run)))
-    except (OSError, ValueError):  # `store check` says so
+    except (OSError, ValueError):  # `store check` reports it
         config = "{}"
     return (run, run, None, "{}", config, None, None, None, None, None)
 

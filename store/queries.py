@@ -1,7 +1,8 @@
-"""What the index can be asked: plain functions over a connection, which return frozen dataclasses.
+"""Queries of the index: plain functions over a connection, which return frozen dataclasses.
 
-Superseded records (an older attempt's, past the step at which a newer one resumed) are in no answer. NULL
-is NaN: a measured number that is none comes back as `nan`; None says that there is no such number.
+No query returns superseded records, those of an older attempt past the step at which a newer one resumed.
+NULL stands for NaN: a query returns `nan` for a measured value that is not a number, and None if there is no
+value.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_LEFT_OUT = 10**9
-"""Values that a window may leave out; a larger number in a journal is no count."""
+"""Upper limit of the values that a window may leave out; a larger number in a journal is not a count."""
 
 Row = TypeVar("Row")
 
@@ -51,7 +52,7 @@ def experiments(db: sqlite3.Connection) -> list[str]:
 
 
 def runs(db: sqlite3.Connection, experiment: str) -> list[RunRow]:
-    """Return an experiment's runs: those the newest submission names, in its order, then the others."""
+    """Return an experiment's runs: those of the newest specification in its order, then the others."""
     sql = f"SELECT {_RUN} FROM run WHERE experiment = ? ORDER BY position IS NULL, position, id"
     stops: dict[str | None, dict[str, Any]] = {}
     return [_build_run(row, stops) for row in db.execute(sql, (experiment,))]
@@ -68,7 +69,7 @@ def evaluations_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[Ev
 
 
 def losses(db: sqlite3.Connection, experiment: str, split: str) -> dict[int, list[Loss]]:
-    """Return all evaluations of one split, by the run's key, as light tuples."""
+    """Return all evaluations of one split as tuples, by the run's key."""
     losses_by_run: dict[int, list[Loss]] = defaultdict(list)
     columns = "run, step, train_seconds, loss, at_stop"
     sql = f"SELECT {columns} FROM evaluation WHERE {_IN_EXPERIMENT} AND split = ? ORDER BY run, step"
@@ -100,7 +101,7 @@ def events_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[EventRo
 def rejections_of(db: sqlite3.Connection, experiment: str) -> dict[int, dict[str, int]]:
     """Return how many α*, and windows of them, each run rejected, by the run's key and the reason.
 
-    A value that was left out of a window counts under its own reason, whatever came of the window.
+    A value that a window left out counts under its reason, even if the window was accepted.
     """
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     for run, reason, count in db.execute(_REJECTIONS, (experiment,)):
@@ -137,14 +138,14 @@ def attempts_of(db: sqlite3.Connection, experiment: str) -> dict[int, list[Attem
 
 
 def alphas(db: sqlite3.Connection, run: int, estimator: str | None = None) -> list[AlphaRow]:
-    """Return what a run's steps measured, by step; with `estimator`, only where and what that one did."""
+    """Return the α* measurements of a run, by step; with `estimator`, only those of this estimator."""
     return alphas_of_runs(db, [run], estimator).get(run, [])
 
 
 def alphas_of(
     db: sqlite3.Connection, experiment: str, estimator: str | None = None
 ) -> dict[int, list[AlphaRow]]:
-    """Return what the steps of all runs of an experiment measured, by the run's key."""
+    """Return the α* measurements of all runs of an experiment, by the run's key."""
     keys = [key for (key,) in db.execute("SELECT key FROM run WHERE experiment = ?", (experiment,))]
     return alphas_of_runs(db, keys, estimator)
 
@@ -152,7 +153,7 @@ def alphas_of(
 def alphas_of_runs(
     db: sqlite3.Connection, keys: list[int], estimator: str | None = None
 ) -> dict[int, list[AlphaRow]]:
-    """Return what the steps of some runs measured, by the run's key."""
+    """Return the α* measurements of the runs in `keys`, by the run's key."""
     rows_by_run: dict[int, list[AlphaRow]] = {}
     names = metric_keys(db)
     for run in keys:
@@ -163,7 +164,7 @@ def alphas_of_runs(
 
 
 def metric_keys(db: sqlite3.Connection) -> list[str]:
-    """Return the keys of the metric table: one look-up each, however many rows there are."""
+    """Return the keys of the metric table, by one index look-up for each key."""
     return [key for (key,) in db.execute(_METRIC_KEYS)]
 
 
@@ -177,7 +178,7 @@ def senders(db: sqlite3.Connection, experiment: str) -> dict[str, SenderRow]:
 
 
 def jobs(db: sqlite3.Connection, experiment: str, run_id: str) -> list[Job]:
-    """Return all jobs that a run was given to, oldest first."""
+    """Return all jobs that were submitted for a run, oldest first."""
     sql = """
         SELECT job_cluster, job_id, job_submitted FROM entry JOIN submission USING (experiment, file)
         WHERE experiment = ? AND run = ? AND job_id IS NOT NULL ORDER BY created, submission.id
@@ -186,20 +187,20 @@ def jobs(db: sqlite3.Connection, experiment: str, run_id: str) -> list[Job]:
 
 
 def hosts(db: sqlite3.Connection, experiment: str) -> dict[str, str]:
-    """Return where each run's newest attempt ran, by the run's id, as far as that is known."""
+    """Return the host of each run's newest attempt, by the run's id; omit unknown hosts."""
     newest = "SELECT host FROM journal WHERE journal.run = run.key ORDER BY attempt DESC LIMIT 1"
     sql = f"SELECT id, ({newest}) AS host FROM run WHERE experiment = ? AND host IS NOT NULL"
     return dict(db.execute(sql, (experiment,)).fetchall())
 
 
 def damage(db: sqlite3.Connection, experiment: str) -> list[str]:
-    """Return the files of an experiment that hold lines which could not be read and were left out."""
+    """Return the files of an experiment that have problems, for example unreadable lines."""
     sql = "SELECT DISTINCT file FROM problem WHERE experiment = ? ORDER BY file"
     return [str(file) for (file,) in db.execute(sql, (experiment,))]
 
 
 def journals(db: sqlite3.Connection, experiment: str | None = None) -> list[JournalRow]:
-    """Return how far each journal has been read, of one experiment or of all."""
+    """Return how far each journal has been read, of one or all experiments."""
     sql = f"SELECT {_JOURNAL} FROM journal JOIN run ON run.key = journal.run"
     where = "" if experiment is None else " WHERE experiment = ?"
     order = " ORDER BY experiment, id, attempt"
@@ -283,7 +284,7 @@ def _rows_as_dicts(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
 
 
 def _build_run(row: tuple[Any, ...], stops: dict[str | None, dict[str, Any]]) -> RunRow:
-    """Return a run from `_RUN`'s columns; `stops` keeps those that were parsed, of which there are few."""
+    """Return a run from `_RUN`'s columns; `stops` caches parsed stops, as most runs share one."""
     *title, params, config, stop, in_spec = row[:9]
     *facts, last_submission, submitted = row[9:25]
     cluster, job_id, job_submitted, cancels = row[25:29]

@@ -1,4 +1,4 @@
-"""What a journal's records mean: rows of tables, and what they say of the attempt as a whole. Pure."""
+"""Turn a journal's records into rows of tables and a summary of the attempt. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Rows = dict[str, list[Row]]
 """By table."""
 
 REPLACEABLE_EVENTS = ("learning_rate", "rejected")
-"""Events that training repeats when it goes on from an earlier step; the others are history and stay."""
+"""Events that a run repeats when it resumes from an earlier step; all other events stay."""
 
 ENDS = frozenset({"completed", "diverged", "failed", "cancelled"})
-"""What an `end` record may say of its attempt."""
+"""Allowed values of `status` in an `end` record."""
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What reading a record raises that is not what its kind says."""
+"""Errors from reading a record whose fields do not match its kind."""
 
 LAST_WORDS = ("interrupted", "crash")
 
 
 @dataclass
 class Summary:
-    """What an attempt's records, taken together, say of it: columns of the table `journal`."""
+    """Summary of an attempt's records: columns of the table `journal`."""
 
     records: int = 0
     replaceable: int = 0
@@ -67,7 +67,7 @@ class Summary:
 
 @dataclass
 class Digest:
-    """Takes in one attempt's records in order; `rows` are those of the records since `take_rows`."""
+    """Collects one attempt's records in order; `_rows` are those since the last `take_rows`."""
 
     run: int
     attempt: int
@@ -75,11 +75,11 @@ class Digest:
     _rows: Rows = field(default_factory=lambda: defaultdict(list))
 
     def add(self, record: Record) -> None:
-        """Take in one record; a kind that this version does not know counts and has no rows.
+        """Add one record; a record of an unknown kind is counted and has no rows.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: its fields are not those of its kind; then
-                nothing of it has been taken in.
+            KeyError, TypeError, ValueError, AttributeError: the fields do not match the kind; the digest is
+                then unchanged.
         """
         _count(record["step"])
         _count(record["seq"])
@@ -94,12 +94,12 @@ class Digest:
         self.summary.last_seq = record["seq"]
 
     def take_rows(self) -> Rows:
-        """Return the rows so far and forget them."""
+        """Return and clear the rows collected so far."""
         rows, self._rows = self._rows, defaultdict(list)
         return rows
 
     def _add_keys(self, table: str, row: Row) -> Row:
-        """Put in the run and the attempt, where the table has them."""
+        """Insert the run and the attempt at their places in a row of the table."""
         if table == "metric":
             key, step, repeat, value = row
             return key, self.run, step, repeat, self.attempt, value
@@ -118,7 +118,7 @@ def _read_unknown(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]
 
 
 def is_start(record: Record) -> bool:
-    """Return whether a record has what the `start` of an attempt says, and nothing else in its place."""
+    """Return whether a record is a valid `start` record."""
     try:
         _read_start(record)
     except MISFITS:
@@ -142,10 +142,10 @@ def _read_start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _check_start(record: Record) -> None:
-    """Refuse what readers of the index could not use.
+    """Refuse `start` fields that readers of the index could not use.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: a field is wrong.
     """
     if not isinstance(record.get("submission"), str | None):
         raise ValueError("submission is no id")
@@ -187,10 +187,10 @@ def _read_alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _check_summaries(record: Record) -> None:
-    """Refuse statistics of a window of steps that readers of the index could not use.
+    """Refuse window statistics that readers of the index could not use.
 
     Raises:
-        KeyError, TypeError, ValueError: what is missing or wrong.
+        KeyError, TypeError, ValueError: a field is missing or wrong.
     """
     _count(record["first_step"])
     for parts in record.get("estimates", {}).values():
@@ -203,7 +203,7 @@ def _check_summaries(record: Record) -> None:
 
 
 def _metrics(record: Record) -> Iterator[tuple[str, float | None]]:
-    """Yield key and value of everything measured; what is null was not computed and has no row."""
+    """Yield key and value of each measurement; a null was not computed and has no row."""
     for key, value in record.items():
         if key == "estimates":
             for name, parts in value.items():
@@ -256,10 +256,10 @@ def _read_event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _check_details(name: str, record: Record) -> None:
-    """Refuse details that readers of the index could not use.
+    """Refuse event details that readers of the index could not use.
 
     Raises:
-        ValueError, TypeError: what is wrong.
+        ValueError, TypeError: a field is wrong.
     """
     if name == "learning_rate" and "window_start" in record and "of" in record:
         _integer(record["window_start"])
@@ -305,7 +305,7 @@ def _is_replaceable(record: Record) -> bool:
 
 
 def _read_progress(record: Record) -> dict[str, Any]:
-    """Return how far the run is; an α* record's step is the index of the step that measured it."""
+    """Return the run's progress; an α* record has none, as its step is an index."""
     progress: dict[str, Any] = {"last_time": _finite_number(record["time"])}
     if record["kind"] != "alpha":
         progress.update(step=record["step"], train_seconds=_amount(record["train_seconds"]))
@@ -317,7 +317,7 @@ def _read_times(record: Record) -> tuple[float, float]:
 
 
 def _number(value: Any) -> float | None:
-    """Return a column's value: NULL for NaN."""
+    """Return a column's value, None (NULL) for NaN."""
     if value is None:
         return None
     number = float(value)
@@ -325,7 +325,7 @@ def _number(value: Any) -> float | None:
 
 
 def _finite_number(value: Any) -> float:
-    """Return a number that has to be one, and small enough to be counted with."""
+    """Return a finite number below `LARGEST` in size."""
     number = float(value)
     if not -LARGEST < number < LARGEST:
         raise ValueError(f"{number} where only a finite number makes sense")
@@ -333,12 +333,12 @@ def _finite_number(value: Any) -> float:
 
 
 def _amount(value: Any) -> float:
-    """Return a real number that cannot be negative."""
+    """Return a finite number of at least 0."""
     return _not_negative(_finite_number(value))
 
 
 def _integer(value: Any) -> int:
-    """Return an integer that SQLite can hold."""
+    """Return an integer that SQLite can store."""
     number = int(value)
     if not -LARGEST <= number < LARGEST:
         raise ValueError(f"{number} is too large")
@@ -346,7 +346,7 @@ def _integer(value: Any) -> int:
 
 
 def _count(value: Any) -> int:
-    """Return an integer that cannot be negative."""
+    """Return an integer of at least 0."""
     return _not_negative(_integer(value))
 
 
@@ -357,7 +357,7 @@ def _not_negative(number: Number) -> Number:
 
 
 def _storable_text(value: Any) -> str:
-    """Return text that SQLite can hold (a file's name may contain half a character)."""
+    """Return text that SQLite can store (a file name may contain half a character)."""
     return str(value).encode(errors="replace").decode()
 
 
@@ -366,7 +366,7 @@ def _storable_text_or_none(value: Any) -> str | None:
 
 
 def _details_json(details: Mapping[str, Any]) -> str:
-    """Return JSON of which SQLite can give every part as text."""
+    """Return JSON whose parts SQLite can all return as text."""
     text = numbers.encode(details)
     return _storable_text(json.dumps(json.loads(text), ensure_ascii=False)) if "\\ud" in text else text
 

@@ -1,4 +1,4 @@
-"""What lies on disk, as far as ingesting has to know before it opens a file."""
+"""Scan the files of an experiment, as far as a sync needs before it opens a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .layout import CANCEL_MARKER, JOURNAL, RUN_ID, SUBMISSION, ExperimentFiles
 
 
 class Stamp(NamedTuple):
-    """A file's identity and state; while it stays the same, the content does."""
+    """A file's identity and state; equal stamps mean equal content."""
 
     inode: str
     """Text, because it may exceed SQLite's integers."""
@@ -22,7 +22,7 @@ class Stamp(NamedTuple):
 
 
 MISSING = Stamp("", -1, 0)
-"""Stands for a file that cannot be looked at, such as one to which a link leads and that is not there."""
+"""Stamp of a file whose `stat` fails, for example the missing target of a link."""
 
 
 @dataclass
@@ -40,11 +40,11 @@ class ExperimentScan:
     submissions: dict[str, Stamp]
     runs: dict[str, RunScan]
     unreadable: dict[str, OSError] = field(default_factory=dict)
-    """Why runs are missing in `runs` whose folders cannot be listed."""
+    """Errors of run folders that cannot be listed; these runs are missing in `runs`."""
 
 
 def scan(files: ExperimentFiles) -> ExperimentScan:
-    """Look at an experiment's folder: one listing per run, one `stat` per journal.
+    """Scan an experiment's folder: one listing per run, one `stat` per journal.
 
     Raises:
         OSError: the experiment's folder, or that of its submissions, exists and cannot be listed.
@@ -62,12 +62,12 @@ def scan(files: ExperimentFiles) -> ExperimentScan:
 
 
 def stamp(stat: os.stat_result) -> Stamp:
-    """Return the stamp in a `stat`."""
+    """Return the stamp of a `stat` result."""
     return Stamp(str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
 
 
 def _stamp_of(entry: os.DirEntry[str]) -> Stamp | None:
-    """Return the stamp of a file that is listed; None while it is not there yet."""
+    """Return the stamp of a file that is listed; None if it has not arrived yet."""
     try:
         return stamp(entry.stat())
     except OSError as error:

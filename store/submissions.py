@@ -1,4 +1,4 @@
-"""What was submitted when: one file per submission, which is also the workers' manifest."""
+"""Submissions: one file for each, which is also the workers' manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .shapes import config_problem
 
 
 def _pattern_check(pattern: Pattern[str], what: str) -> AfterValidator:
-    """Return a check that a text matches a pattern: it becomes part of a path, or an argument of scancel."""
+    """Return a check that a text matches a pattern; it becomes part of a path, or an argument of scancel."""
 
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -39,7 +39,7 @@ CodeHash = Annotated[str, _pattern_check(CODE_HASH, "the hash of a code snapshot
 
 CLUSTERS = ("slurm", "local", "debug")
 PATIENCE_SECONDS = 5.0
-"""How long a file is waited for that its folder lists, and that is not there yet."""
+"""How long to wait for a file that its folder lists and that has not arrived yet [s]."""
 POLL_SECONDS = 0.1
 
 
@@ -68,7 +68,7 @@ Moment = Annotated[float, Field(ge=0, lt=253402300800)]
 
 
 class Title(_Manifest):
-    """What a specification calls a run."""
+    """Name and parameters of a run in a specification."""
 
     name: str
     baseline: str | None = None
@@ -151,14 +151,14 @@ class Submission(_Manifest):
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A run, and the submission that sent it."""
+    """A run and the submission that sent it."""
 
     submission: Submission
     entry: RunEntry
 
 
 def newest_runs(submissions: Iterable[Submission]) -> dict[str, SubmittedRun]:
-    """Return each run with the newest submission that sends it, by id; `submissions` are oldest first."""
+    """Return each run with the newest submission that sends it, by run id; `submissions` are oldest first."""
     return {
         entry.id: SubmittedRun(submission, entry) for submission in submissions for entry in submission.runs
     }
@@ -173,7 +173,7 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
     """Write a submission durably and return its file.
 
     Raises:
-        SystemRefused: the folder cannot be made or written.
+        SystemRefused: the folder cannot be created or written.
     """
     path = files.submissions / f"{submission.id}.json"
     try:
@@ -187,7 +187,7 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
 
 
 def amend(files: ExperimentFiles, submission: Submission, **changes: Any) -> Submission:
-    """Write a submission's file again with some fields changed, durably, and return what it says now.
+    """Rewrite a submission's file durably with some fields changed; return the new submission.
 
     Raises:
         SystemRefused: the folder cannot be written.
@@ -206,8 +206,8 @@ def read(path: Path) -> Submission:
     """Read one submission's file.
 
     Raises:
-        UserError: the file is no submission.
-        OSError: it cannot be read.
+        UserError: the file is not a valid submission.
+        OSError: the file cannot be read.
     """
     try:
         submission = Submission.model_validate_json(read_file(path))
@@ -221,7 +221,7 @@ def read(path: Path) -> Submission:
 
 
 def _read_complete(path: Path) -> Submission:
-    """Read a submission whose runs are to be sent, started or cancelled: it has to say where they went."""
+    """Read a submission whose runs are sent, started or cancelled; it must have a profile."""
     submission = read(path)
     if not submission.profile:
         raise _invalid_submission(path, "profile: is empty")
@@ -233,10 +233,10 @@ def _invalid_submission(path: Path, why: str) -> UserError:
 
 
 def read_all(files: ExperimentFiles) -> list[Submission]:
-    """Read an experiment's submissions, oldest first; one that is listed and not there yet is waited for.
+    """Read an experiment's submissions, oldest first; wait for files that are listed and have not arrived.
 
     Raises:
-        UserError: a file is no submission.
+        UserError: a file is not a valid submission.
         SystemRefused: a file cannot be read, or does not arrive.
     """
     submissions = [_read_listed(path) for path in submission_files(files)]
@@ -244,7 +244,7 @@ def read_all(files: ExperimentFiles) -> list[Submission]:
 
 
 def read_good(files: ExperimentFiles) -> tuple[list[Submission], list[str]]:
-    """Read the submissions that can be read now, oldest first; return what is wrong with the others, too."""
+    """Read all readable submissions, oldest first; also return the problems of the others."""
     submissions, problems = [], []
     for path in submission_files(files):
         try:
@@ -260,8 +260,8 @@ def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
     """Read one submission's file, which another machine may have written a moment ago.
 
     Raises:
-        UserError: the file is no submission.
-        OSError: it cannot be read, or does not arrive.
+        UserError: the file is not a valid submission.
+        OSError: the file cannot be read, or does not arrive.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -274,7 +274,7 @@ def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
 
 
 def _read_listed(path: Path) -> Submission | None:
-    """Return the submission in a file that was listed; None if it has been removed meanwhile."""
+    """Read a submission whose file was listed; return None if it has been removed meanwhile."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

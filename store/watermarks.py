@@ -1,4 +1,4 @@
-"""How far each journal has been ingested: the watermark, kept in the row of its attempt."""
+"""Watermarks: how far each journal has been ingested, stored in the row of its attempt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .scan import Stamp, stamp
 from .schema import TABLES
 
 SEAM_BYTES = 64
-"""How much of the text before the offset is kept, to see whether a journal is still the one it was."""
+"""Bytes stored from before the offset, to check that a journal has not been replaced."""
 
 _SUMMARY = tuple(field.name for field in fields(Summary))
 _MARK_COLUMNS = ("attempt", "inode", "size", "mtime_ns", "offset", "seam", "bad")
@@ -24,12 +24,12 @@ _UNREAD = Stamp("", 0, 0)
 
 
 class Replaced(Exception):
-    """A journal is gone, or is not the one that was read before: its run has to be read again."""
+    """A journal is missing or has been replaced, so its run must be read again."""
 
 
 @dataclass
 class Mark:
-    """A journal up to `offset`: what it said until there, and how many lines of it were bad."""
+    """A journal up to `offset`: the digest of its records, and the number of bad lines."""
 
     digest: Digest
     stamp: Stamp = _UNREAD
@@ -38,11 +38,11 @@ class Mark:
     bad: int = 0
 
     def advance(self, path: Path) -> list[BadLine] | None:
-        """Take in what has arrived since; return the bad lines, or None where there was nothing new.
+        """Read what has arrived since; return the bad lines, or None if there was nothing new.
 
         Raises:
-            Replaced: the file is not the one it was.
-            OSError: it cannot be read.
+            Replaced: another file has replaced the journal.
+            OSError: the journal cannot be read.
         """
         with open_file(path) as file:
             new_stamp = stamp(os.fstat(file.fileno()))
@@ -56,7 +56,7 @@ class Mark:
         return self._read_content(content, new_stamp)
 
     def _check_unchanged(self, new_stamp: Stamp) -> None:
-        """A journal only grows; and one with bad lines is read again when it does: they may have healed."""
+        """Raise `Replaced` unless the journal only grew; with bad lines, always: they may be repaired now."""
         shrunk = new_stamp.size < self.offset
         edited = new_stamp.size == self.stamp.size and new_stamp.mtime_ns != self.stamp.mtime_ns
         moved = new_stamp.inode != self.stamp.inode
@@ -85,7 +85,7 @@ class Mark:
 
 
 def is_current(old_stamp: Stamp, offset: int, new_stamp: Stamp) -> bool:
-    """Return whether there is nothing to read; what had not arrived is looked for each time."""
+    """Return whether there is nothing to read; bytes that had not arrived are read each time."""
     return old_stamp == new_stamp and offset == new_stamp.size
 
 
@@ -108,7 +108,7 @@ def write_mark(db: sqlite3.Connection, mark: Mark) -> None:
 def news(
     db: sqlite3.Connection, experiment: str, journals: Mapping[str, Mapping[int, Stamp]]
 ) -> list[tuple[str, int]]:
-    """Return (id, key) of the runs whose journals are not those, or not as far, as they were ingested."""
+    """Return (id, key) of the runs whose journals differ from those ingested, or have grown."""
     indexed: dict[str, dict[int, tuple[object, ...]]] = {}
     for run, attempt, offset, *stamp_fields in db.execute(_STAMPS, (experiment,)):
         indexed.setdefault(run, {})[attempt] = (*stamp_fields, offset)
@@ -123,7 +123,7 @@ _STAMPS = """
 
 
 def _fully_read(stamps: Mapping[int, Stamp]) -> dict[int, tuple[object, ...]]:
-    """Return the stamps and offsets of journals of which everything has been read."""
+    """Return the stamps and offsets that fully read journals have."""
     return {attempt: (*stamp_, stamp_.size) for attempt, stamp_ in stamps.items()}
 
 
