@@ -149,7 +149,7 @@ class Measurement:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], acting: Estimator, device: torch.device) -> Measurement:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         measurement = cls(Step(**state["step"]), acting, 0, state["train_seconds"])
         measurement._readings = {name: Reading(**reading) for name, reading in state["readings"].items()}
         measurement.scalars = {name: value.to(device) for name, value in state["scalars"].items()}

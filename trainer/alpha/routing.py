@@ -1,4 +1,4 @@
-"""The route that is taken: the one asked for, in chunks, or finite differences where it is no way."""
+"""Compute quadratics by the route of the options, in chunks, or else by finite differences."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Result = TypeVar("Result")
 
 
 class Router:
-    """Finds quadratics on the route that the options name.
+    """Computes quadratics by the route of the options.
 
-    Where an operation of the model has no forward-mode derivative, finite differences serve from then on,
-    and a warning names it. `timed` opens the clock's section for what a curvature takes.
+    If an operation of the model has no forward-mode derivative, the router warns and uses finite differences
+    from then on. `timed` opens the clock's section for a curvature.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Router:
 
     @property
     def takes_differences(self) -> bool:
-        """Whether slopes come from differences of passes, and not from derivatives."""
+        """Whether slopes come from differences of passes instead of derivatives."""
         return self._route in (by_finite_difference, ROUTES["parabola"])
 
     def line(self, vector: list[Tensor], step: float) -> Line:
@@ -64,22 +64,22 @@ class Router:
     def train_and_look(
         self, vector: list[Tensor], step: float, batch: Batch
     ) -> tuple[Tensor, Quadratic] | None:
-        """Compute loss, gradient and quadratic by one pass; None where only finite differences serve."""
+        """Compute loss, gradient and quadratic by one pass; return None if the route is not `jvp`."""
         if self._route is not ROUTES["jvp"]:
             return None
         return self._try_route(lambda: train_and_look(self.line(vector, step), batch))
 
     def warm_up(self, batches: Sequence[Batch], fused: bool = False) -> None:
-        """Look along θ itself for what the first pass of a process costs; it is charged to nothing.
+        """Compute a quadratic along θ itself, to pay the cost of a process's first pass outside the clock.
 
-        `fused`: train and look by one pass, if that is possible.
+        `fused`: compute loss, gradient and quadratic by one pass, if possible.
         """
         vector = [p.detach() for p in self.model.parameters() if p.requires_grad]
         line = replace(self.line(vector, -NEGLIGIBLE_RATE), timed=nullcontext)
         self.look(line, batches, fused)
 
     def look(self, line: Line, batches: Sequence[Batch], fused: bool = False) -> Quadratic:
-        """Return slope and curvature along a line; `fused`: train by the same pass, if that is possible."""
+        """Return slope and curvature along a line; `fused`: train by the same pass, if possible."""
         if fused and self._route is ROUTES["jvp"]:
             result = self._try_route(lambda: train_and_look(line, batches[0]))
             if result is not None:
@@ -91,10 +91,11 @@ class Router:
         return self._sum_chunks(line, batches) if quadratic is None else quadratic
 
     def _try_route(self, way: Callable[[], Result]) -> Result | None:
-        """Return what a way gives; None where finite differences serve from now on.
+        """Return the result of a computation; None after a switch to finite differences.
 
-        What failed may have drawn random numbers: the generators are put back, so that what comes instead
-        draws what it would have drawn at once. A resumed run fails again, and goes on to the same numbers.
+        A failed computation may have drawn random numbers. The router restores the generators, so that finite
+        differences draw the same numbers as without the failure. A resumed run fails again and continues with
+        the same numbers.
         """
         start = self.generators.state()
         try:
@@ -121,7 +122,7 @@ class Router:
 
 
 def _without_forward_mode(message: str) -> str | None:
-    """Return the operation that torch complains of, or None if the complaint is another one."""
+    """Return the operation without forward-mode derivative in torch's message, or None."""
     if "forward AD" not in message and "forward mode" not in message:
         return None
     if "autograd.Function" in message:

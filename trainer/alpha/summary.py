@@ -1,4 +1,4 @@
-"""α* in few words: number, mean, median and standard deviation of the values of a window of steps."""
+"""Summary of α* over a window of steps: number, mean, median and standard deviation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUANTITIES = ("alpha_rel", "alpha_abs", "slope", "curvature")
 
 
 class AlphaSummary:
-    """Collects the values of complete measurements; a resumed run goes on with those it had."""
+    """Collects the values of complete measurements; a checkpoint holds them."""
 
     def __init__(self) -> None:
         self._first: int | None = None
@@ -21,7 +21,7 @@ class AlphaSummary:
         self._scalars: dict[str, list[float]] = {}
 
     def add(self, measurement: Measurement) -> None:
-        """Take in one measurement; this waits for the device."""
+        """Add one measurement; this waits for the device."""
         index = measurement.step.index
         self._first = index if self._first is None else self._first
         self._last = max(self._last, index)
@@ -34,7 +34,7 @@ class AlphaSummary:
                 values[quantity].append(getattr(estimate, quantity))
 
     def take(self) -> dict[str, Any] | None:
-        """Return the fields of a windowed `alpha` record and start again; None if there was nothing.
+        """Return the fields of a windowed `alpha` record and start again; None without measurements.
 
         Norms, cosines, losses and reduction ratios are means over the window.
         """
@@ -47,13 +47,13 @@ class AlphaSummary:
         return record
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values so far."""
+        """Return the values collected so far."""
         values = {name: {q: list(v) for q, v in of.items()} for name, of in self._values.items()}
         scalars = {name: list(numbers) for name, numbers in self._scalars.items()}
         return {"first": self._first, "last": self._last, "values": values, "scalars": scalars}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what `state_dict` returned."""
         self._first, self._last = state["first"], state["last"]
         self._values = {name: {q: list(v) for q, v in of.items()} for name, of in state["values"].items()}
         self._scalars = {name: list(numbers) for name, numbers in state["scalars"].items()}
@@ -65,7 +65,7 @@ def _finite_mean(values: list[float]) -> float | None:
 
 
 def _describe_values(quantities: dict[str, list[float]]) -> dict[str, float]:
-    """Return the number of values and, per quantity, statistics of the finite ones."""
+    """Return the number of values, and statistics of the finite ones per quantity."""
     record: dict[str, float] = {"n": len(quantities["slope"])}
     for quantity, values in quantities.items():
         finite = [value for value in values if math.isfinite(value)]

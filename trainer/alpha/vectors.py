@@ -1,4 +1,4 @@
-"""Lists of tensors taken as one vector, without putting them into one."""
+"""Operations on a list of tensors as one vector, without concatenation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the inner product, a scalar on the device; no product of the vectors' size is made."""
+    """Return the inner product, a scalar on the device, without an elementwise product in memory."""
     parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
     return torch.stack(parts).sum()
 
