@@ -1,7 +1,7 @@
-"""Running statistics (batch normalisation's, say) at other parameters than those of training.
+"""Running statistics (for example of batch normalisation) at other parameters than those of training.
 
-They average over the batches of training, at the parameters of those steps. An optimizer that evaluates an
-average of its parameters needs them at that average.
+Training averages them over its batches, at the parameters of its steps. An optimizer that evaluates an
+average of its parameters needs the statistics at that average.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BATCHES = 50
 
 @contextmanager
 def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
-    """Compute the running statistics again at the present parameters; put the old ones back in the end.
+    """Recompute the running statistics at the current parameters; restore the old ones at the end.
 
-    Torch's batch normalisations average over all of `batches`; without any, nothing happens. Those that no
-    training pass updates, frozen ones say, keep their statistics. Statistics of other modules take note of
-    each batch as they do in training. A model whose buffers no pass changes makes one.
+    Torch's batch normalisations average over all of `batches`; without batches, nothing happens. Layers that
+    no training pass updates (for example frozen ones) keep their statistics. Other modules update theirs for
+    each batch as in training. If the first pass changes no buffer, no further pass follows.
     """
     remaining = iter(batches)
     first = None if next(model.buffers(), None) is None else next(remaining, None)
@@ -48,9 +48,9 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _averaged_statistics(model: nn.Module) -> Iterator[None]:
-    """Reset the statistics of batch normalisations that train, and count every batch the same.
+    """Reset the statistics of batch normalisations in training, and weigh all batches equally.
 
-    Those that have counted no batch in the end get their statistics back.
+    A layer that has seen no batch at the end gets its statistics back.
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _updates_statistics(m)]
     before = [

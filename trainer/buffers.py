@@ -12,7 +12,7 @@ from .tensors import copy_into, is_same
 
 @contextmanager
 def buffers_preserved(model: nn.Module) -> Iterator[None]:
-    """Put every buffer back in the end: the tensor that it was, with the values it had; new ones go."""
+    """Restore every buffer at the end, both the tensor and its values; remove new buffers."""
     origin = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     values = [
         (buffer, buffer.clone()) for _, before in origin for buffer in before.values() if buffer is not None

@@ -110,7 +110,7 @@ def format_of(file: CheckpointFile) -> Any:
 
 
 def other_format(format_: Any) -> str:
-    """Return how to say that a checkpoint is of a format that this version does not read."""
+    """Return the message for a checkpoint of a format that this version does not read."""
     return f"is of format {format_}, and this alphagrid reads format {FORMAT}"
 
 

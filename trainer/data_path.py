@@ -1,7 +1,7 @@
-"""The type of options that are paths, and how such paths are resolved.
+"""The type of options that are paths, and the resolution of such paths.
 
-An option of type `DataPath` holds the text as it was written, and so does a run's id. `resolved` gives the
-options with every path absolute.
+An option of type `DataPath` holds the text of the specification, and so a run's id depends on that text.
+`resolve` returns the options with every path absolute.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PathUnresolved(UserError):
 
 @dataclass
 class _Resolver:
-    """Resolves the paths of one section; what cannot be resolved yet, or at all, is noted."""
+    """Resolves the paths of one section; records paths that it cannot resolve yet, or at all."""
 
     folder: str
     waits: bool = False

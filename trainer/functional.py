@@ -29,16 +29,16 @@ def substitutes(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def call(model: nn.Module, at: dict[str, Tensor], inputs: Any) -> Any:
-    """Call `model` with the tensors `at` in their places, as `substitutes` gives them.
+    """Call `model` with the tensors of `at`, as returned by `substitutes`, in place of its own.
 
-    A buffer that the model assigns or changes is found in `at` afterwards; the model keeps its own.
+    If the model assigns or changes a buffer, `at` holds the new value afterwards; the model's buffer stays.
     """
     return functional_call(model, at, (inputs,), tie_weights=False)
 
 
 @contextmanager
 def tensors_kept(model: nn.Module) -> Iterator[None]:
-    """Have the model hold the very parameters and buffers afterwards that it holds now."""
+    """Restore the model's current parameter and buffer objects at the end."""
     places = [(entries, key, entries[key]) for _, entries, key in _tensor_places(model)]
     try:
         yield

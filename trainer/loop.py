@@ -39,7 +39,7 @@ def train(
     *,
     allow_data_change: bool = False,
 ) -> Outcome:
-    """Train until the config's stop, a stop request, or divergence; report to the journal.
+    """Train until the config's stop, a stop request, or divergence; write the journal.
 
     `now` is the host's clock [s]. A stop request ends the step in progress, writes a checkpoint, and
     returns an interrupted outcome. With `allow_data_change` a resumed run may go on with other data.
@@ -72,7 +72,7 @@ def train(
     going = True
     try:
         while going:
-            with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
+            with clock.charge("logging"):  # time between steps: `train_seconds` does not count it
                 if going := recorder.goes_on and not _is_finished(session):
                     result = take_step(session)
                     recorder.after_step(result)
@@ -83,7 +83,7 @@ def train(
 
 
 def _data_size(session: Session) -> dict[str, int]:
-    """Return the size of the training data, where the workload tells it."""
+    """Return the number of training examples, if the workload has it."""
     examples = session.workload.train_examples
     return {} if examples is None else {"train_examples": examples}
 

@@ -1,4 +1,4 @@
-"""What a model's steps depend on beside its `state_dict`: buffers that this leaves out, and generators."""
+"""State of a model beyond its `state_dict`: buffers that it leaves out, and random generators."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IN_INIT = "make it where the model is built, as a buffer or an attribute of its 
 
 
 class ModuleState:
-    """Saves and restores what the modules of a model hold.
+    """Saves and restores buffers and random generators of a model's modules.
 
-    Buffers: those that are not persistent, and those that `load_state_dict` could not restore, because they
-    are of another shape or type than in a new model, or not in a new model at all. Generators: torch's,
+    Buffers: those that are not persistent, and those that `load_state_dict` could not restore. The latter
+    have another shape or type than in a new model, or do not exist in a new model. Generators: torch's,
     NumPy's and Python's that are attributes of modules, also in lists, tuples and mappings.
 
     Raises:
-        UserError: a buffer is that of a lazy module, and has no shape yet.
+        UserError: a buffer of a lazy module has no shape yet.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,7 +40,7 @@ class ModuleState:
         self._initial_layouts = {name: _layout(buffer) for name, _, buffer in _buffers(model)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return buffers and generators by the paths to them, as tensors and plain values."""
+        """Return buffers and generators by their paths, as tensors and plain values."""
         buffers = {
             name: {"value": None if buffer is None else buffer.detach(), "persistent": persistent}
             for name, persistent, buffer in _buffers(self._model)
@@ -50,12 +50,12 @@ class ModuleState:
         return {"buffers": buffers, "generators": generators}
 
     def load_state_dict(self, state: dict[str, Any] | None, device: torch.device) -> list[str]:
-        """Restore what `state_dict` gave, before the model's own is; return warnings.
+        """Restore what `state_dict` returned, before the model's own state; return warnings.
 
-        None: the checkpoint is one of those that were written without.
+        `state` is None if an older version wrote the checkpoint without it.
 
         Raises:
-            UserError: the model has no place for something.
+            UserError: the model has no place for a buffer or a generator.
         """
         if state is None:
             return self._warn_not_restored()
@@ -91,7 +91,7 @@ class ModuleState:
         return warnings
 
     def _warn_not_restored(self) -> list[str]:
-        """Return a warning if there is something that the checkpoint should hold."""
+        """Return a warning if the model has state that the checkpoint lacks."""
         state = self.state_dict()
         names = [*state["buffers"], *state["generators"]]
         if not names:
@@ -111,7 +111,7 @@ def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
 
 
 def _layout(buffer: Tensor | None) -> tuple[Any, ...] | None:
-    """Return what two buffers must share, so that one can be copied into the other."""
+    """Return the layout that two buffers must share so that one can be copied into the other."""
     if buffer is None:
         return None
     return buffer.layout, *((part.shape, part.dtype) for part in components(buffer))
@@ -127,7 +127,7 @@ def _overlaps(buffer: Tensor | None) -> bool:
 def _set_buffer(
     module: nn.Module, name: str, value: Tensor | None, persistent: bool, device: torch.device
 ) -> None:
-    """Copy a value into a buffer that has room for it; else put it in the buffer's place."""
+    """Copy a value into a buffer of the same layout; otherwise replace the buffer."""
     buffer = module._buffers.get(name)
     if (
         value is not None
@@ -166,7 +166,7 @@ def _make_generator(kind: str) -> Generator:
 
 
 def _restore_generator(generator: Generator, state: Any) -> None:
-    """Put a generator into the state that was saved."""
+    """Restore the saved state of a generator."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     elif isinstance(generator, random.Random):
