@@ -1,6 +1,6 @@
-"""Data as a function: a batch depends on a name, a seed and an index, and on nothing that was read before.
+"""Data as a function: a batch depends only on a name, a seed and an index, not on earlier reads.
 
-Resuming therefore needs no more than the index, and is exact by construction.
+Resuming therefore needs only the index, and is exact by construction.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Stream(Protocol):
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """Return a seed of 63 bits for a purpose, so that no two purposes share random numbers."""
+    """Return a 63-bit seed for a purpose, so that no two purposes share random numbers."""
     text = ":".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class ShuffledStream:
-    """Rows of tensors in memory, in a new order each epoch; what fills no whole batch waits for another."""
+    """Rows of tensors in memory, in a new order each epoch; an epoch omits rows that fill no whole batch."""
 
     def __init__(self, tensors: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
         self._tensors = tensors
@@ -62,11 +62,11 @@ class ShuffledStream:
 
 
 class Prefetched:
-    """A stream whose next batches are read on a thread of their own while the present one is used.
+    """A stream that reads its next batches on a background thread.
 
-    What is read does not depend on when: a batch is a function of its index. Reading goes on during
-    evaluations and checkpoints. `pinned` batches lie in memory that a GPU reads by itself, while the host
-    goes on.
+    The time of a read does not matter, as a batch is a function of its index. Reading continues during
+    evaluations and checkpoints. `pinned` batches lie in pinned memory, from which a GPU copies them
+    asynchronously.
     """
 
     def __init__(self, stream: Stream, ahead: int, pinned: bool = False) -> None:
@@ -77,13 +77,13 @@ class Prefetched:
         self._pending: dict[int, Future[Batch]] = {}
 
     def batch(self, index: int) -> Batch:
-        """Return batch `index`, and have those after it read."""
+        """Return batch `index`, and start reading the batches after it."""
         indices = range(index, index + 1 + self._ahead)
         self._pending = {i: self._pending.get(i) or self._thread.submit(self._read_batch, i) for i in indices}
         return self._pending[index].result()
 
     def again(self, index: int) -> Batch:
-        """Read batch `index` once more, although it may have been read ahead."""
+        """Read batch `index` again, even if it is already in memory."""
         return self._thread.submit(self._read_batch, index).result()
 
     def _read_batch(self, index: int) -> Batch:
@@ -98,12 +98,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def copied(value: Any) -> Any:
-    """Return nested tensors (mappings, lists and tuples) as copies of their own."""
+    """Return a copy of nested tensors (mappings, lists and tuples)."""
     return _map_tensors(value, Tensor.clone)
 
 
 def are_same(first: Any, second: Any) -> bool:
-    """Return whether nested tensors have the same values; NaN is the same as NaN."""
+    """Return whether nested tensors have the same values; NaN equals NaN."""
     if isinstance(first, Tensor):
         return isinstance(second, Tensor) and is_same(first, second)
     if isinstance(first, Mapping):

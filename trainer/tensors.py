@@ -26,7 +26,7 @@ def components(tensor: Tensor) -> list[Tensor]:
 
 
 def is_same(first: Tensor, second: Tensor) -> bool:
-    """Return whether tensors have the same layout, shape and values; NaN is the same as NaN."""
+    """Return whether tensors have the same layout, shape and values; NaN equals NaN."""
     if first.layout != second.layout or first.is_nested != second.is_nested:
         return False
     if not first.is_nested and first.shape != second.shape:
@@ -43,7 +43,7 @@ def _is_same(first: Tensor, second: Tensor) -> bool:
 
 @torch.no_grad()
 def copy_into(tensor: Tensor, value: Tensor) -> None:
-    """Give a tensor the values of another one of its layout and shape."""
+    """Copy the values of a tensor with the same layout and shape into `tensor`."""
     if tensor.layout in (*BY_ROWS, *BY_COLUMNS) and tensor._nnz() != value._nnz():
         tensor.resize_as_sparse_(value)  # torch copies only where the numbers of values agree
     tensor.copy_(value)

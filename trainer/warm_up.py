@@ -1,4 +1,4 @@
-"""What only the first pass of its kind costs a process, before anything counts: imports, compilation."""
+"""The warm-up pass: pay the cost of first passes (imports, compilation) before the clock counts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .streams import Batch, copied
 
 
 def warm_up(session: Session) -> None:
-    """Read the data of the step to come, and make one pass of each kind that training and α* will make.
+    """Read the data of the next step, and run one pass of each kind that training and α* will run.
 
-    Their results are thrown away, and leave no trace: generators, buffers, and parameters that a forward pass
-    changes are put back, gradients dropped, nothing is charged. It costs one forward and backward pass, and
-    for α* one pass of each kind and the check that its route is right (`alpha.guard`); the optimizer's own
-    first step still counts. Two more forward passes look for a hidden state.
+    The results are discarded, and the clock charges nothing. The warm-up pass restores generators, buffers
+    and parameters that a forward pass changes, and drops gradients. It costs one forward and backward pass,
+    for α* one pass of each kind and the check of its route (`alpha.guard`), and two forward passes to detect
+    hidden state. The first step of the optimizer itself still counts.
 
     Raises:
         UserError: the config asks for something that this model or loss cannot do, α* would be wrong, or a
@@ -52,7 +52,7 @@ def warm_up(session: Session) -> None:
 
 
 def _run_pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
-    """Make a pass as a step does; return the copy of the batch that it used, and the loss."""
+    """Run a pass as a step does; return the copy of the batch that it used, and the loss."""
     session.generators.restore(start)
     passed: Batch = copied(batch)
     with buffers_preserved(session.model):
@@ -60,11 +60,11 @@ def _run_pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Ba
 
 
 def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before: dict[str, Mark]) -> None:
-    """Put parameters back that the first pass has changed, and have evaluations do so.
+    """Restore parameters that the first pass has changed, and record them for evaluations.
 
     Raises:
-        UserError: α* is measured, whose passes would change them; they cannot be put back; or a second pass
-            does not change them, so that the model remembers the first one where no checkpoint does.
+        UserError: the passes of α* would change the parameters; they cannot be restored; or a second pass
+            does not change them, so the model has state about its first pass that no checkpoint holds.
     """
     after = marks(session.model)
     names = written(before, after)
