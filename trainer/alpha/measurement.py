@@ -44,7 +44,7 @@ class Estimate:
 
     @property
     def flaw(self) -> str:
-        """Say why it is not to be taken as a step forward, for a policy that does not."""
+        """Return why a policy rejects the value."""
         if self.usable:
             return "not positive"
         if self.curvature < 0:

@@ -1,4 +1,4 @@
-"""What a workload is, and the short way to one whose data fit in memory."""
+"""The interface of a workload, and a base class for workloads whose data fit in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workload(ABC):
     Options: ClassVar[type[WorkloadOptions]] = WorkloadOptions
     loss: ClassVar[str | NamedLoss | Callable[[Tensor, Tensor], Tensor]]
     prefetch: ClassVar[int] = 0
-    """Training batches to read ahead on a thread of their own; 0 where reading costs next to nothing."""
+    """Number of training batches to read ahead on a background thread; 0 if reading is cheap."""
 
     def __init__(self, options: WorkloadOptions) -> None:
         self.options = options

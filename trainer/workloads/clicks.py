@@ -38,7 +38,7 @@ class Clicks(Workload):
         return (batch for batch, _ in self._draw_split(name))
 
     def provenance(self) -> dict[str, Any]:
-        """Return that the examples are made up."""
+        """Return that the examples are synthetic."""
         return {"synthetic": True, "made_by": f"workload {self.options.name}"}
 
     def least_loss(self, split: str) -> float:
@@ -65,7 +65,7 @@ class Clicks(Workload):
 
 
 class ClickStream:
-    """Batches that are drawn when they are asked for, each by a seed of its own."""
+    """Batches that are drawn on demand, each with a separate seed."""
 
     def __init__(self, clicks: Clicks, batch_size: int, seed: int) -> None:
         self._clicks = clicks

@@ -98,7 +98,7 @@ def _prepared_dataset(folder: Path) -> Dataset:
     """Read the description of a folder that `alphagrid data prepare` has made.
 
     Raises:
-        UserError: it has not; the hint is the command to run.
+        UserError: the folder is not prepared; the hint is the command to run.
     """
     if (folder / MANIFEST).exists() or any(folder.glob("day_*-*.npy")):
         return Dataset.read(folder)

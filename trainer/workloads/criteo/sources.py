@@ -1,4 +1,4 @@
-"""The files that Criteo's logs come in: which there are, which day each holds, and how its lines are cut."""
+"""The files of Criteo's logs: their days, and the format of their lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = re.compile(r"day_(\d+)(?:_(\d+))?(?:\.(?:tsv|txt|csv))?(\.gz)?")
 OTHER = re.compile(r".+\.(?:tsv|txt|csv)(\.gz)?")
 READ_BYTES = 2 << 20
 FIRST_BYTES = 1 << 16
-"""The first line is looked for in so many."""
+"""Bytes in which the first line must end."""
 PUBLISHED_ROWS = (
     195_841_983, 199_563_535, 196_792_019, 181_115_208, 152_115_810, 172_548_507, 204_846_845, 200_801_003,
     193_772_492, 198_424_372, 185_778_055, 153_588_700, 169_003_364, 194_216_520, 194_081_279, 187_154_596,
@@ -31,12 +31,12 @@ GZIP = 31
 
 
 class Damaged(Exception):
-    """A file ends, or goes wrong, before its end; the message says how."""
+    """A file is damaged or ends too early; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of the log, and how it is read."""
+    """A file of the log, and its format."""
 
     path: Path
     day: int
@@ -61,7 +61,7 @@ def find(source: Path) -> list[SourceFile]:
     gzip.
 
     Raises:
-        UserError: there is no such folder, nothing in it, a day is there twice, or a header is a strange one.
+        UserError: there is no such folder, it has no logs, a day exists twice, or a header is wrong.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist", "give the folder of day_0, … (or of Kaggle's train.txt)")
@@ -86,13 +86,13 @@ def find(source: Path) -> list[SourceFile]:
 
 
 def missing_days(days: Iterable[int]) -> list[int]:
-    """Return the days that lie between 0 and the last one and are not there."""
+    """Return the missing days between 0 and the last one."""
     there = set(days)
     return [day for day in range(max(there)) if day not in there]
 
 
 def remarks_on_days(days: Iterable[int]) -> list[str]:
-    """Return what a user should know of the days that are there: others than Criteo's change the splits."""
+    """Return remarks on the days of the logs: days other than Criteo's change the splits."""
     there = sorted(set(days))
     missing = ", ".join(map(str, missing_days(there)))
     remarks = [f"days missing: {missing}"] if missing else []
@@ -153,7 +153,7 @@ def _read_plain(
 
 
 def _read_gzip(path: Path, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines of a gzip file, of several members maybe; zeros after a member are padding."""
+    """Yield the lines of a gzip file, possibly of several members; zeros after a member are padding."""
     rest, inflater = b"", zlib.decompressobj(GZIP)
     with path.open("rb") as file:
         while compressed := file.read(READ_BYTES // 4):
@@ -197,7 +197,7 @@ def _read_first_line(path: Path, is_gzip: bool) -> bytes:
 
 
 def _detect_format(path: Path, first: bytes) -> tuple[Format, int]:
-    """Return how lines are cut, and how many the header has (none, or one)."""
+    """Return the format of the lines, and the number of header lines (0 or 1)."""
     delimiter = COMMA if first.count(COMMA) > first.count(TAB) else TAB
     names = [
         name.strip().strip('"').lower() for name in first.decode(errors="replace").split(delimiter.decode())

@@ -1,4 +1,4 @@
-"""Which rows train, and which are evaluated.
+"""Split the rows into training, validation and test.
 
 As in AlgoPerf: of Criteo's 24 days the last is test (95,000,000 rows) and validation (83,274,637), the days
 before it train, and a sample of those stands for the training split. Other logs are split in proportion.
@@ -26,7 +26,7 @@ class Splits:
     """Ranges of rows, counted over all days."""
 
     training: range
-    """What steps learn from."""
+    """Rows of the training steps."""
     test: range
     validation: range
 
@@ -42,7 +42,7 @@ class Splits:
         return pieces if most is None else _thin_pieces(pieces, most)
 
     def _training_sample(self) -> list[range]:
-        """Return pieces of the training rows that were drawn once and for all."""
+        """Return a fixed random sample of pieces of the training rows."""
         count, available = math.ceil(len(self.validation) / PIECE), len(self.training) // PIECE
         if count >= available:
             return _cut_into_pieces(self.training)
@@ -51,7 +51,7 @@ class Splits:
 
 
 def split(rows_by_day: Sequence[int]) -> Splits:
-    """Return the splits of days with so many rows each, in order.
+    """Return the splits of days with `rows_by_day` rows, in order.
 
     Of the last day the first 53.3 % are test and the others validation. A single day lends its last 4.1 %
     (the last day's share of Criteo 1TB) for that.

@@ -45,7 +45,7 @@ class Format:
 
 
 class BadLine(NamedTuple):
-    """A line that is no row, by its number from 0 in the text, and why."""
+    """A line that is not a valid row: its 0-based number in the text, and the reason."""
 
     line: int
     reason: str
@@ -95,7 +95,7 @@ class _Fields:
 
 
 def _find_fields(text: bytes, lines: int, format_: Format) -> _Fields | None:
-    """Find the fields; None if some line has not 40."""
+    """Find the fields; return None unless every line has 40."""
     padded = bytes(PAD) + text + bytes(PAD)
     letters = np.frombuffer(padded, np.uint8)
     delimiters = np.flatnonzero((letters == format_.delimiter[0]) | (letters == NEWLINE))
@@ -117,7 +117,7 @@ def _find_fields(text: bytes, lines: int, format_: Format) -> _Fields | None:
 
 
 def _drop_misshapen(text: bytes, format_: Format) -> tuple[bytes, Positions, list[BadLine]]:
-    """Return the lines of 40 fields, their numbers, and what is wrong with the others."""
+    """Return the lines with 40 fields, their numbers, and the reasons of the other lines."""
     good_lines: list[bytes] = []
     numbers: list[int] = []
     bad: list[BadLine] = []
@@ -134,7 +134,7 @@ def _drop_misshapen(text: bytes, format_: Format) -> tuple[bytes, Positions, lis
 
 
 def _parse_rows(fields: _Fields) -> tuple[Rows, dict[int, str]]:
-    """Return rows [N, 40], and why some of them are none."""
+    """Return rows [N, 40], and the reasons of those that are not valid."""
     faults: dict[int, str] = {}
     columns = np.empty((COLUMNS, fields.starts.shape[1]), np.uint32)
     labels = _parse_numbers(fields, 0, faults)
@@ -152,7 +152,7 @@ def _parse_rows(fields: _Fields) -> tuple[Rows, dict[int, str]]:
 
 
 def _parse_numbers(fields: _Fields, column: int, faults: dict[int, str]) -> NDArray[np.float64]:
-    """Return a column's numbers, 0 where there is none (or a faulty one)."""
+    """Return a column's numbers, 0 for a blank or faulty field."""
     starts, ends = fields.starts[column], fields.ends[column]
     blank = starts == ends
     words = fields.words[ends - PAD]
@@ -184,7 +184,7 @@ def _parse_decimals(words: Words, lengths: Positions) -> tuple[NDArray[np.float6
 
 
 def _parse_number(field: bytes, row: int, column: int, faults: dict[int, str]) -> float:
-    """Read one number that is not as short and plain as most."""
+    """Read one number that `_parse_decimals` cannot read."""
     number = float(field) if NUMBER.fullmatch(field) else math.nan
     if math.isfinite(number):
         return number
@@ -219,7 +219,7 @@ def _hash_with_suffix(tokens: Words, suffix: bytes) -> Words:
 
 
 def _hash_unusual(tokens: Sequence[bytes], rows: Positions, category: int, faults: dict[int, str]) -> Words:
-    """Return fingerprints of tokens that have not eight digits, and note those that are none."""
+    """Return fingerprints of tokens without exactly eight digits; note faulty tokens."""
     texts = []
     for token, row in zip(tokens, rows, strict=True):
         if not HEXADECIMAL.fullmatch(token):
@@ -247,6 +247,6 @@ def _are_hexadecimal(words: Words) -> Mask:
 
 
 def _quote(field: bytes) -> str:
-    """Return a field as a message quotes it."""
+    """Return a field shortened for a message."""
     text = field[: MOST_SHOWN + 1].decode(errors="replace")
     return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"

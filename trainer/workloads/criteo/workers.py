@@ -1,4 +1,4 @@
-"""Processes that convert units, each over a pipe of its own: when one end dies, the other notices."""
+"""Processes that convert units. Each has its own pipe, so that either end notices when the other dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OnBytes = Callable[[int], None]
 def convert_all(
     units: Iterable[Unit], folder: Path, jobs: int, on_bytes: OnBytes
 ) -> Iterator[tuple[Unit, Note]]:
-    """Convert units in so many processes; yield each with its note as it is done.
+    """Convert units in `jobs` processes; yield each unit with its note when it is done.
 
     Raises:
         SystemRefused: a process died, or the disk is full.
@@ -53,7 +53,7 @@ class _Workers:
             process.join()
 
     def convert(self, units: Iterable[Unit], on_bytes: OnBytes) -> Iterator[tuple[Unit, Note]]:
-        """Give each free process the next unit."""
+        """Send the next unit to each free process; yield each unit with its note when it is done."""
         waiting = iter(units)
         busy: dict[Connection, Unit] = {}
         for connection in self._processes:
@@ -93,8 +93,8 @@ class _Workers:
 
 
 def _serve_units(connection: Connection, folder: Path) -> None:
-    """Convert what comes through the pipe until it is closed, or the process at its other end dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has us
+    """Convert units from the pipe until it is closed, or the process at its other end dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             unit = connection.recv()
