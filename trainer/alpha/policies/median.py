@@ -10,7 +10,7 @@ from ..options import MedianOptions
 from .base import Policy, PolicyEvent, Progress
 
 PATIENCE = 10
-"""Windows that may be rejected."""
+"""Number of windows that may be rejected."""
 
 
 class Median(Policy):
@@ -32,11 +32,11 @@ class Median(Policy):
 
     @property
     def misses(self) -> int:
-        """How many windows were rejected."""
+        """Return how many windows were rejected."""
         return self._rejected
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
-        """Return the schedule's η before `start_step`, then the one held."""
+        """Return the schedule's η before `start_step`, then the current rate."""
         if progress.index < self.options.start_step:
             return scheduled
         if self._rate is None:
@@ -50,13 +50,13 @@ class Median(Policy):
         return [self._close_window(index)] if self.options.ends_window(index) else []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rate held, the window in progress, and the count of rejections."""
+        """Return the current rate, the window in progress, and the count of rejections."""
         self._read_values()
         left_out = {"left_out": dict(self._left_out)} if self._left_out else {}
         return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected, **left_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what `state_dict` returned."""
         self._rate, self._values, self._rejected = state["rate"], list(state["window"]), state["rejected"]
         self._left_out = dict(state.get("left_out", {}))
 
@@ -80,7 +80,7 @@ class Median(Policy):
         )
 
     def _read_values(self) -> None:
-        """Read the values that wait on the device; undefined ones are left out, and counted by the reason."""
+        """Read the values from the device; leave undefined values out and count them by reason."""
         for measurement in self._waiting:
             estimate = measurement.value
             if estimate.usable:
