@@ -1,1 +1,1 @@
-"""Journals, which are the truth, and the database that is an index of them."""
+"""Journals, which hold the data, and the SQLite database that indexes them."""

@@ -1,4 +1,4 @@
-"""What is wrong: bad lines, missing records, unreadable files, an index that is not what the files say."""
+"""Find problems of a store: bad lines, missing records, unreadable files, an index that differs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLES = ("window", "evaluation", "event", "metric", "journal")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and where."""
+    """One problem, and the file that has it."""
 
     experiment: str
     file: str
@@ -34,27 +34,32 @@ class Problem:
 
 
 def index_problems(db: sqlite3.Connection, root: Root) -> set[Problem]:
-    """Return what is wrong with a freshly synced index and the journals behind it.
+    """Return the problems of a freshly synced index and of the journals that it was read from.
 
-    The index is compared, row by row, with one that is made from the files here and now (in a temporary
-    database); runs whose journals have grown in between are left out.
+    This function builds a second index from the files in a temporary database, and compares both row by row.
+    It skips runs whose journals have grown since the sync.
     """
-    return {*_noted(db), *_gaps(db), *_unfinished(db), *_differences(db, root)}
+    return {
+        *_recorded_problems(db),
+        *_missing_records(db),
+        *_torn_journals(db),
+        *_index_differences(db, root),
+    }
 
 
 def file_problems(root: Root) -> set[Problem]:
-    """Return what is wrong with files that the index does not hold."""
+    """Return the problems of files that the index does not hold."""
     return {Problem(*problem) for problem in damaged_files(root)}
 
 
-def by_file(found: Iterable[Problem]) -> list[Problem]:
-    """Return problems by experiment and file."""
+def by_file(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems sorted by experiment and file."""
     return sorted(
-        found, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
+        problems, key=lambda problem: (problem.experiment, problem.file, problem.offset or 0, problem.reason)
     )
 
 
-def _noted(db: sqlite3.Connection) -> Iterator[Problem]:
+def _recorded_problems(db: sqlite3.Connection) -> Iterator[Problem]:
     for experiment, file, offset, reason in db.execute(
         "SELECT experiment, file, offset, reason FROM problem"
     ):
@@ -64,14 +69,14 @@ def _noted(db: sqlite3.Connection) -> Iterator[Problem]:
         )
 
 
-def _gaps(db: sqlite3.Connection) -> Iterator[Problem]:
+def _missing_records(db: sqlite3.Connection) -> Iterator[Problem]:
     for row in queries.journals(db):
         if row.missing:
-            yield Problem(row.experiment, _file(row), f"{row.missing} records are missing")
+            yield Problem(row.experiment, _journal_file(row), f"{row.missing} records are missing")
 
 
-def _unfinished(db: sqlite3.Connection) -> Iterator[Problem]:
-    """Yield journals whose tail will not arrive any more: another attempt has begun, or the end was said."""
+def _torn_journals(db: sqlite3.Connection) -> Iterator[Problem]:
+    """Yield journals with a torn tail whose attempt has ended or is superseded."""
     newest: dict[RunName, int] = {}
     rows = queries.journals(db)
     for row in rows:
@@ -79,19 +84,24 @@ def _unfinished(db: sqlite3.Connection) -> Iterator[Problem]:
     for row in rows:
         if row.offset < row.size and (row.ended or row.attempt < newest[row.experiment, row.id]):
             yield Problem(
-                row.experiment, _file(row), f"the last {row.size - row.offset} bytes are torn", row.offset
+                row.experiment,
+                _journal_file(row),
+                f"the last {row.size - row.offset} bytes are torn",
+                row.offset,
             )
 
 
-def _differences(db: sqlite3.Connection, root: Root) -> Iterator[Problem]:
+def _index_differences(db: sqlite3.Connection, root: Root) -> Iterator[Problem]:
     fresh = sqlite3.connect("", isolation_level=None)
     try:
         with ingest.transaction(fresh):
             schema.create(fresh)
             ingest.sync(fresh, root)
-        grown = {(experiment, run) for experiment, run, *_ in _stamps(db) ^ _stamps(fresh)}
+        grown = {(experiment, run) for experiment, run, *_ in _journal_stamps(db) ^ _journal_stamps(fresh)}
         for table in TABLES:
-            for experiment, run in _unequal(_digests(db, table), _digests(fresh, table)) - grown:
+            for experiment, run in (
+                _differing_runs(_row_digests(db, table), _row_digests(fresh, table)) - grown
+            ):
                 yield Problem(
                     experiment, run, f"the index differs from the journals (table {table}): rebuild it"
                 )
@@ -99,20 +109,20 @@ def _differences(db: sqlite3.Connection, root: Root) -> Iterator[Problem]:
         fresh.close()
 
 
-def _unequal(left: dict[RunName, str], right: dict[RunName, str]) -> set[RunName]:
-    return {run for run in left.keys() | right.keys() if left.get(run) != right.get(run)}
+def _differing_runs(indexed: dict[RunName, str], expected: dict[RunName, str]) -> set[RunName]:
+    return {run for run in indexed.keys() | expected.keys() if indexed.get(run) != expected.get(run)}
 
 
-def _file(row: JournalRow) -> str:
+def _journal_file(row: JournalRow) -> str:
     return f"{row.id}/{RunFiles(Path(row.id)).journal(row.attempt).name}"
 
 
-def _stamps(db: sqlite3.Connection) -> set[tuple[str, str, int, int, int]]:
+def _journal_stamps(db: sqlite3.Connection) -> set[tuple[str, str, int, int, int]]:
     sql = "SELECT experiment, id, attempt, size, offset FROM journal JOIN run ON run.key = journal.run"
     return set(db.execute(sql))
 
 
-def _digests(db: sqlite3.Connection, table: str) -> dict[RunName, str]:
+def _row_digests(db: sqlite3.Connection, table: str) -> dict[RunName, str]:
     """Return a checksum of each run's rows in a table, by (experiment, run)."""
     columns = schema.METRIC if table == "metric" else tuple(schema.TABLES[table].columns)
     names = ", ".join(f"t.{name}" for name in columns if name != "run")
@@ -120,7 +130,7 @@ def _digests(db: sqlite3.Connection, table: str) -> dict[RunName, str]:
     order = ", ".join(f"t.{name}" for name in keys if name != "run")
     source = f"{table} AS t JOIN run ON run.key = t.run"
     sql = f"SELECT experiment, id, {names} FROM {source} ORDER BY t.run, {order}"
-    found: dict[RunName, Any] = {}
+    digests: dict[RunName, Any] = {}
     for experiment, run, *row in db.execute(sql):
-        found.setdefault((experiment, run), hashlib.sha256()).update(repr(row).encode())
-    return {run: digest.hexdigest() for run, digest in found.items()}
+        digests.setdefault((experiment, run), hashlib.sha256()).update(repr(row).encode())
+    return {run: digest.hexdigest() for run, digest in digests.items()}

@@ -1,4 +1,4 @@
-"""What is wrong with files of runs that the index does not hold: markers, configs, claims, checkpoints."""
+"""Check the files of runs that the index does not hold: markers, configs, claims, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import ExperimentFiles, Root, RunFiles
 from .shapes import read_config
 
 SUMMED_BYTES = 64 << 20
-"""Up to this size a checkpoint is read whole and compared with the checksum in its name."""
+"""Checkpoints up to this size are read whole and compared with the checksum in their name."""
 CHUNK = 1 << 20
 
 
@@ -20,39 +20,44 @@ Look = Callable[[Path], str | None]
 
 
 def damaged_files(root: Root) -> Iterator[tuple[str, str, str]]:
-    """Yield experiment, file and what is wrong with it; files that vanish meanwhile are left out."""
+    """Yield experiment, file and problem of each damaged file; skip files that vanish meanwhile."""
     for files in root.experiments():
-        for run in _runs(files):
-            for path, look in _files(run):
-                if (reason := _reason(path, look)) is not None:
+        for run in _list_runs(files):
+            for path, look in _files_to_check(run):
+                if (reason := _find_damage(path, look)) is not None:
                     yield files.name, f"{run.id}/{path.name}", reason
 
 
-def _runs(files: ExperimentFiles) -> list[RunFiles]:
+def _list_runs(files: ExperimentFiles) -> list[RunFiles]:
     try:
         return files.runs()
-    except OSError:  # the index has a note of it
+    except OSError:  # the index records this problem
         return []
 
 
-def _files(run: RunFiles) -> list[tuple[Path, Look]]:
-    """Return the files of a run to look at, each with how; of checkpoints the one it would go on from."""
+def _files_to_check(run: RunFiles) -> list[tuple[Path, Look]]:
+    """Return the files of a run to check, each with its check; of the checkpoints only the newest."""
     try:
-        claims = [(path, _claim) for _, path in run.claims()]
-        checkpoints = [(path, _checkpoint) for path in run.checkpoints()[-1:]]
-    except OSError:  # the index has a note of it
+        claims = [(path, _check_claim) for _, path in run.claims()]
+        checkpoints = [(path, _check_checkpoint) for path in run.checkpoints()[-1:]]
+    except OSError:  # the index records this problem
         return []
-    return [(run.cancel_marker, _marker), (run.config, lambda _: _config(run)), *claims, *checkpoints]
+    return [
+        (run.cancel_marker, _check_marker),
+        (run.config, lambda _: _check_config(run)),
+        *claims,
+        *checkpoints,
+    ]
 
 
-def _reason(path: Path, look: Callable[[Path], str | None]) -> str | None:
+def _find_damage(path: Path, look: Callable[[Path], str | None]) -> str | None:
     try:
         return look(path)
     except OSError as error:
         return None if is_late(path, error) else f"cannot be read: {error.strerror or error}"
 
 
-def _marker(path: Path) -> str | None:
+def _check_marker(path: Path) -> str | None:
     try:
         list(read_object(path)["submissions"])
     except (ValueError, KeyError, TypeError):
@@ -60,7 +65,7 @@ def _marker(path: Path) -> str | None:
     return None
 
 
-def _config(run: RunFiles) -> str | None:
+def _check_config(run: RunFiles) -> str | None:
     try:
         read_config(run)
     except ValueError as error:
@@ -68,14 +73,14 @@ def _config(run: RunFiles) -> str | None:
     return None
 
 
-def _claim(path: Path) -> str | None:
+def _check_claim(path: Path) -> str | None:
     from .claims import problem  # pydantic, which commands that check nothing need not import
 
     return problem(path)
 
 
-def _checkpoint(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint; of a large one, only whether it has a beginning and an end."""
+def _check_checkpoint(path: Path) -> str | None:
+    """Return the problem of a checkpoint, or None; of a large one, check only its beginning and end."""
     with open_file(path) as file:
         if not zipfile.is_zipfile(file):
             return "is no checkpoint: the run goes on from an earlier one"

@@ -1,4 +1,4 @@
-"""Compare what two journals say of their data: the fields of their events `data`. Pure, free of torch."""
+"""Compare the data of two runs, by the fields of their `data` events. Pure functions without torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TOLERANCE = 1e-4
 
 
 def compare(before: Record, now: Record) -> Likeness:
-    """Return whether two records of the same workload mean the same data.
+    """Return whether two records of the same workload describe the same data.
 
-    Where both have fingerprints by split, the splits that both have are compared: runs may evaluate
-    different ones.
+    If both have fingerprints by split, only the common splits are compared: runs may evaluate different
+    ones.
     """
     if common := _common_splits(before, now):
         likenesses = [_compare_splits(*splits) for splits in common.values()]
@@ -30,15 +30,15 @@ def compare(before: Record, now: Record) -> Likeness:
 
 
 def differing_splits(before: Record, now: Record) -> list[str]:
-    """Return the names of the splits that differ; none where the records do not tell."""
+    """Return the names of the splits that differ; none if the records have no fingerprints by split."""
     common = _common_splits(before, now)
     return [name for name, splits in common.items() if _compare_splits(*splits) == "different"]
 
 
 def groups(records: Iterable[Record]) -> list[int]:
-    """Return, for each record, the index of the first one that means the same data (its own if none does).
+    """Return, for each record, the index of the first record with the same data (its own if none has).
 
-    A record without a fingerprint is in a group of its own.
+    A record without a fingerprint forms a separate group.
     """
     leaders: dict[int, Record] = {}
     first: list[int] = []

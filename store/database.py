@@ -29,70 +29,70 @@ REFUSALS = frozenset(
         *(sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
     }
 )
-"""SQLite's results that the system is to blame for, and no defect of ours."""
+"""SQLite's result codes for failures of the system, not of alphagrid."""
 
 
 class Store:
-    """An open index. `db` is what the functions of `queries` take; close the store after use."""
+    """An open index. The functions of `queries` take its `db`; close the store after use."""
 
     def __init__(self, root: Root, path: Path, *, discard_damaged: bool = False) -> None:
         schema.require_sqlite()
         self.root = root
         self.path = path
-        """Where the index lies. While the root does not exist there is none, only an empty one in memory."""
+        """Path of the index. While the root does not exist, an empty index in memory replaces it."""
         self._in_memory = not root.path.exists()
-        with _explained(path):
+        with _translated_errors(path):
             try:
                 self.db = self._open()
             except sqlite3.DatabaseError as error:
                 if not (discard_damaged and _is_damage(error)):
                     raise
                 with self._lock(FOR_EVER):
-                    _remove(path)
+                    _remove_index(path)
                 self.db = self._open()
 
     def sync(
         self, experiments: Collection[str] | None = None, *, patience: float = PATIENCE_SECONDS
     ) -> Synced:
-        """Ingest what is new, of all experiments or of those named.
+        """Ingest new records, of all experiments or of those in `experiments`.
 
-        While another process ingests, wait for up to `patience` seconds; if it has not finished by then,
-        do nothing and say so: what is there can be read all the same.
+        While another process ingests, wait for up to `patience` seconds. If it has not finished by then,
+        return an incomplete `Synced`; the index can still be read.
 
         Raises:
-            UserError: the index is damaged, or has become a newer alphagrid's.
+            UserError: the index is damaged, or a newer alphagrid has replaced it.
             SystemRefused: the disk of the index is full or fails, or the root cannot be listed.
         """
-        with _explained(self.path), self._lock(patience) as held:
+        with _translated_errors(self.path), self._lock(patience) as held:
             if not held:
                 return Synced(complete=False)
             self._prepare(self.db)
             return ingest.sync(self.db, self.root, experiments)
 
     def rebuild(self) -> Synced:
-        """Make the index again from the files, in one transaction: readers see the old one until then."""
-        with _explained(self.path), self._lock(FOR_EVER):
+        """Rebuild the index from the files in one transaction; readers see the old one until it ends."""
+        with _translated_errors(self.path), self._lock(FOR_EVER):
             try:
-                return self._fill_anew()
+                return self._refill()
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
                 self.db.close()  # too damaged even to be emptied
-                _remove(self.path)
+                _remove_index(self.path)
                 self.db = self._connect()
-                return self._fill_anew()
+                return self._refill()
 
     def check(self) -> list[Problem]:
-        """Sync, then return everything that is wrong with journals, submissions, or the index itself.
+        """Sync, then return all problems of journals, submissions, and the index itself.
 
-        Checkpoints, which take long to read, are read while other processes may use the index.
+        The lock is released before checkpoints are read, which takes long.
         """
-        with _explained(self.path):
+        with _translated_errors(self.path):
             with self._lock(FOR_EVER):
                 self._prepare(self.db)
                 ingest.sync(self.db, self.root)
-                found = check.index_problems(self.db, self.root)
-            return check.by_file(found | check.file_problems(self.root))
+                problems = check.index_problems(self.db, self.root)
+            return check.by_file(problems | check.file_problems(self.root))
 
     def export(self, target: Path) -> Path:
         """Write a consistent copy of the index, one file, and return its path.
@@ -103,7 +103,7 @@ class Store:
         """
         if target.exists():
             raise UserError(f"{target} exists", "choose another name, or remove it first")
-        with _explained(target):
+        with _translated_errors(target):
             self.db.execute("VACUUM INTO ?", (str(target),))
         return target
 
@@ -139,7 +139,7 @@ class Store:
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Make the tables, under the lock, unless they are there."""
+        """Create the tables unless they exist; the caller holds the lock."""
         if db.in_transaction:  # an earlier failure was so bad that not even rolling back succeeded
             db.execute("ROLLBACK")
         if not schema.is_current(db, str(self.path)):
@@ -147,8 +147,8 @@ class Store:
             with transaction(db):
                 schema.create(db)
 
-    def _fill_anew(self) -> Synced:
-        schema.is_current(self.db, str(self.path))  # raises where the file is not ours to empty
+    def _refill(self) -> Synced:
+        schema.is_current(self.db, str(self.path))  # raises if the file belongs to another program
         self.db.execute("PRAGMA journal_mode = WAL")
         with transaction(self.db):
             schema.create(self.db)
@@ -165,33 +165,33 @@ def open_store(
     filesystem_of: FilesystemOf | None = None,
     discard_damaged: bool = False,
 ) -> Store:
-    """Open a root's index; make it if there is none, empty it if it is an older version's.
+    """Open a root's index; create it if there is none, empty it if an older version made it.
 
-    With `discard_damaged` a file that is no readable database any more is replaced by an empty index.
+    With `discard_damaged` an empty index replaces a file that is no longer a readable database.
 
     Raises:
-        UserError: the file is a newer alphagrid's, or another program's, or damaged; it is not touched.
+        UserError: a newer alphagrid or another program made the file, or it is damaged; it stays unchanged.
         SystemRefused: the index cannot be written.
     """
     return Store(root, database_path(root, environ, filesystem_of), discard_damaged=discard_damaged)
 
 
-def _remove(path: Path) -> None:
-    """Remove an index and what SQLite keeps beside it."""
+def _remove_index(path: Path) -> None:
+    """Remove an index and the files that SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say what a failure of SQLite, or of the file system around it, means for the user."""
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Translate failures of SQLite and of the file system into errors for the user."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if _is_damage(error):
             hint = "it is only an index: `alphagrid store rebuild` makes it again from the journals"
             raise UserError(f"{path} is damaged: {error}", hint) from error
-        if _code(error) in REFUSALS:
+        if _result_code(error) in REFUSALS:
             raise SystemRefused(
                 f"cannot use {path}: {error}", "it needs space and the right to write"
             ) from error
@@ -201,9 +201,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
+def _result_code(error: sqlite3.DatabaseError) -> int:
     """Return SQLite's primary result code, 0 for an error of Python's module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

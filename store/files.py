@@ -1,7 +1,7 @@
-"""Reading and writing files as others may have left them.
+"""Read and write files that other processes and users may have changed.
 
-Writing: whole or not at all, and never through a link that another user may have put there. Reading: a file
-may be missing although its folder lists it, or be something else than a file.
+A write is complete or has no effect, and never follows a link that another user may have created. A read
+expects that a file may be missing although its folder lists it, or may not be a regular file.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ..errors import SystemRefused
 from . import numbers
 
 NOT_ARRIVED = frozenset({errno.ENOENT, errno.ESTALE})
-"""What a network file system answers for a moment about a file that it lists already, or still."""
+"""Errors of a network file system for a file that it lists too early, or still lists."""
 
 
 def has_not_arrived(error: OSError) -> bool:
-    """Return whether a file that a folder lists is not there yet, or not any more."""
+    """Return whether a file that its folder lists has not arrived yet, or no longer exists."""
     return error.errno in NOT_ARRIVED
 
 
 def is_late(path: Path, error: OSError) -> bool:
-    """Return whether a file that is listed may still arrive; where a link leads nowhere, none will."""
+    """Return whether a file that is listed may still arrive; the target of a broken link does not."""
     return has_not_arrived(error) and not os.path.islink(path)  # noqa: PTH114 (a stale one raises with Path)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to read its bytes; a pipe, a device or a folder in its place is refused, not waited for.
+    """Open a file to read its bytes; refuse a pipe, a device or a folder without waiting.
 
     Raises:
-        OSError: it cannot be opened, or is no file.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -47,7 +47,7 @@ def read_file(path: Path) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        OSError: it cannot be read, or is no file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     with open_file(path) as file:
         return file.read()
@@ -57,8 +57,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        OSError: it cannot be read, or is no file.
-        ValueError: it holds something else, or is nested too deeply.
+        OSError: the file cannot be read, or is not a regular file.
+        ValueError: the file holds something else, or is nested too deeply.
     """
     value = numbers.decode(read_file(path).decode())
     if not isinstance(value, dict):
@@ -67,10 +67,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: temporary file beside it, fsync, rename, fsync of the folder.
+    """Write `content` to `path`: temporary file beside it, fsync, rename, fsync of the folder.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; `path` is then as it was.
+        OSError: the folder cannot be written, or the disk is full; `path` is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -86,14 +86,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def open_regular(path: Path, flags: int) -> int:
-    """Open a file whose name others know beforehand, and return its descriptor; a new one follows the umask.
+    """Open a file with a predictable name and return its descriptor; the umask applies to a new file.
 
-    A link under this name could lead to any file of the user's, so links are refused, and so is whatever is
-    no regular file. A file with a second name, as in a copy that `cp -al` made, is not written to.
+    A link under this name could lead to any file of the user. So this function refuses links and everything
+    else that is not a regular file. It does not write to a file with a second name, as in a copy by `cp -al`.
 
     Raises:
-        SystemRefused: there is a link, or no regular file.
-        OSError: it cannot be opened.
+        SystemRefused: the path is a link, or not a regular file.
+        OSError: the file cannot be opened.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -117,7 +117,7 @@ def _not_regular(path: Path, problem: str) -> SystemRefused:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were created or changed in `folder` durable."""
+    """Make created and renamed files in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

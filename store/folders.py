@@ -1,4 +1,4 @@
-"""Folders of one user alone, in his home or in a place where every user may write."""
+"""Private folders of a user, in the home or in a folder where every user may write."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from pathlib import Path
 from ..errors import SystemRefused
 
 SHARED = Path("/var/tmp")
-"""Where such a folder lies if no local disk holds the home. Unlike /tmp it is the same for all of a user's
-processes, whatever `TMPDIR` or a job's private /tmp, and its files outlive a restart."""
+"""The parent of such a folder if the home is not on a local disk. Unlike /tmp, it is the same for all
+processes of a user, independent of `TMPDIR` or a job's private /tmp. Its files survive a restart."""
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that its user alone can enter, or check the one that is there.
+    """Create a folder that only its user can enter, or check an existing one.
 
-    In a place where others may write they may have made it before us: it could then be read or replaced, or
-    hold links to files of ours. Elsewhere a folder of an older version may only be too open; it is closed.
+    Where other users may write, another user may have created the folder first: that user could read or
+    replace it, or put links to this user's files there. Elsewhere an older version may have created the
+    folder with too open a mode, which this function corrects.
 
     Raises:
-        SystemRefused: it belongs to another user, is a link or no folder, or cannot be made.
+        SystemRefused: the folder belongs to another user, is a link or not a folder, or cannot be created.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         above = folder.parent.stat()
-        others = _other_writers(above)
+        other_writers = _other_writers(above)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         status = folder.lstat()
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        if others is None and is_ours and status.st_mode & 0o077:
+        if other_writers is None and is_ours and status.st_mode & 0o077:
             folder.chmod(0o700)
             status = folder.lstat()
     except OSError as error:
-        raise SystemRefused(f"cannot make the folder {folder}: {error.strerror}", _hint(folder)) from error
-    if others is not None and not above.st_mode & stat.S_ISVTX:
+        raise SystemRefused(
+            f"cannot make the folder {folder}: {error.strerror}", _removal_hint(folder)
+        ) from error
+    if other_writers is not None and not above.st_mode & stat.S_ISVTX:
         mode = f"mode {stat.S_IMODE(above.st_mode):04o} of {folder.parent}"
         raise SystemRefused(
-            f"the folder {folder} can be replaced by {others} ({mode})",
-            f"chmod go-w {folder.parent}; or {_elsewhere()}",
+            f"the folder {folder} can be replaced by {other_writers} ({mode})",
+            f"chmod go-w {folder.parent}; or {_own_folder_hint()}",
         )
-    if problem := _problem(status):
-        raise SystemRefused(f"the folder {folder} {problem}", _hint(folder))
+    if problem := _folder_problem(status):
+        raise SystemRefused(f"the folder {folder} {problem}", _removal_hint(folder))
 
 
 def user_name(uid: int) -> str:
@@ -57,7 +60,7 @@ def user_name(uid: int) -> str:
 
 
 def _other_writers(folder: os.stat_result) -> str | None:
-    """Return who else may make and remove names in a folder; None if this user alone, or the owner."""
+    """Return which other users may create and remove files in a folder, or None."""
     if folder.st_mode & stat.S_IWOTH:
         return "every user"
     if folder.st_mode & stat.S_IWGRP and not _is_private_group(folder.st_gid):
@@ -66,7 +69,7 @@ def _other_writers(folder: os.stat_result) -> str | None:
 
 
 def _is_private_group(gid: int) -> bool:
-    """Return whether a group is this user's alone, as many systems make one for each user."""
+    """Return whether a group has only this user; many systems create such a group for each user."""
     try:
         user = pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -81,7 +84,7 @@ def _group_name(gid: int) -> str:
         return str(gid)
 
 
-def _problem(status: os.stat_result) -> str | None:
+def _folder_problem(status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "is a link, perhaps to another user's files"
     if not stat.S_ISDIR(status.st_mode):
@@ -93,9 +96,9 @@ def _problem(status: os.stat_result) -> str | None:
     return None
 
 
-def _hint(folder: Path) -> str:
-    return f"remove it (see ls -ld {folder}), or ask its owner to; or {_elsewhere()}"
+def _removal_hint(folder: Path) -> str:
+    return f"remove it (see ls -ld {folder}), or ask its owner to; or {_own_folder_hint()}"
 
 
-def _elsewhere() -> str:
+def _own_folder_hint() -> str:
     return "name a folder of your own on a local disk: export XDG_CACHE_HOME=DIR XDG_STATE_HOME=DIR"

@@ -1,7 +1,7 @@
-"""Bringing the index in line with the files: incremental, idempotent, and safe to interrupt anywhere.
+"""Sync the index with the files: incremental, idempotent, and safe to interrupt anywhere.
 
-Rows and the mark of how far a journal was read are committed together, so whatever was not committed is read
-again. What is gone from disk goes from the index: a synced index is the one that a rebuild would give.
+A transaction commits rows together with the journal's watermark, so the next sync reads again what was not
+committed. A sync also removes what is no longer on disk. A synced index equals a rebuilt one.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ BATCH_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync did."""
+    """Result of a sync."""
 
     runs: int = 0
-    """Runs that had news."""
+    """Runs with new records."""
     rows: int = 0
     """Rows written."""
     complete: bool = True
-    """False if another process was ingesting and did not finish in time: then nothing was done."""
+    """False if another process was ingesting and did not finish in time; this sync then did nothing."""
 
 
 def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None = None) -> Synced:
-    """Ingest what is new, of all experiments or of those named. One process at a time may do so.
+    """Ingest new records, of all experiments or of those in `experiments`. Only one process may do so.
 
-    Of an experiment or a run whose folder cannot be listed, what is known stays, beside a note.
+    If the folder of an experiment or a run cannot be listed, its rows stay, and the table `problem` notes it.
 
     Raises:
         OSError: the root cannot be listed.
     """
     on_disk = {files.name: files for files in root.experiments()}
-    wanted = on_disk.keys() | _ingested(db)
+    experiment_names = on_disk.keys() | _indexed_experiments(db)
     runs = rows = 0
-    for name in sorted(wanted if experiments is None else wanted & set(experiments)):
+    for name in sorted(experiment_names if experiments is None else experiment_names & set(experiments)):
         with_news, written = _sync_experiment(db, root.experiment(name), present=name in on_disk)
         runs, rows = runs + with_news, rows + written
     return Synced(runs, rows)
@@ -56,7 +56,7 @@ def sync(db: sqlite3.Connection, root: Root, experiments: Collection[str] | None
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit at the end, roll back at an exception; inside another transaction, leave both to that one."""
+    """Commit at the end, roll back at an exception; inside another transaction, do neither."""
     if db.in_transaction:
         yield
         return
@@ -70,32 +70,32 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _ingested(db: sqlite3.Connection) -> set[str]:
+def _indexed_experiments(db: sqlite3.Connection) -> set[str]:
     tables = ("submission", "run", "problem")
     sql = " UNION ".join(f"SELECT experiment FROM {table}" for table in tables)
     return {name for (name,) in db.execute(sql)}
 
 
 def _sync_experiment(db: sqlite3.Connection, files: ExperimentFiles, present: bool) -> tuple[int, int]:
-    """Return how many runs had news, and the rows written."""
+    """Sync one experiment; return how many runs had new records, and the rows written."""
     try:
-        found = scan(files) if present else ExperimentScan({}, {})
+        disk_scan = scan(files) if present else ExperimentScan({}, {})
     except OSError as error:
         with transaction(db):
             _note_folders(db, files, {os.path.relpath(error.filename, files.path): error})
         return 0, 0
     with transaction(db):
-        changed = sync_submissions(db, files, found)
-        _sync_runs(db, files, found, changed)
-        _sync_markers(db, files, found)
-        _note_folders(db, files, found.unreadable)
-    journals = {run: of_run.journals for run, of_run in found.runs.items()}
-    with_news = [one for one in news(db, files.name, journals) if one[0] not in found.unreadable]
+        changed = sync_submissions(db, files, disk_scan)
+        _sync_runs(db, files, disk_scan, changed)
+        _sync_markers(db, files, disk_scan)
+        _note_folders(db, files, disk_scan.unreadable)
+    journals = {run: of_run.journals for run, of_run in disk_scan.runs.items()}
+    with_news = [(run, key) for run, key in news(db, files.name, journals) if run not in disk_scan.unreadable]
     return len(with_news), _ingest_runs(db, files, with_news)
 
 
 def _note_folders(db: sqlite3.Connection, files: ExperimentFiles, unreadable: Mapping[str, OSError]) -> None:
-    """Note which folders cannot be listed, unless that may pass; unreadable journals are tried again."""
+    """Note which folders cannot be listed, unless they may still arrive."""
     db.execute("DELETE FROM problem WHERE experiment = ? AND offset = ?", (files.name, UNREADABLE))
     rows = [
         (files.name, f"{name}/", UNREADABLE, problem_text(error))
@@ -117,29 +117,33 @@ def _ingest_runs(db: sqlite3.Connection, files: ExperimentFiles, runs: Iterable[
     return written
 
 
-def _sync_runs(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan, changed: bool) -> None:
-    """Have a row for every run that a submission sends or that has a journal, and for no other."""
+def _sync_runs(
+    db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan, changed: bool
+) -> None:
+    """Keep one row for each run that a submission sends or that has a journal; delete the others."""
     experiment = (files.name,)
-    sent = {run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)}
-    known = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
-    unsent = {run for run, of_run in found.runs.items() if of_run.journals} - sent
-    for run in known.keys() - sent - unsent - found.unreadable.keys():
-        forget_run(db, known[run], files.name, run)
-        db.execute("DELETE FROM run WHERE key = ?", (known[run],))
+    sent_runs = {
+        run for (run,) in db.execute("SELECT DISTINCT run FROM entry WHERE experiment = ?", experiment)
+    }
+    run_keys = dict(db.execute("SELECT id, key FROM run WHERE experiment = ?", experiment).fetchall())
+    unsent = {run for run, of_run in disk_scan.runs.items() if of_run.journals} - sent_runs
+    for run in run_keys.keys() - sent_runs - unsent - disk_scan.unreadable.keys():
+        forget_run(db, run_keys[run], files.name, run)
+        db.execute("DELETE FROM run WHERE key = ?", (run_keys[run],))
     if changed or unsent:
         assign(db, files, unsent)
 
 
-def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, found: ExperimentScan) -> None:
-    """Note which submissions each run's cancel marker takes back."""
+def _sync_markers(db: sqlite3.Connection, files: ExperimentFiles, disk_scan: ExperimentScan) -> None:
+    """Record which submissions each run's cancel marker cancels."""
     sql = "SELECT id, cancel_submissions FROM run WHERE experiment = ?"
-    for run, known in db.execute(sql, (files.name,)).fetchall():
-        if run in found.unreadable:
+    for run, indexed_submissions in db.execute(sql, (files.name,)).fetchall():
+        if run in disk_scan.unreadable:
             continue
-        cancelled = run in found.runs and found.runs[run].cancelled
-        named = _cancelled_submissions(files, run) if cancelled else None
-        if named != known:
-            values = (named, files.name, run)
+        cancelled = run in disk_scan.runs and disk_scan.runs[run].cancelled
+        submissions = _cancelled_submissions(files, run) if cancelled else None
+        if submissions != indexed_submissions:
+            values = (submissions, files.name, run)
             db.execute("UPDATE run SET cancel_submissions = ? WHERE experiment = ? AND id = ?", values)
 
 
@@ -147,4 +151,4 @@ def _cancelled_submissions(files: ExperimentFiles, run: str) -> str | None:
     try:
         return json.dumps([str(name) for name in read_object(files.run(run).cancel_marker)["submissions"]])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # `store check` says so
+        return None  # `store check` reports it

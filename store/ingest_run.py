@@ -1,9 +1,9 @@
-"""Ingesting one run: new records become rows, superseded ones go, and the run's summary follows.
+"""Ingest one run: insert new records, delete superseded ones, and update the run's summary.
 
-An attempt that resumed at step s did everything after s again. So a record of attempt a stands if its step is
-at most the least resume step of all newer attempts; an α* record, whose step is an index, if it is below it.
-Where two attempts wrote the same step all the same, the newer one stands. Neither depends on the order in
-which journals are read.
+An attempt that resumed at step s repeats everything after s. So a record of attempt a is current if its step
+is at most the least resume step of all newer attempts. An α* record, whose step is an index, is current if
+its step is below that. If two attempts still wrote the same step, the newer record is current. Neither rule
+depends on the order in which journals are read.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _EVENTS = ", ".join(f"'{name}'" for name in REPLACEABLE_EVENTS)
 
 
 def ingest_run(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
-    """Bring a run in line with its journals, inside the caller's transaction; return the rows written."""
+    """Sync a run with its journals, inside the caller's transaction; return the number of rows written."""
     try:
-        return _ingest(db, key, experiment, files)
+        return _ingest_journals(db, key, experiment, files)
     except Replaced:
         forget_run(db, key, experiment, files.id)
-        return _ingest(db, key, experiment, files)
+        return _ingest_journals(db, key, experiment, files)
 
 
 def forget_run(db: sqlite3.Connection, key: int, experiment: str, run_id: str) -> None:
-    """Delete everything that a run's journals brought."""
+    """Delete all rows that come from a run's journals."""
     for table in ("window", "evaluation", "event", "journal"):
         db.execute(f"DELETE FROM {table} WHERE run = ?", (key,))
     db.executemany("DELETE FROM metric WHERE key = ? AND run = ?", [(name, key) for name in metric_keys(db)])
     db.execute("DELETE FROM problem WHERE experiment = ? AND file GLOB ?", (experiment, f"{run_id}/*"))
 
 
-def _ingest(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
-    known, journals = read_marks(db, key), dict(files.journals())
-    if known.keys() - journals.keys():
+def _ingest_journals(db: sqlite3.Connection, key: int, experiment: str, files: RunFiles) -> int:
+    old_marks, journals = read_marks(db, key), dict(files.journals())
+    if old_marks.keys() - journals.keys():
         raise Replaced
-    before = _resume_steps(known)
-    marks = {attempt: known.get(attempt) or Mark(Digest(key, attempt)) for attempt in journals}
+    before = _resume_steps(old_marks)
+    marks = {attempt: old_marks.get(attempt) or Mark(Digest(key, attempt)) for attempt in journals}
     for attempt, path in journals.items():
-        _advance(db, marks[attempt], experiment, f"{files.id}/{path.name}", files)
+        _read_new_records(db, marks[attempt], experiment, f"{files.id}/{path.name}", files)
     steps = _resume_steps(marks)
     for attempt in steps.keys() - before.keys():
         _supersede(db, key, attempt, steps[attempt])
@@ -68,11 +68,13 @@ def _resume_steps(marks: Mapping[int, Mark]) -> dict[int, int]:
     return {attempt: step for attempt, step in steps.items() if step is not None}
 
 
-def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, files: RunFiles) -> None:
+def _read_new_records(
+    db: sqlite3.Connection, mark: Mark, experiment: str, name: str, files: RunFiles
+) -> None:
     try:
         bad = mark.advance(files.path.parent / name)
     except OSError as error:
-        late = is_late(files.path.parent / name, error)  # it is looked for again
+        late = is_late(files.path.parent / name, error)  # the next sync tries again
         rows = [] if late else [(experiment, name, UNREADABLE, problem_text(error))]
     else:
         rows = [(experiment, name, line.offset, line.reason) for line in bad or ()]
@@ -80,7 +82,7 @@ def _advance(db: sqlite3.Connection, mark: Mark, experiment: str, name: str, fil
 
 
 def _supersede(db: sqlite3.Connection, run: int, attempt: int, step: int) -> None:
-    """Delete what older attempts wrote of the steps that `attempt`, resuming at `step`, does again."""
+    """Delete the rows of older attempts for steps that `attempt`, resumed at `step`, repeats."""
     where = "run = ? AND attempt < ? AND step"
     values = (run, attempt, step)
     db.execute(f"DELETE FROM window WHERE {where} > ?", values)
@@ -93,17 +95,17 @@ def _supersede(db: sqlite3.Connection, run: int, attempt: int, step: int) -> Non
 def _write_rows(db: sqlite3.Connection, mark: Mark, limit: int | None) -> int:
     written = 0
     for table, rows in mark.digest.take_rows().items():
-        standing = rows if limit is None else [row for row in rows if _stands(table, row, limit)]
-        db.executemany(_UPSERT[table], standing)
-        written += len(standing)
+        current_rows = rows if limit is None else [row for row in rows if _is_current_row(table, row, limit)]
+        db.executemany(_UPSERT[table], current_rows)
+        written += len(current_rows)
     return written
 
 
-def _stands(table: str, row: Row, limit: int) -> bool:
-    step: int = row[_STEP[table]]
+def _is_current_row(table: str, row: Row, limit: int) -> bool:
+    step: int = row[_STEP_INDEX[table]]
     if table == "metric":
         return step < limit
-    return step <= limit or (table == "event" and row[_EVENT] not in REPLACEABLE_EVENTS)
+    return step <= limit or (table == "event" and row[_EVENT_INDEX] not in REPLACEABLE_EVENTS)
 
 
 def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
@@ -117,8 +119,8 @@ def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
 _COLUMNS = {name: tuple(TABLES[name].columns) for name in ("window", "evaluation", "event")} | {
     "metric": METRIC
 }
-_STEP = {name: columns.index("step") for name, columns in _COLUMNS.items()}
-_EVENT = _COLUMNS["event"].index("event")
+_STEP_INDEX = {name: columns.index("step") for name, columns in _COLUMNS.items()}
+_EVENT_INDEX = _COLUMNS["event"].index("event")
 _UPSERT = {
     name: _upsert(name, _COLUMNS[name], TABLES[name].key) for name in ("window", "evaluation", "event")
 }
@@ -126,7 +128,7 @@ _UPSERT["metric"] = _upsert("metric", METRIC, METRIC[:4])
 
 
 def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> None:
-    """Write what the attempts, oldest first, say of the run into its row."""
+    """Update the run's row from its attempts, oldest first."""
     newest = attempts[-1] if attempts else Summary()
     written = [attempt for attempt in attempts if attempt.records] or [Summary()]
     saved = [attempt for attempt in attempts if attempt.checkpoint_step is not None] or [Summary()]
@@ -140,8 +142,8 @@ def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> Non
         "learning_rate": rates[-1] if rates else None,
         "attempt_submission": newest.submission,
         "end_submission": newest.submission if newest.end_status else None,
-        "superseded": _superseded(db, run, attempts),
-        "best_validation_loss": db.execute(_BEST, (run, written[-1].step)).fetchone()[0],
+        "superseded": _count_superseded(db, run, attempts),
+        "best_validation_loss": db.execute(_BEST_LOSS, (run, written[-1].step)).fetchone()[0],
     }
     for name in ("end_status", "end_reason", "end_time", "last_event", "last_event_reason"):
         columns[name] = getattr(newest, name)
@@ -151,19 +153,19 @@ def _summarise(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> Non
     db.execute(f"UPDATE run SET {updates} WHERE key = ?", (*columns.values(), run))
 
 
-def _superseded(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> int:
-    """Return how many records of the kinds that can be superseded have no row."""
+def _count_superseded(db: sqlite3.Connection, run: int, attempts: list[Summary]) -> int:
+    """Return the number of superseded records: those of replaceable kinds without a row."""
     if len(attempts) < 2:
         return 0
-    standing: int = db.execute(_STANDING, {"run": run}).fetchone()[0]
-    return sum(attempt.replaceable for attempt in attempts) - standing
+    current_rows: int = db.execute(_CURRENT_ROWS, {"run": run}).fetchone()[0]
+    return sum(attempt.replaceable for attempt in attempts) - current_rows
 
 
-_BEST = """
+_BEST_LOSS = """
     SELECT min(loss) FROM evaluation
     WHERE run = ? AND split = 'validation' AND loss > -9e999 AND loss < 9e999 AND (NOT at_stop OR step = ?)
 """
-_STANDING = f"""
+_CURRENT_ROWS = f"""
     SELECT (SELECT count(*) FROM window WHERE run = :run)
          + (SELECT count(DISTINCT step) FROM evaluation WHERE run = :run)
          + (SELECT count(*) FROM metric WHERE key = 'train_seconds' AND run = :run)

@@ -1,7 +1,7 @@
 """The journal of one attempt: JSON lines, appended by one writer, each with a checksum.
 
 A record is one line and one `os.write`. Its last keys are `time` (unix), `seq` (0, 1, …) and `crc`, the
-CRC-32 of the line's bytes before `,"crc":`. Numbers that JSON cannot say are words (`numbers.py`).
+CRC-32 of the line's bytes before `,"crc":`. Numbers that JSON cannot represent are strings (`numbers.py`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CRC = b',"crc":'
 _ENVELOPE: Mapping[str, Any] = {
     "kind": str, "step": int, "train_seconds": int | float, "time": int | float, "seq": int,
 }  # fmt: skip
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Journal:
-    """The writer. One per attempt, and nobody else ever writes to its file."""
+    """Writes the journal of one attempt; no other process writes to its file."""
 
     def __init__(
         self, path: Path, descriptor: int, clock: Callable[[], float], reserve: Reserve | None = None
@@ -46,16 +46,16 @@ class Journal:
         self._clock = clock
         self._reserve = reserve
         self._seq = 0
-        self._synced = -math.inf  # so that the first record, `start`, is durable at once
+        self._last_sync = -math.inf  # so that the first record, `start`, is durable at once
 
     @classmethod
     def create(
         cls, path: Path, *, clock: Callable[[], float] = time.time, reserve: Reserve | None = None
     ) -> Self:
-        """Create the file, and its folder if need be; `reserve` is let go at the end.
+        """Create the file, and its folder if necessary; `close` releases `reserve`.
 
         Raises:
-            FileExistsError: there is such a journal: another attempt has this number.
+            FileExistsError: the journal exists: another attempt has this number.
             SystemRefused: the file cannot be created.
         """
         try:
@@ -67,25 +67,25 @@ class Journal:
         except FileExistsError:
             raise
         except OSError as error:
-            raise _refusal(path, error) from error
+            raise _write_error(path, error) from error
         return cls(path, descriptor, clock, reserve)
 
     def append(self, kind: str, step: int, train_seconds: float, **fields: Any) -> None:
         """Write one record.
 
         Raises:
-            SystemRefused: the disk is full (or fails), also at a second try; no torn record is left.
-            TypeError: a field is no JSON value (a tensor, say).
+            SystemRefused: the disk is full (or fails) at both tries; the file then has no torn record.
+            TypeError: a field is not a JSON value (for example a tensor).
         """
         now = self._clock()
         record = {"kind": kind, "step": step, "train_seconds": train_seconds, **fields}
         record["time"] = now
         record["seq"] = self._seq
-        self._write(_line(record))
+        self._write(_encode_line(record))
         self._seq += 1
-        if kind in SYNCED_KINDS or not 0 <= now - self._synced < SYNC_SECONDS:
+        if kind in SYNCED_KINDS or not 0 <= now - self._last_sync < SYNC_SECONDS:
             self.sync()
-            self._synced = now
+            self._last_sync = now
 
     def sync(self) -> None:
         """Make everything written so far durable.
@@ -96,10 +96,10 @@ class Journal:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise _write_error(self.path, error) from error
 
     def make_room(self) -> None:
-        """Give up the space that was set aside for the attempt's last records, which are to follow now."""
+        """Release the space reserved for the attempt's last records, before they are written."""
         if self._reserve is not None:
             self._reserve.release()
 
@@ -116,11 +116,11 @@ class Journal:
         except OSError:
             written = -1
         if written != len(line):
-            self._write_again(line)
+            self._retry_write(line)
         self.position += len(line)
 
-    def _write_again(self, line: bytes) -> None:
-        """Cut back to the last whole record and try once more."""
+    def _retry_write(self, line: bytes) -> None:
+        """Truncate the file to the last whole record and write the line again."""
         try:
             os.ftruncate(self._descriptor, self.position)
             if os.write(self._descriptor, line) == len(line):
@@ -128,30 +128,31 @@ class Journal:
             os.ftruncate(self._descriptor, self.position)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise _write_error(self.path, error) from error
 
 
 def next_attempt(run: RunFiles) -> int:
-    """Return the number that the run's next attempt will have (1 for the first).
+    """Return the number of the run's next attempt (1 for the first).
 
     Raises:
-        SystemRefused: no number is left.
+        SystemRefused: the run already has the last possible number.
     """
     return next_number(next(reversed(run.journals()), None))
 
 
 def open_next(run: RunFiles, *, clock: Callable[[], float] = time.time) -> tuple[int, Journal]:
-    """Create the journal of the run's next attempt; two workers at once get two numbers.
+    """Create the journal of the run's next attempt; two concurrent workers get different numbers.
 
-    A little space is set aside with it: an attempt that could not even say why it ended is not begun.
+    This function also reserves a little space. Without it an attempt could not record why it ended, so it
+    does not start.
 
     Raises:
-        SystemRefused: the disk is full, or cannot be written, or no number is left.
+        SystemRefused: the disk is full or cannot be written, or the run has the last possible number.
     """
     try:
         reserve = Reserve.take(run.reserve)
     except OSError as error:
-        raise _refusal(run.journal(next_attempt(run)), error) from error
+        raise _write_error(run.journal(next_attempt(run)), error) from error
     while True:
         attempt = next_attempt(run)
         try:
@@ -167,7 +168,7 @@ def is_superseded(run: RunFiles, attempt: int) -> bool:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A whole line that is no record although whole records follow it."""
+    """A complete line that is not a valid record although valid records follow it."""
 
     offset: int
     reason: str
@@ -175,22 +176,22 @@ class BadLine:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from a journal: records, where each began, and how far to trust the file."""
+    """Records of a journal, their offsets, and the offset up to which the file is valid."""
 
     records: list[Record] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     offset: int = 0
-    """Read on from here next time."""
+    """Where the next read starts."""
     bad: list[BadLine] = field(default_factory=list)
     tail: int = 0
-    """Bytes after `offset` that are no record yet."""
+    """Bytes after `offset` that do not form a valid record yet."""
 
 
 def read(path: Path, offset: int = 0) -> Reading:
     """Read the records from `offset` on.
 
-    Whatever follows the last good record, torn or filled with NULs, has not arrived yet: it is left for
-    the next time. A bad line before a good one is reported in `bad`.
+    Bytes after the last valid record, torn or filled with NULs, count as not arrived yet: the next read
+    starts with them. `bad` reports invalid lines before a valid one.
 
     Raises:
         OSError: the file cannot be read.
@@ -201,7 +202,7 @@ def read(path: Path, offset: int = 0) -> Reading:
 
 
 def read_first(path: Path) -> Record | None:
-    """Return the first record of a journal, None while nothing whole has been written or has arrived.
+    """Return the first record of a journal, None until a complete record has arrived.
 
     Raises:
         OSError: the file cannot be read.
@@ -217,7 +218,7 @@ def read_first(path: Path) -> Record | None:
 
 
 def read_end(path: Path, most: int) -> list[Record]:
-    """Return the records of about the last `most` bytes of a journal; a longer last record is read whole.
+    """Return the records of about the last `most` bytes of a journal, at least the last record.
 
     Raises:
         OSError: the file cannot be read.
@@ -243,7 +244,7 @@ def _read_end(file: BinaryIO, most: int) -> list[Record]:
         start = max(0, size - 2 * (size - start))
         reading = read_from(start)
     if reading.records and start > 0 and size - reading.offsets[-1] > most // 2:
-        reading = read_from(max(0, reading.offsets[-1] - most))  # what came before a long last record
+        reading = read_from(max(0, reading.offsets[-1] - most))  # include records before a long last one
     return reading.records
 
 
@@ -252,7 +253,7 @@ def parse(content: bytes, offset: int = 0) -> Reading:
     reading, suspects, start, trusted = Reading(), [], 0, 0
     while (end := content.find(b"\n", start)) >= 0:
         try:
-            record = _record(content[start:end])
+            record = _decode_line(content[start:end])
         except ValueError as error:
             suspects.append(BadLine(offset + start, str(error)))
         else:
@@ -265,16 +266,16 @@ def parse(content: bytes, offset: int = 0) -> Reading:
     return Reading(reading.records, reading.offsets, offset + trusted, reading.bad, len(content) - trusted)
 
 
-def _line(record: Record) -> bytes:
+def _encode_line(record: Record) -> bytes:
     body = numbers.encode(record).encode()[:-1]
     return b'%b,"crc":%d}\n' % (body, zlib.crc32(body))
 
 
-def _record(line: bytes) -> Record:
+def _decode_line(line: bytes) -> Record:
     """Read one line.
 
     Raises:
-        ValueError: it is no record; the message says why.
+        ValueError: the line is not a valid record; the message says why.
     """
     body, mark, crc = line.rpartition(_CRC)
     if not mark:
@@ -292,7 +293,7 @@ def _check_envelope(record: Record) -> None:
             raise ValueError(f"the key {key} is missing or wrong")
 
 
-def _refusal(path: Path, error: OSError) -> SystemRefused:
-    if error.errno in _FULL:
+def _write_error(path: Path, error: OSError) -> SystemRefused:
+    if error.errno in _DISK_FULL:
         return SystemRefused(f"disk full: cannot write {path}", "free some space; the run can then go on")
     return SystemRefused(f"cannot write {path}: {error.strerror or error}")

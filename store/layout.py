@@ -1,4 +1,4 @@
-"""Where the files of a root lie: experiments, their runs, the runs' journals and checkpoints."""
+"""Paths of the files in a root: experiments, their runs, the runs' journals and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SUBMISSIONS = "submissions"
 CANCEL_MARKER = "cancelled.json"
 
 EXPERIMENT_NAME = re.compile(r"(?!alphagrid\.db)[a-z0-9](?:[a-z0-9_-]|\.(?!\.))*")
-"""Match with `fullmatch`: a folder's name that can be neither a path, nor hidden, nor the database's."""
+"""Match with `fullmatch`: a folder name that is not a path, not hidden, and not the database's."""
 RUN_ID = re.compile(r"[0-9a-f]{10}")
 SUBMISSION = re.compile(r"[^.].*\.json")
 SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""The name of a submission's file, without its ending."""
+"""The name of a submission file without its extension."""
 JOB_ID = re.compile(r"[0-9]{1,18}(?:_[0-9]{1,18})?")
-"""A job of Slurm, a task of an array, or a process of this machine."""
+"""A Slurm job, a task of an array, or a process on this machine."""
 CODE_HASH = re.compile(r"[0-9a-f]{8,64}")
 _ATTEMPT = r"([0-9]{4}|[1-9][0-9]{4,8})"
 LAST_NUMBER = 999_999_999
-"""Of an attempt or a claim: a greater one is in no name that these patterns match."""
+"""The largest number of an attempt or a claim that these patterns match."""
 _STEP = r"([0-9]{10}|[1-9][0-9]{10,17})"
 JOURNAL = re.compile(rf"journal-{_ATTEMPT}\.jsonl")
 CLAIM = re.compile(rf"claim-{_ATTEMPT}")
@@ -57,12 +57,12 @@ class RunFiles:
 
     @property
     def lock(self) -> Path:
-        """Held (flock) by a local worker while it lives."""
+        """Held (flock) by a local worker while it runs."""
         return self.path / "lock"
 
     @property
     def reserve(self) -> Path:
-        """Takes up a little space while an attempt lives (`store.reserve`)."""
+        """Occupies a little space while an attempt runs (`store.reserve`)."""
         return self.path / ".reserve"
 
     def journal(self, attempt: int) -> Path:
@@ -71,38 +71,38 @@ class RunFiles:
 
     def journals(self) -> list[tuple[int, Path]]:
         """Return (attempt, path) of every journal, by ascending attempt."""
-        return self._numbered(JOURNAL)
+        return self._numbered_files(JOURNAL)
 
     def claim(self, number: int) -> Path:
-        """Return one of the claims on the run (1, 2, …; `store.claims`)."""
+        """Return the path of a claim on the run (1, 2, …; `store.claims`)."""
         return self.path / f"claim-{number:04d}"
 
     def claims(self) -> list[tuple[int, Path]]:
         """Return (number, path) of every claim, by ascending number."""
-        return self._numbered(CLAIM)
+        return self._numbered_files(CLAIM)
 
     def superseded_marker(self, attempt: int) -> Path:
-        """Return the empty file with which an attempt says that it stopped because a newer one had begun."""
+        """Return the empty file that an attempt writes when it stops because a newer one has begun."""
         return self.path / f".superseded-{attempt:04d}"
 
     def superseded(self) -> set[int]:
-        """Return the attempts that said so."""
-        found = map(SUPERSEDED.fullmatch, _names(self.path))
-        return {int(match[1]) for match in found if match}
+        """Return the attempts that have written this marker."""
+        matches = map(SUPERSEDED.fullmatch, _names(self.path))
+        return {int(match[1]) for match in matches if match}
 
     def torn_checkpoints(self) -> list[Path]:
-        """Return what was left of checkpoints whose writer died."""
+        """Return incomplete checkpoints whose writer died."""
         return [self.path / name for name in sorted(_names(self.path)) if TORN_CHECKPOINT.fullmatch(name)]
 
     def checkpoints(self) -> list[Path]:
         """Return the finished checkpoints by ascending (step, attempt): the newest is the last."""
-        found = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
-        return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in found if m)]
+        matches = ((CHECKPOINT.fullmatch(name), self.path / name) for name in _names(self.path))
+        return [path for _, _, path in sorted((int(m[1]), int(m[2]), path) for m, path in matches if m)]
 
-    def _numbered(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+    def _numbered_files(self, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
         """Return (number, path) of the files whose names match a pattern, by ascending number."""
-        found = ((pattern.fullmatch(name), self.path / name) for name in _names(self.path))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        matches = ((pattern.fullmatch(name), self.path / name) for name in _names(self.path))
+        return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ExperimentFiles:
 
     @property
     def submissions(self) -> Path:
-        """One file per submission; an experiment exists from its first one on."""
+        """One file per submission; the first one creates the experiment."""
         return self.path / SUBMISSIONS
 
     @property
@@ -135,7 +135,7 @@ class ExperimentFiles:
         """Return the files of a run, whether they exist or not.
 
         Raises:
-            UserError: the id is none, and could be a path to somewhere else.
+            UserError: the id is not valid; it could be a path to another folder.
         """
         if not RUN_ID.fullmatch(run_id):
             raise UserError(f"{run_id!r} is not the id of a run", "run `alphagrid store check`")
@@ -158,23 +158,24 @@ class Root:
         return self.supervisor_of(os.geteuid())
 
     def supervisor_of(self, uid: int) -> Path:
-        """Return the folder of a user's local supervisor: each user who submits under the root has one."""
+        """Return the folder of a user's local supervisor; each user who submits under the root has one."""
         own = self.path / ".supervisor"
-        owners = {_uid(self.path.resolve()), _uid(own)} - {None}  # what is not there may become this user's
+        # A folder that does not exist may become this user's.
+        owners = {_owner_uid(self.path.resolve()), _owner_uid(own)} - {None}
         return own if owners <= {uid} else self.path / f".supervisor-{uid}"
 
     def experiment(self, name: str) -> ExperimentFiles:
         """Return the files of an experiment, whether they exist or not.
 
         Raises:
-            UserError: the name is none, and could be a path to somewhere else.
+            UserError: the name is not valid; it could be a path to another folder.
         """
         if not EXPERIMENT_NAME.fullmatch(name):
             raise UserError(f"{name!r} is not the name of an experiment", "run `alphagrid status`")
         return ExperimentFiles(self.path / name)
 
     def experiments(self) -> list[ExperimentFiles]:
-        """Return the experiments that were submitted to and that this user can see, by name."""
+        """Return the experiments that have submissions and that this user can see, by name."""
         names = sorted(name for name in _names(self.path) if EXPERIMENT_NAME.fullmatch(name))
         return [files for files in map(self.experiment, names) if os.path.isdir(files.submissions)]  # noqa: PTH112
 
@@ -183,7 +184,7 @@ def next_number(newest: tuple[int, Path] | None) -> int:
     """Return the number that follows the newest of a run's journals or claims, 1 where there is none.
 
     Raises:
-        SystemRefused: there is none that could follow.
+        SystemRefused: the newest has the last possible number.
     """
     number, path = newest or (0, Path())
     if number >= LAST_NUMBER:
@@ -198,7 +199,7 @@ def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
     """Return the root that `--root` names, else `ALPHAGRID_ROOT`, else `./runs`, as an absolute path.
 
     Raises:
-        UserError: there is something else than a folder.
+        UserError: the path exists and is not a folder.
     """
     path = (option or Path(environ.get("ALPHAGRID_ROOT") or "runs")).expanduser().absolute()
     if path.exists() and not path.is_dir():
@@ -206,8 +207,8 @@ def root_from(option: Path | None, environ: Mapping[str, str]) -> Root:
     return Root(path)
 
 
-def _uid(path: Path) -> int | None:
-    """Return whose a file or folder is; None if that cannot be seen."""
+def _owner_uid(path: Path) -> int | None:
+    """Return the owner of a file or folder; None if this user cannot see it."""
     try:
         return path.lstat().st_uid
     except OSError:
@@ -215,7 +216,7 @@ def _uid(path: Path) -> int | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Yield the names in a folder; none where there is no folder (any other failure is raised)."""
+    """Yield the names in a folder; none if it does not exist. Raise any other error."""
     try:
         yield from os.listdir(folder)  # noqa: PTH208 (names alone, without a Path object for each)
     except (FileNotFoundError, NotADirectoryError):

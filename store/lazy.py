@@ -1,4 +1,4 @@
-"""JSON that is parsed when it is first looked at: of 10,000 configs, most answers need none."""
+"""JSON that is parsed at first access: most queries on 10,000 configs need none of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class JsonObject(Mapping[str, Any]):
     """A JSON object, read-only."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._json = text
 
     @cached_property
     def _parsed(self) -> dict[str, Any]:
-        parsed: dict[str, Any] = json.loads(self._text)
+        parsed: dict[str, Any] = json.loads(self._json)
         return parsed
 
     def __getitem__(self, key: str) -> Any:
@@ -33,4 +33,4 @@ class JsonObject(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """Return the JSON."""
-        return f"JsonObject({self._text!r})"
+        return f"JsonObject({self._json!r})"

@@ -1,4 +1,4 @@
-"""Advisory locks between processes: who runs a run, supervises a root, submits, or writes the index."""
+"""Advisory locks between processes: to run a run, supervise a root, submit, or write the index."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .files import open_regular
 
 SILENT_SECONDS = 2.0
 REPLACEMENTS = 10
-"""How often a lock file is opened again at once because it was deleted between opening and locking it."""
+"""How often a lock file is opened again because it was deleted between opening and locking it."""
 SIGNATURE_BYTES = 100
-"""Who holds a lock is written in fewer."""
+"""Upper limit of the text that names the holder of a lock."""
 
 log = logging.getLogger("alphagrid")
 
 
 class FileLock:
-    """An exclusive `flock` on a file, released at the latest when its process ends, however it ends.
+    """An exclusive `flock` on a file; the kernel releases it when the process ends, however it ends.
 
-    The file stays behind when the lock is released; what counts is the lock, never the file. A lock on a file
-    that was deleted or replaced while this process waited for it does not count: the path is opened again.
+    The file remains when the lock is released; only the lock counts. If the file was deleted or replaced
+    while this process waited for the lock, the path is opened again.
     """
 
     def __init__(self, path: Path, signed: bool = True) -> None:
         self.path = path
         self._signed = signed
-        """Whether the file says who holds it."""
+        """Whether the file names the holder."""
         self._descriptor: int | None = None
 
     @property
@@ -42,15 +42,15 @@ class FileLock:
         return self._descriptor
 
     def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock and write down who holds it; return whether that worked within `patience` seconds.
+        """Take the lock and sign the file; return whether the lock was free within `patience` seconds.
 
         Raises:
-            SystemRefused: there is a link or no regular file at the path, or the file system has no locks.
+            SystemRefused: the path is a link or not a regular file, or the file system has no locks.
             OSError: the file cannot be opened or written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + patience
-        while (descriptor := _locked(self.path)) is None:
+        while (descriptor := _open_locked(self.path)) is None:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.02)
@@ -58,13 +58,13 @@ class FileLock:
         try:
             if self._signed:
                 self._sign()
-        except OSError:  # a full disk; the lock must not stay with whoever could not take it
+        except OSError:  # a full disk: a process that cannot sign the lock must not keep it
             self.release()
             raise
         return True
 
     def release(self) -> None:
-        """Give the lock back; without effect if it is not held."""
+        """Release the lock; without effect if it is not held."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
@@ -78,20 +78,20 @@ class FileLock:
 
 @contextmanager
 def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
-    """Hold the lock at `path`; who has to wait for long is told.
+    """Hold the lock at `path`; log a warning if that takes longer than `SILENT_SECONDS`.
 
     Raises:
-        SystemRefused: `refusal`, when another process keeps it for `patience` seconds.
+        SystemRefused: `refusal`, if another process holds it for `patience` seconds.
     """
     lock = FileLock(path)
     try:
-        taken = lock.acquire(min(patience, SILENT_SECONDS))
-        if not taken and patience > SILENT_SECONDS:
+        acquired = lock.acquire(min(patience, SILENT_SECONDS))
+        if not acquired and patience > SILENT_SECONDS:
             log.warning("waiting for another process that submits or cancels (%s)", path)
-            taken = lock.acquire(patience - SILENT_SECONDS)
+            acquired = lock.acquire(patience - SILENT_SECONDS)
     except OSError as error:
         raise SystemRefused(f"cannot write {path}: {error.strerror}") from error
-    if not taken:
+    if not acquired:
         raise SystemRefused(f"{refusal} ({path} is locked)", f"see which process holds it: fuser -v {path}")
     try:
         yield lock
@@ -101,7 +101,7 @@ def held(path: Path, patience: float, refusal: str) -> Iterator[FileLock]:
 
 @contextmanager
 def attempted(path: Path, patience: float = float("inf")) -> Iterator[bool]:
-    """Hold the lock at `path`; yield False if another process keeps it for `patience` seconds."""
+    """Hold the lock at `path`; yield False if another process holds it for `patience` seconds."""
     lock = FileLock(path, signed=False)
     try:
         yield lock.acquire(patience)
@@ -126,27 +126,27 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> int | None:
-    """Return the process id that holds the lock at `path`, or None if it cannot be said for certain.
+    """Return the id of the process that holds the lock at `path`, or None if that is not certain.
 
-    A process id left behind by a killed holder may belong to somebody else by now, so the holder's
-    start time stands beside it and has to agree.
+    Another process may have reused the id of a killed holder. So the file also records the holder's start
+    time, and both must match.
     """
     if not is_held(path):
         return None
-    words = _content(path).split()
+    words = _read_signature(path).split()
     if len(words) != 2 or not words[0].isdigit():
         return None
     pid = int(words[0])
     return pid if birth(pid) == words[1] else None
 
 
-def _locked(path: Path) -> int | None:
-    """Open and lock the file at `path`, which is made if need be; return None if another process holds it."""
+def _open_locked(path: Path) -> int | None:
+    """Open and lock the file at `path`, creating it if necessary; return None if another process holds it."""
     for _ in range(REPLACEMENTS):
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             locked = _try_lock(descriptor, fcntl.LOCK_EX, path)
-            if locked and _is_at(descriptor, path):
+            if locked and _is_file_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -159,7 +159,7 @@ def _locked(path: Path) -> int | None:
     )
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_file_at(descriptor: int, path: Path) -> bool:
     """Return whether `path` still names the open file (device numbers differ on overlays of old kernels)."""
     try:
         return os.fstat(descriptor).st_ino == path.lstat().st_ino
@@ -167,7 +167,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _content(path: Path) -> str:
+def _read_signature(path: Path) -> str:
     try:
         with open(open_regular(path, os.O_RDONLY), encoding="ascii", errors="replace") as file:  # noqa: PTH123
             return file.read(SIGNATURE_BYTES)
@@ -189,7 +189,7 @@ def _try_lock(descriptor: int, kind: int, path: Path) -> bool:
 
 
 def birth(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; '-' where /proc does not say."""
+    """Return when a process started, in the kernel's ticks; '-' if /proc does not have it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

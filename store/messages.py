@@ -1,4 +1,4 @@
-"""Messages of any length, told with their beginning and end."""
+"""Shorten long messages to their beginning and end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ MOST_LINES = 20
 
 
 def shortened(text: str, most: int = MOST_CHARACTERS, lines: int = MOST_LINES) -> str:
-    """Return a message without its middle where it has more characters or lines than may be shown.
+    """Return a message, without its middle if it has more than `most` characters or `lines` lines.
 
-    What no encoding can write (half a character of a file's name) becomes a question mark.
+    A question mark replaces text that no encoding can write (half a character of a file name).
     """
     text = text.encode(errors="replace").decode()
     rows = text.splitlines()

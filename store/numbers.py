@@ -1,6 +1,6 @@
-"""JSON text with the numbers that JSON cannot say: they stand as the strings "nan", "inf" and "-inf".
+"""JSON text in which the strings "nan", "inf" and "-inf" represent the numbers that JSON does not have.
 
-Read back they are floats, everywhere but under the keys in `TEXT`.
+`decode` turns them back into floats, except under the keys in `TEXT`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..problems import MOST_LEVELS, TOO_DEEP
 
 TEXT = frozenset({"kind", "event", "reason", "message", "traceback", "file", "host", "status", "submission"})
-"""Keys whose values are never numbers, whatever they look like."""
+"""Keys whose values are never numbers, even if they look like one."""
 
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # building one per call costs 40 %
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -23,19 +23,19 @@ def encode(value: Any) -> str:
     """Return `value` as JSON text in ASCII.
 
     Raises:
-        TypeError: it holds something that is no JSON value (a tensor, say).
+        TypeError: a part of it is not a JSON value (for example a tensor).
     """
     try:
         return _encoder.encode(value)
-    except ValueError:  # a number that JSON cannot say
+    except ValueError:  # a number that JSON does not have
         return _encoder.encode(_to_words(value))
 
 
 def decode(text: str) -> Any:
-    """Return what `encode` was given.
+    """Return the value that `encode` turned into `text`.
 
     Raises:
-        ValueError: `text` is no JSON, or is nested too deeply.
+        ValueError: `text` is not JSON, or is nested too deeply.
     """
     try:
         value = json.loads(text)
@@ -47,7 +47,7 @@ def decode(text: str) -> Any:
 
 
 def _is_deep(value: Any, levels: int) -> bool:
-    """Return whether there are more than so many lists and objects within each other."""
+    """Return whether lists and objects are nested more than `levels` deep."""
     if isinstance(value, dict):
         value = list(value.values())
     return isinstance(value, list) and (levels == 0 or any(_is_deep(item, levels - 1) for item in value))

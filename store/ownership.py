@@ -1,7 +1,8 @@
-"""Whose an experiment is: its folder belongs to the user who submitted it first.
+"""Ownership of an experiment: its folder belongs to the user who submitted it first.
 
-Only that user submits to it, cancels and retries. Slurm lists a user's own jobs, so another's would seem lost
-and be sent twice; and this machine runs local runs, with the code they name, under its submitter's account.
+Only that user submits to it, cancels and retries. Slurm lists only a user's own jobs, so another user's jobs
+would seem lost, and `submit` would submit them again. A local run executes the code of its submission under
+the account of the submitter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .location import LOCAL, filesystem_type
 
 
 def uid(folder: Path) -> int:
-    """Return the user whom a folder belongs to; one that is not there to be seen may become this user's."""
+    """Return the owner of a folder; this user if the folder does not exist or cannot be seen."""
     try:
         return folder.stat().st_uid
     except OSError:
@@ -24,7 +25,7 @@ def uid(folder: Path) -> int:
 
 
 def other_owner(files: ExperimentFiles) -> str | None:
-    """Return the name of the user whose an experiment is; None if it is this user's, or not there yet."""
+    """Return the owner of an experiment; None if this user owns it, or it does not exist yet."""
     owner = uid(files.path)
     if owner == os.geteuid() or owner == _uid_of_new_files(files.path.parent):
         return None
@@ -32,10 +33,10 @@ def other_owner(files: ExperimentFiles) -> str | None:
 
 
 def check(files: ExperimentFiles, verb: str) -> None:
-    """Refuse to change another user's experiment; `verb` says what was meant: cancel, retry.
+    """Refuse to change another user's experiment; `verb` is the command: submit, cancel, retry.
 
     Raises:
-        UserError: whose it is.
+        UserError: another user owns the experiment.
     """
     owner = other_owner(files)
     if owner is None:
@@ -51,14 +52,14 @@ def check(files: ExperimentFiles, verb: str) -> None:
 
 
 def _uid_of_new_files(folder: Path) -> int | None:
-    """Return whose the files are that this user makes in a folder, if its file system changes owners.
+    """Return the owner of files that this user creates in a folder, if its file system changes owners.
 
-    Some network file systems give all files to one user, whoever made them.
+    Some network file systems assign all files to one user.
     """
     kind = filesystem_type(folder)
     if kind is None or kind in LOCAL:
         return None
-    import tempfile  # reading commands have no use for it
+    import tempfile  # commands that only read do not need it
 
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

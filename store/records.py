@@ -1,4 +1,4 @@
-"""What a journal's records mean: rows of tables, and what they say of the attempt as a whole. Pure."""
+"""Turn a journal's records into rows of tables and a summary of the attempt. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Rows = dict[str, list[Row]]
 """By table."""
 
 REPLACEABLE_EVENTS = ("learning_rate", "rejected")
-"""Events that training repeats when it goes on from an earlier step; the others are history and stay."""
+"""Events that a run repeats when it resumes from an earlier step; all other events stay."""
 
 ENDS = frozenset({"completed", "diverged", "failed", "cancelled"})
-"""What an `end` record may say of its attempt."""
+"""Allowed values of `status` in an `end` record."""
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What reading a record raises that is not what its kind says."""
+"""Errors from reading a record whose fields do not match its kind."""
 
 LAST_WORDS = ("interrupted", "crash")
 
 
 @dataclass
 class Summary:
-    """What an attempt's records, taken together, say of it: columns of the table `journal`."""
+    """Summary of an attempt's records: columns of the table `journal`."""
 
     records: int = 0
     replaceable: int = 0
@@ -67,7 +67,7 @@ class Summary:
 
 @dataclass
 class Digest:
-    """Takes in one attempt's records in order; `rows` are those of the records since `take_rows`."""
+    """Collects one attempt's records in order; `_rows` are those since the last `take_rows`."""
 
     run: int
     attempt: int
@@ -75,31 +75,31 @@ class Digest:
     _rows: Rows = field(default_factory=lambda: defaultdict(list))
 
     def add(self, record: Record) -> None:
-        """Take in one record; a kind that this version does not know counts and has no rows.
+        """Add one record; a record of an unknown kind is counted and has no rows.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: its fields are not those of its kind; then
-                nothing of it has been taken in.
+            KeyError, TypeError, ValueError, AttributeError: the fields do not match the kind; the digest is
+                then unchanged.
         """
         _count(record["step"])
         _count(record["seq"])
-        rows, changes = _READERS.get(record["kind"], _nothing)(record)
-        changes.update(_standing(record))
+        rows, changes = _READERS.get(record["kind"], _read_unknown)(record)
+        changes.update(_read_progress(record))
         for name, value in changes.items():
             setattr(self.summary, name, value)
         for table, row in rows:
-            self._rows[table].append(self._placed(table, row))
+            self._rows[table].append(self._add_keys(table, row))
         self.summary.records += 1
         self.summary.replaceable += _is_replaceable(record)
         self.summary.last_seq = record["seq"]
 
     def take_rows(self) -> Rows:
-        """Return the rows so far and forget them."""
+        """Return and clear the rows collected so far."""
         rows, self._rows = self._rows, defaultdict(list)
         return rows
 
-    def _placed(self, table: str, row: Row) -> Row:
-        """Put in the run and the attempt, where the table has them."""
+    def _add_keys(self, table: str, row: Row) -> Row:
+        """Insert the run and the attempt at their places in a row of the table."""
         if table == "metric":
             key, step, repeat, value = row
             return key, self.run, step, repeat, self.attempt, value
@@ -113,28 +113,28 @@ class Digest:
 Reader = Callable[[Record], tuple[list[tuple[str, Row]], dict[str, Any]]]
 
 
-def _nothing(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+def _read_unknown(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     return [], {}
 
 
 def is_start(record: Record) -> bool:
-    """Return whether a record has what the `start` of an attempt says, and nothing else in its place."""
+    """Return whether a record is a valid `start` record."""
     try:
-        _start(record)
+        _read_start(record)
     except MISFITS:
         return False
     return True
 
 
-def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    texts = {key: _text_or_none(record.get(key)) for key in ("submission", "host", "device", "gpu")}
-    structures = {key: _json(record.get(key)) for key in ("versions", "stop", "job")}
+def _read_start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    texts = {key: _storable_text_or_none(record.get(key)) for key in ("submission", "host", "device", "gpu")}
+    structures = {key: _json_or_none(record.get(key)) for key in ("versions", "stop", "job")}
     _check_start(record)
     whole = {key: None if record.get(key) is None else _integer(record[key]) for key in ("pid", "threads")}
     return [], {
         "resume_step": _count(record["resume_step"]),
         "fresh": int(bool(record.get("fresh"))),
-        "start_time": _real(record["time"]),
+        "start_time": _finite_number(record["time"]),
         **texts,
         **structures,
         **whole,
@@ -142,10 +142,10 @@ def _start(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _check_start(record: Record) -> None:
-    """Refuse what readers of the index could not use.
+    """Refuse `start` fields that readers of the index could not use.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: a field is wrong.
     """
     if not isinstance(record.get("submission"), str | None):
         raise ValueError("submission is no id")
@@ -161,23 +161,24 @@ def _check_start(record: Record) -> None:
         raise ValueError("stop is no number")
 
 
-def _window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+def _read_window(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     rates, seconds, costs = record["learning_rate"], record["seconds"], record.get("costs", {})
     parts = record.get("alpha_parts") or {}
     if unknown := (set(seconds) - set(CATEGORIES)) | (set(parts) - set(ALPHA_PARTS)):
         raise ValueError(f"unknown categories of seconds: {sorted(unknown)}")
     lowest, mean, highest = (_number(rates[key]) for key in ("min", "mean", "max"))
     row = (
-        record["step"], *_times(record), _integer(record["steps"]), _integer(record.get("alpha_steps", 0)),
+        record["step"], *_read_times(record),
+        _integer(record["steps"]), _integer(record.get("alpha_steps", 0)),
         _number(record["loss"]), lowest, mean, highest,
-        *(_real(seconds.get(category, 0.0)) for category in CATEGORIES),
+        *(_finite_number(seconds.get(category, 0.0)) for category in CATEGORIES),
         *(_number(costs.get(kind)) for kind in COSTS),
         *(_number(parts.get(part)) for part in ALPHA_PARTS),
     )  # fmt: skip
     return [("window", row)], {"learning_rate": _number(rates["last"]) if "last" in rates else mean}
 
 
-def _alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+def _read_alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     step, repeat = record["step"], _count(record.get("repeat", 0))
     if record.get("first_step") is not None:
         _check_summaries(record)
@@ -186,10 +187,10 @@ def _alpha(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
 
 
 def _check_summaries(record: Record) -> None:
-    """Refuse statistics of a window of steps that readers of the index could not use.
+    """Refuse window statistics that readers of the index could not use.
 
     Raises:
-        KeyError, TypeError, ValueError: what is missing or wrong.
+        KeyError, TypeError, ValueError: a field is missing or wrong.
     """
     _count(record["first_step"])
     for parts in record.get("estimates", {}).values():
@@ -202,24 +203,26 @@ def _check_summaries(record: Record) -> None:
 
 
 def _metrics(record: Record) -> Iterator[tuple[str, float | None]]:
-    """Yield key and value of everything measured; what is null was not computed and has no row."""
+    """Yield key and value of each measurement; a null was not computed and has no row."""
     for key, value in record.items():
         if key == "estimates":
             for name, parts in value.items():
                 yield from (
-                    (_text(f"{name}.{part}"), _number(v)) for part, v in parts.items() if v is not None
+                    (_storable_text(f"{name}.{part}"), _number(v))
+                    for part, v in parts.items()
+                    if v is not None
                 )
         elif key not in _NO_METRICS and value is not None:
-            yield _text(key), _number(value)
+            yield _storable_text(key), _number(value)
 
 
-def _evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    seconds, at_stop = _real(record["seconds"]), int(bool(record["at_stop"]))
+def _read_evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    seconds, at_stop = _finite_number(record["seconds"]), int(bool(record["at_stop"]))
     rows = [
         (
             record["step"],
-            _text(split),
-            *_times(record),
+            _storable_text(split),
+            *_read_times(record),
             _number(of["loss"]),
             _number(of["examples"]),
             seconds,
@@ -230,33 +233,33 @@ def _evaluation(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     return [("evaluation", row) for row in rows], {}
 
 
-def _checkpoint(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+def _read_checkpoint(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     return [], {
         "checkpoint_step": record["step"],
         "checkpoint_bytes": _integer(record["bytes"]),
-        "checkpoint_seconds": _real(record["seconds"]),
+        "checkpoint_seconds": _finite_number(record["seconds"]),
     }
 
 
-def _event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
-    name = _text(record["event"])
+def _read_event(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+    name = _storable_text(record["event"])
     _check_details(name, record)
     details = {key: value for key, value in record.items() if key not in _NO_DETAILS}
-    time, train_seconds = _times(record)
-    row = (record["seq"], record["step"], train_seconds, time, name, _details(details))
+    time, train_seconds = _read_times(record)
+    row = (record["seq"], record["step"], train_seconds, time, name, _details_json(details))
     changes: dict[str, Any] = {}
     if name in LAST_WORDS:
-        changes = {"last_event": name, "last_event_reason": _text_or_none(record.get("reason"))}
+        changes = {"last_event": name, "last_event_reason": _storable_text_or_none(record.get("reason"))}
     elif name == "learning_rate":
         changes = {"learning_rate": _number(record["value"])}
     return [("event", row)], changes
 
 
 def _check_details(name: str, record: Record) -> None:
-    """Refuse details that readers of the index could not use.
+    """Refuse event details that readers of the index could not use.
 
     Raises:
-        ValueError, TypeError: what is wrong.
+        ValueError, TypeError: a field is wrong.
     """
     if name == "learning_rate" and "window_start" in record and "of" in record:
         _integer(record["window_start"])
@@ -270,24 +273,24 @@ def _check_details(name: str, record: Record) -> None:
             raise ValueError("missing_days is no list of days")
 
 
-def _end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
+def _read_end(record: Record) -> tuple[list[tuple[str, Row]], dict[str, Any]]:
     if record["status"] not in ENDS:
         raise ValueError(f"the status {record['status']} is none")
     return [], {
-        "end_status": _text(record["status"]),
-        "end_reason": _text_or_none(record.get("reason")),
-        "end_time": _real(record["time"]),
+        "end_status": _storable_text(record["status"]),
+        "end_reason": _storable_text_or_none(record.get("reason")),
+        "end_time": _finite_number(record["time"]),
     }
 
 
 _READERS: Mapping[str, Reader] = {
-    "start": _start,
-    "window": _window,
-    "alpha": _alpha,
-    "evaluation": _evaluation,
-    "checkpoint": _checkpoint,
-    "event": _event,
-    "end": _end,
+    "start": _read_start,
+    "window": _read_window,
+    "alpha": _read_alpha,
+    "evaluation": _read_evaluation,
+    "checkpoint": _read_checkpoint,
+    "event": _read_event,
+    "end": _read_end,
 }
 _ENVELOPE = frozenset({"kind", "step", "time", "seq", "crc"})
 _NO_METRICS = _ENVELOPE | {"repeat"}
@@ -301,28 +304,28 @@ def _is_replaceable(record: Record) -> bool:
     )
 
 
-def _standing(record: Record) -> dict[str, Any]:
-    """Return how far the run is; an α* record's step is the index of the step that measured it."""
-    standing: dict[str, Any] = {"last_time": _real(record["time"])}
+def _read_progress(record: Record) -> dict[str, Any]:
+    """Return the run's progress; an α* record has none, as its step is an index."""
+    progress: dict[str, Any] = {"last_time": _finite_number(record["time"])}
     if record["kind"] != "alpha":
-        standing.update(step=record["step"], train_seconds=_amount(record["train_seconds"]))
-    return standing
+        progress.update(step=record["step"], train_seconds=_amount(record["train_seconds"]))
+    return progress
 
 
-def _times(record: Record) -> tuple[float, float]:
-    return _real(record["time"]), _amount(record["train_seconds"])
+def _read_times(record: Record) -> tuple[float, float]:
+    return _finite_number(record["time"]), _amount(record["train_seconds"])
 
 
 def _number(value: Any) -> float | None:
-    """Return a column's value: NULL for NaN."""
+    """Return a column's value, None (NULL) for NaN."""
     if value is None:
         return None
     number = float(value)
     return number if number == number else None
 
 
-def _real(value: Any) -> float:
-    """Return a number that has to be one, and small enough to be counted with."""
+def _finite_number(value: Any) -> float:
+    """Return a finite number below `LARGEST` in size."""
     number = float(value)
     if not -LARGEST < number < LARGEST:
         raise ValueError(f"{number} where only a finite number makes sense")
@@ -330,12 +333,12 @@ def _real(value: Any) -> float:
 
 
 def _amount(value: Any) -> float:
-    """Return a real number that cannot be negative."""
-    return _not_negative(_real(value))
+    """Return a finite number of at least 0."""
+    return _not_negative(_finite_number(value))
 
 
 def _integer(value: Any) -> int:
-    """Return an integer that SQLite can hold."""
+    """Return an integer that SQLite can store."""
     number = int(value)
     if not -LARGEST <= number < LARGEST:
         raise ValueError(f"{number} is too large")
@@ -343,7 +346,7 @@ def _integer(value: Any) -> int:
 
 
 def _count(value: Any) -> int:
-    """Return an integer that cannot be negative."""
+    """Return an integer of at least 0."""
     return _not_negative(_integer(value))
 
 
@@ -353,20 +356,20 @@ def _not_negative(number: Number) -> Number:
     return number
 
 
-def _text(value: Any) -> str:
-    """Return text that SQLite can hold (a file's name may contain half a character)."""
+def _storable_text(value: Any) -> str:
+    """Return text that SQLite can store (a file name may contain half a character)."""
     return str(value).encode(errors="replace").decode()
 
 
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else _text(value)
+def _storable_text_or_none(value: Any) -> str | None:
+    return None if value is None else _storable_text(value)
 
 
-def _details(details: Mapping[str, Any]) -> str:
-    """Return JSON of which SQLite can give every part as text."""
+def _details_json(details: Mapping[str, Any]) -> str:
+    """Return JSON whose parts SQLite can all return as text."""
     text = numbers.encode(details)
-    return _text(json.dumps(json.loads(text), ensure_ascii=False)) if "\\ud" in text else text
+    return _storable_text(json.dumps(json.loads(text), ensure_ascii=False)) if "\\ud" in text else text
 
 
-def _json(value: Any) -> str | None:
+def _json_or_none(value: Any) -> str | None:
     return None if value is None else json.dumps(value)

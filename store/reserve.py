@@ -1,4 +1,4 @@
-"""A little space, set aside while there is some, so that a run can say its last words on a full disk."""
+"""Reserve a little disk space, so that a run can write its last records on a full disk."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Self
 from .files import open_regular
 
 RESERVED_BYTES = 8192
-"""Enough for the records with which a worker ends an attempt."""
+"""Enough for the last records of an attempt."""
 
 
 class Reserve:
-    """A file that only takes up space; one per run, whichever attempt wrote it."""
+    """A file that only occupies space; one per run, shared by its attempts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Set the space aside, in a file whose folder is made if need be.
+        """Reserve the space in a file, creating its folder if necessary.
 
         Raises:
-            OSError: there is no such space; what there was is left.
-            SystemRefused: there is a link in its place.
+            OSError: the disk has too little space; the file is then removed.
+            SystemRefused: the path is a link.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -36,7 +36,7 @@ class Reserve:
         return cls(path)
 
     def release(self) -> None:
-        """Give the space back, if that can be done; doing so twice is fine."""
+        """Release the space if possible; releasing twice is fine."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -44,9 +44,9 @@ class Reserve:
 def _fill(path: Path) -> None:
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
     try:
-        content = os.urandom(RESERVED_BYTES)  # zeros would take no space on a file system that compresses
+        content = os.urandom(RESERVED_BYTES)  # a file system that compresses would store zeros in no space
         if os.pwrite(descriptor, content, 0) < RESERVED_BYTES:
-            os.pwrite(descriptor, content, RESERVED_BYTES)  # raises what cut the first one short
+            os.pwrite(descriptor, content, RESERVED_BYTES)  # raises the error that cut the first write short
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What queries answer with."""
+"""Rows that queries return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Job:
 
 @dataclass(frozen=True)
 class SenderRow:
-    """What one has to know of a submission to ask about the runs that it sent."""
+    """The fields of a submission that locate the runs that it sent."""
 
     id: str
     cluster: str
@@ -29,10 +29,10 @@ class SenderRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run, and where it stands."""
+    """A run and its progress."""
 
     key: int
-    """The run's number in this index; it may be another one after a rebuild."""
+    """The run's number in this index; a rebuild may change it."""
     experiment: str
     id: str
     name: str
@@ -41,7 +41,7 @@ class RunRow:
     config: Mapping[str, Any]
     """With the newest `stop`."""
     stop: Mapping[str, Any]
-    """Of that config; empty where no submission tells it."""
+    """The `stop` of that config; empty if no submission sends the run."""
     named: bool
     """Whether the newest submission's specification names it."""
     attempts: int
@@ -52,27 +52,27 @@ class RunRow:
     train_seconds: float
     learning_rate: float | None
     best_validation_loss: float | None
-    """Least finite one of all its evaluations, but for one at a stop that it has passed since."""
+    """Least finite loss of all evaluations, except at a stop that the run has passed since."""
     end_status: str | None
-    """From the newest attempt: None while that has not ended, whatever earlier ones did."""
+    """Of the newest attempt; None until it has ended."""
     end_reason: str | None
     end_time: float | None
     end_submission: str | None
     last_event: str | None
-    """`interrupted` or `crash`, if the newest attempt says so."""
+    """`interrupted` or `crash`, if the newest attempt recorded one."""
     last_event_reason: str | None
     attempt_submission: str | None
     """The submission that the newest attempt belongs to."""
     last_submission: str | None
     """The newest submission that sends the run."""
     submitted: float | None
-    """When that was created."""
+    """When that submission was created."""
     job: Job | None
-    """The job that it gave the run to."""
+    """The job that it submitted for the run."""
     cancelled: bool
     """Whether the cancel marker names the newest submission that sends the run."""
     superseded: int
-    """Windows, evaluations, α* and accepted or rejected rates of older attempts that were done again."""
+    """Records of older attempts that a newer one repeated: windows, evaluations, α*, rate events."""
     checkpoint_step: int | None
     checkpoint_bytes: int | None
     checkpoint_seconds: float | None
@@ -89,14 +89,14 @@ class EvaluationRow:
     losses: dict[str, float]
     """By split."""
     examples: dict[str, float]
-    """By split: how many the loss averages over."""
+    """By split, the number of examples that the loss averages over."""
     seconds: float
     at_stop: bool
-    """Whether it took place only because the run stopped there."""
+    """Whether the evaluation took place only because the run stopped there."""
 
 
 class Loss(NamedTuple):
-    """One evaluation of one split, for those who want very many of them."""
+    """One evaluation of one split, as a light tuple for queries with many rows."""
 
     step: int
     train_seconds: float
@@ -122,9 +122,9 @@ class WindowRow:
     seconds: dict[str, float]
     """By category, spent since the last window."""
     costs: dict[str, float] = field(default_factory=dict)
-    """Median seconds per step: of `plain` and `alpha` ones without their wait for data; of that, `data`."""
+    """Median seconds per step: `plain` and `alpha` without the wait for data, and `data`, that wait."""
     alpha_parts: dict[str, float] = field(default_factory=dict)
-    """Of the seconds spent on α*, whether it acts or not: `curvature` (products with G) and `other`."""
+    """Seconds spent on α*, acting or not: `curvature` (products with G) and `other`."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class EstimateSummary:
     sd: float | None
     """None for a single value."""
     negative: float
-    """Share of negative values."""
+    """Fraction of negative values."""
 
 
 @dataclass(frozen=True)
 class AlphaRow:
-    """What the step with the 0-based index `step` measured, or the steps from `first_step` to it together."""
+    """Measurement of the step with 0-based index `step`, or of the steps from `first_step` to it."""
 
     step: int
     repeat: int
@@ -164,28 +164,28 @@ class AlphaRow:
     train_seconds: float
     learning_rate: float | None
     estimates: dict[str, Estimate]
-    """By estimator; empty where a window is summed up."""
+    """By estimator; empty if the row summarises a window."""
     direction_norm: float | None
     gradient_norm: float | None
     cosine: float | None
-    """Of d and the gradient on its own batch B₂."""
+    """Between d and the gradient on its batch B₂."""
     train_loss: float | None
     probe_loss: float | None
     train_slope: float | None = None
     lookahead_cosine: float | None = None
-    """Of d and the gradient on the next training batch, at θ₁."""
+    """Between d and the gradient on the next training batch, at θ₁."""
     probe_cosine: float | None = None
-    """Of d and the gradient on the second batch B₁, at θ₀."""
+    """Between d and the gradient on the second batch B₁, at θ₀."""
     reduction_ratio: float | None = None
     first_step: int | None = None
-    """First step of the window that is summed up; None for a single step."""
+    """First step of the summarised window; None for a single step."""
     summaries: dict[str, dict[str, EstimateSummary]] = field(default_factory=dict)
     """By estimator and quantity (`alpha_rel`, `alpha_abs`, `slope`, `curvature`)."""
 
 
 @dataclass(frozen=True)
 class EventRow:
-    """Something that happened; accepted and rejected rates that were done again are left out."""
+    """One event; superseded rate events are left out."""
 
     step: int
     train_seconds: float
@@ -197,11 +197,11 @@ class EventRow:
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One attempt: what it started with and how far it came."""
+    """One attempt: its start record and its progress."""
 
     attempt: int
     resume_step: int | None
-    """None while its `start` record has not arrived; so are the others that it brings."""
+    """None until the `start` record has arrived, like the other fields of that record."""
     fresh: bool
     submission: str | None
     time: float | None
@@ -236,9 +236,9 @@ class JournalRow:
     bad: int
     last_seq: int
     ended: bool
-    """Whether it says how the run ended."""
+    """Whether it has an `end` record."""
 
     @property
     def missing(self) -> int:
-        """Records that the sequence numbers tell of, and that are neither there nor among the bad lines."""
+        """Records that are missing by their sequence numbers and are not among the bad lines."""
         return max(0, self.last_seq + 1 - self.records - self.bad)

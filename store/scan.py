@@ -1,4 +1,4 @@
-"""What lies on disk, as far as ingesting has to know before it opens a file."""
+"""Scan the files of an experiment, as far as a sync needs before it opens a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .layout import CANCEL_MARKER, JOURNAL, RUN_ID, SUBMISSION, ExperimentFiles
 
 
 class Stamp(NamedTuple):
-    """A file's identity and state; while it stays the same, the content does."""
+    """A file's identity and state; equal stamps mean equal content."""
 
     inode: str
     """Text, because it may exceed SQLite's integers."""
@@ -22,7 +22,7 @@ class Stamp(NamedTuple):
 
 
 MISSING = Stamp("", -1, 0)
-"""Stands for a file that cannot be looked at, such as one to which a link leads and that is not there."""
+"""Stamp of a file whose `stat` fails, for example the missing target of a link."""
 
 
 @dataclass
@@ -40,17 +40,17 @@ class ExperimentScan:
     submissions: dict[str, Stamp]
     runs: dict[str, RunScan]
     unreadable: dict[str, OSError] = field(default_factory=dict)
-    """Why runs are missing in `runs` whose folders cannot be listed."""
+    """Errors of run folders that cannot be listed; these runs are missing in `runs`."""
 
 
 def scan(files: ExperimentFiles) -> ExperimentScan:
-    """Look at an experiment's folder: one listing per run, one `stat` per journal.
+    """Scan an experiment's folder: one listing per run, one `stat` per journal.
 
     Raises:
         OSError: the experiment's folder, or that of its submissions, exists and cannot be listed.
     """
-    found = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
-    submissions = {name: known for name, known in found.items() if known is not None}
+    stamps = {e.name: _stamp_of(e) for e in _entries(files.submissions) if SUBMISSION.fullmatch(e.name)}
+    submissions = {name: entry_stamp for name, entry_stamp in stamps.items() if entry_stamp is not None}
     scanned = ExperimentScan(submissions, {})
     for entry in _entries(files.path):
         if RUN_ID.fullmatch(entry.name):
@@ -62,12 +62,12 @@ def scan(files: ExperimentFiles) -> ExperimentScan:
 
 
 def stamp(stat: os.stat_result) -> Stamp:
-    """Return the stamp in a `stat`."""
+    """Return the stamp of a `stat` result."""
     return Stamp(str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
 
 
 def _stamp_of(entry: os.DirEntry[str]) -> Stamp | None:
-    """Return the stamp of a file that is listed; None while it is not there yet."""
+    """Return the stamp of a file that is listed; None if it has not arrived yet."""
     try:
         return stamp(entry.stat())
     except OSError as error:
@@ -75,14 +75,14 @@ def _stamp_of(entry: os.DirEntry[str]) -> Stamp | None:
 
 
 def _scan_run(folder: str) -> RunScan:
-    found = RunScan()
+    run_scan = RunScan()
     for entry in _entries(folder):
         if match := JOURNAL.fullmatch(entry.name):
-            if (known := _stamp_of(entry)) is not None:
-                found.journals[int(match[1])] = known
+            if (journal_stamp := _stamp_of(entry)) is not None:
+                run_scan.journals[int(match[1])] = journal_stamp
         elif entry.name == CANCEL_MARKER:
-            found.cancelled = True
-    return found
+            run_scan.cancelled = True
+    return run_scan
 
 
 def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:

@@ -1,6 +1,6 @@
-"""The tables of the index, and whether a file is one.
+"""The tables of the index, and the check that a file is an index.
 
-There are no migrations: an index of an older version is emptied and filled again, a newer one is refused.
+There are no migrations: alphagrid empties and refills an index of an older version, and refuses a newer one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 
 VERSION = 5
-"""Raise it with every change of a table or of what ingesting puts there."""
+"""Increase it with every change of a table or of its content."""
 APPLICATION_ID = 0x616C6867
 LEAST_SQLITE = (3, 37, 0)
 
@@ -28,10 +28,10 @@ CATEGORIES = (
 )
 """What a window's seconds were spent on."""
 COSTS = ("plain", "alpha", "data")
-"""Whose median cost per step a window tells: each kind of step without its wait for data, and that wait."""
+"""Median costs per step in a window: each kind of step without its wait for data, and that wait."""
 
 ALPHA_PARTS = ("curvature", "other")
-"""What a window may tell of the seconds spent on α*: products with the matrix G, and all the rest."""
+"""Parts of the seconds that a window spent on α*: products with the matrix G, and all others."""
 
 Columns = Mapping[str, type]
 
@@ -132,7 +132,7 @@ TABLES: Mapping[str, Table] = {
 
 REJECTING_INDEX = "event_rejecting"
 REJECTING = """(event = 'rejected' OR event = 'learning_rate' AND instr(details, '"left_out"'))"""
-"""Which events tell of rejected α*; those of thousands of accepted rates need not be looked at."""
+"""SQL condition for events about rejected α*; its index skips the many accepted rates."""
 
 METRIC = ("key", "run", "step", "repeat", "attempt", "value")
 METRIC_SQL = """
@@ -144,27 +144,27 @@ METRIC_SQL = """
 
 
 def require_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
-    """Refuse an SQLite that has no STRICT tables.
+    """Refuse an SQLite without STRICT tables.
 
     Raises:
-        UserError: it is older than 3.37.
+        UserError: SQLite is older than 3.37.
     """
     if version < LEAST_SQLITE:
-        found = ".".join(map(str, version))
+        version_text = ".".join(map(str, version))
         raise UserError(
-            f"Python's SQLite is {found}; alphagrid needs 3.37 or newer",
+            f"Python's SQLite is {version_text}; alphagrid needs 3.37 or newer",
             "use a newer Python, or conda's sqlite",
         )
 
 
 def is_current(db: sqlite3.Connection, path: str) -> bool:
-    """Return whether the file holds this version's tables; if not, `create` may make them.
+    """Return whether the file holds this version's tables; if not, `create` may create them.
 
     Raises:
-        UserError: it is another program's database, or a newer alphagrid's; it has not been touched.
-        sqlite3.DatabaseError: it is no database at all.
+        UserError: another program or a newer alphagrid made the database; it stays unchanged.
+        sqlite3.DatabaseError: the file is not a database.
     """
-    version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
+    version, application = _read_pragma(db, "user_version"), _read_pragma(db, "application_id")
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != APPLICATION_ID and not empty:
         raise UserError(f"{path} is not alphagrid's", "move it away; alphagrid then makes its own")
@@ -177,10 +177,10 @@ def is_current(db: sqlite3.Connection, path: str) -> bool:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Make the tables again, empty, inside the caller's transaction."""
+    """Drop all tables and create them empty, inside the caller's transaction."""
     for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         db.execute(f'DROP TABLE "{name}"')
-    for sql in _statements():
+    for sql in _create_statements():
         db.execute(sql)
     db.execute(METRIC_SQL)
     db.execute("CREATE UNIQUE INDEX run_by_id ON run (experiment, id)")
@@ -190,7 +190,7 @@ def create(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _statements() -> list[str]:
+def _create_statements() -> list[str]:
     from sqlite_utils import Database  # 0.1 to 0.3 s, needed once per index
 
     maker = Database(memory=True, execute_plugins=False)
@@ -206,5 +206,5 @@ def _statements() -> list[str]:
     ]
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> Any:
+def _read_pragma(db: sqlite3.Connection, name: str) -> Any:
     return db.execute(f"PRAGMA {name}").fetchone()[0]

@@ -1,4 +1,4 @@
-"""What readers may rely on in a recorded config, whatever version or hand has written it."""
+"""Checks of a recorded config, which another version or a user may have written."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ AMOUNTS = {
     "log": ("every_steps",),
 }
 LARGEST = 2**63
-"""Numbers in files are below: SQLite's integers are, and sums and squares of such floats are finite."""
+"""Upper limit of numbers in files: SQLite's integers, and sums and squares of floats stay finite."""
 
 
 def config_problem(config: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a config that was read from a file; what is not there is not looked for."""
+    """Return the problem of a config that was read from a file, or None; missing keys are allowed."""
     for section in SECTIONS:
         keys = config.get(section)
         if keys is None:
@@ -50,11 +50,11 @@ def config_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def read_config(run: RunFiles) -> dict[str, Any]:
-    """Return a run's own copy of its config.
+    """Return a run's copy of its config.
 
     Raises:
-        OSError: it cannot be read, or is no file.
-        ValueError: it is none.
+        OSError: the file cannot be read, or is not a regular file.
+        ValueError: the file is not a config.
     """
     config = read_object(run.config)
     if (problem := config_problem(config)) is not None:
@@ -63,6 +63,6 @@ def read_config(run: RunFiles) -> dict[str, Any]:
 
 
 def is_amount(value: Any) -> bool:
-    """Return whether a value is a number of at least 0 that can be counted with, or None."""
+    """Return whether a value is None, or a number of at least 0 and below `LARGEST`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (is_number and 0 <= value < LARGEST)

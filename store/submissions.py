@@ -1,4 +1,4 @@
-"""What was submitted when: one file per submission, which is also the workers' manifest."""
+"""Submissions: one file for each, which is also the workers' manifest."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .layout import CODE_HASH, EXPERIMENT_NAME, JOB_ID, RUN_ID, SUBMISSION, SUBM
 from .shapes import config_problem
 
 
-def _like(pattern: Pattern[str], what: str) -> AfterValidator:
-    """Return a check that a text matches a pattern: it becomes part of a path, or an argument of scancel."""
+def _pattern_check(pattern: Pattern[str], what: str) -> AfterValidator:
+    """Return a check that a text matches a pattern; it becomes part of a path, or an argument of scancel."""
 
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -31,15 +31,15 @@ def _like(pattern: Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-RunId = Annotated[str, _like(RUN_ID, "the id of a run")]
-SubmissionId = Annotated[str, _like(SUBMISSION_ID, "the id of a submission")]
-ExperimentName = Annotated[str, _like(EXPERIMENT_NAME, "the name of an experiment")]
-JobId = Annotated[str, _like(JOB_ID, "the id of a job")]
-CodeHash = Annotated[str, _like(CODE_HASH, "the hash of a code snapshot")]
+RunId = Annotated[str, _pattern_check(RUN_ID, "the id of a run")]
+SubmissionId = Annotated[str, _pattern_check(SUBMISSION_ID, "the id of a submission")]
+ExperimentName = Annotated[str, _pattern_check(EXPERIMENT_NAME, "the name of an experiment")]
+JobId = Annotated[str, _pattern_check(JOB_ID, "the id of a job")]
+CodeHash = Annotated[str, _pattern_check(CODE_HASH, "the hash of a code snapshot")]
 
 CLUSTERS = ("slurm", "local", "debug")
 PATIENCE_SECONDS = 5.0
-"""How long a file is waited for that its folder lists, and that is not there yet."""
+"""How long to wait for a file that its folder lists and that has not arrived yet [s]."""
 POLL_SECONDS = 0.1
 
 
@@ -68,7 +68,7 @@ Moment = Annotated[float, Field(ge=0, lt=253402300800)]
 
 
 class Title(_Manifest):
-    """What a specification calls a run."""
+    """Name and parameters of a run in a specification."""
 
     name: str
     baseline: str | None = None
@@ -151,14 +151,14 @@ class Submission(_Manifest):
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A run, and the submission that sent it."""
+    """A run and the submission that sent it."""
 
     submission: Submission
     entry: RunEntry
 
 
 def newest_runs(submissions: Iterable[Submission]) -> dict[str, SubmittedRun]:
-    """Return each run with the newest submission that sends it, by id; `submissions` are oldest first."""
+    """Return each run with the newest submission that sends it, by run id; `submissions` are oldest first."""
     return {
         entry.id: SubmittedRun(submission, entry) for submission in submissions for entry in submission.runs
     }
@@ -173,7 +173,7 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
     """Write a submission durably and return its file.
 
     Raises:
-        SystemRefused: the folder cannot be made or written.
+        SystemRefused: the folder cannot be created or written.
     """
     path = files.submissions / f"{submission.id}.json"
     try:
@@ -187,7 +187,7 @@ def write(files: ExperimentFiles, submission: Submission) -> Path:
 
 
 def amend(files: ExperimentFiles, submission: Submission, **changes: Any) -> Submission:
-    """Write a submission's file again with some fields changed, durably, and return what it says now.
+    """Rewrite a submission's file durably with some fields changed; return the new submission.
 
     Raises:
         SystemRefused: the folder cannot be written.
@@ -206,79 +206,79 @@ def read(path: Path) -> Submission:
     """Read one submission's file.
 
     Raises:
-        UserError: the file is no submission.
-        OSError: it cannot be read.
+        UserError: the file is not a valid submission.
+        OSError: the file cannot be read.
     """
     try:
         submission = Submission.model_validate_json(read_file(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise _no_submission(path, f"{where}: {first['msg']}") from error
+        raise _invalid_submission(path, f"{where}: {first['msg']}") from error
     if submission.id != path.stem:
-        raise _no_submission(path, f"id: it is the file of '{submission.id}'")
+        raise _invalid_submission(path, f"id: it is the file of '{submission.id}'")
     return submission
 
 
-def _read_to_act(path: Path) -> Submission:
-    """Read a submission whose runs are to be sent, started or cancelled: it has to say where they went."""
+def _read_complete(path: Path) -> Submission:
+    """Read a submission whose runs are sent, started or cancelled; it must have a profile."""
     submission = read(path)
     if not submission.profile:
-        raise _no_submission(path, "profile: is empty")
+        raise _invalid_submission(path, "profile: is empty")
     return submission
 
 
-def _no_submission(path: Path, why: str) -> UserError:
+def _invalid_submission(path: Path, why: str) -> UserError:
     return UserError(f"{path} is not a valid submission file: {why}", f"restore it, or remove it: rm {path}")
 
 
 def read_all(files: ExperimentFiles) -> list[Submission]:
-    """Read an experiment's submissions, oldest first; one that is listed and not there yet is waited for.
+    """Read an experiment's submissions, oldest first; wait for files that are listed and have not arrived.
 
     Raises:
-        UserError: a file is no submission.
+        UserError: a file is not a valid submission.
         SystemRefused: a file cannot be read, or does not arrive.
     """
-    found = [_read_when_there(path) for path in submission_files(files)]
-    return _sorted(one for one in found if one is not None)
+    submissions = [_read_listed(path) for path in submission_files(files)]
+    return _oldest_first(submission for submission in submissions if submission is not None)
 
 
 def read_good(files: ExperimentFiles) -> tuple[list[Submission], list[str]]:
-    """Read the submissions that can be read now, oldest first; return what is wrong with the others, too."""
-    found, problems = [], []
+    """Read all readable submissions, oldest first; also return the problems of the others."""
+    submissions, problems = [], []
     for path in submission_files(files):
         try:
-            found.append(_read_to_act(path))
+            submissions.append(_read_complete(path))
         except UserError as error:
             problems.append(error.message)
         except OSError as error:
             problems.append(f"{path} cannot be read: {error.strerror or error}")
-    return _sorted(found), problems
+    return _oldest_first(submissions), problems
 
 
 def wait_for(path: Path, patience: float = PATIENCE_SECONDS) -> Submission:
     """Read one submission's file, which another machine may have written a moment ago.
 
     Raises:
-        UserError: the file is no submission.
-        OSError: it cannot be read, or does not arrive.
+        UserError: the file is not a valid submission.
+        OSError: the file cannot be read, or does not arrive.
     """
     deadline = time.monotonic() + patience
     while True:
         try:
-            return _read_to_act(path)
+            return _read_complete(path)
         except OSError as error:
             if not is_late(path, error) or time.monotonic() >= deadline:
                 raise
         time.sleep(POLL_SECONDS)
 
 
-def _read_when_there(path: Path) -> Submission | None:
-    """Return the submission in a file that was listed; None if it has been removed meanwhile."""
+def _read_listed(path: Path) -> Submission | None:
+    """Read a submission whose file was listed; return None if it has been removed meanwhile."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return _read_to_act(path)
+            return _read_complete(path)
         except OSError as error:
             if not is_late(path, error):
                 raise SystemRefused(f"cannot read {path}: {error.strerror}", HINT) from error
@@ -292,8 +292,8 @@ def _read_when_there(path: Path) -> Submission | None:
 HINT = "`alphagrid store check` names the files that are damaged; restore or remove them"
 
 
-def _sorted(found: Iterable[Submission]) -> list[Submission]:
-    return sorted(found, key=lambda submission: (submission.created, submission.id))
+def _oldest_first(submissions: Iterable[Submission]) -> list[Submission]:
+    return sorted(submissions, key=lambda submission: (submission.created, submission.id))
 
 
 def submission_files(files: ExperimentFiles) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How far each journal has been ingested: the watermark, kept in the row of its attempt."""
+"""Watermarks: how far each journal has been ingested, stored in the row of its attempt."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .scan import Stamp, stamp
 from .schema import TABLES
 
 SEAM_BYTES = 64
-"""How much of the text before the offset is kept, to see whether a journal is still the one it was."""
+"""Bytes stored from before the offset, to check that a journal has not been replaced."""
 
 _SUMMARY = tuple(field.name for field in fields(Summary))
-_OWN = ("attempt", "inode", "size", "mtime_ns", "offset", "seam", "bad")
+_MARK_COLUMNS = ("attempt", "inode", "size", "mtime_ns", "offset", "seam", "bad")
 _UNREAD = Stamp("", 0, 0)
 
 
 class Replaced(Exception):
-    """A journal is gone, or is not the one that was read before: its run has to be read again."""
+    """A journal is missing or has been replaced, so its run must be read again."""
 
 
 @dataclass
 class Mark:
-    """A journal up to `offset`: what it said until there, and how many lines of it were bad."""
+    """A journal up to `offset`: the digest of its records, and the number of bad lines."""
 
     digest: Digest
     stamp: Stamp = _UNREAD
@@ -38,41 +38,42 @@ class Mark:
     bad: int = 0
 
     def advance(self, path: Path) -> list[BadLine] | None:
-        """Take in what has arrived since; return the bad lines, or None where there was nothing new.
+        """Read what has arrived since; return the bad lines, or None if there was nothing new.
 
         Raises:
-            Replaced: the file is not the one it was.
-            OSError: it cannot be read.
+            Replaced: another file has replaced the journal.
+            OSError: the journal cannot be read.
         """
         with open_file(path) as file:
-            found = stamp(os.fstat(file.fileno()))
-            if is_current(self.stamp, self.offset, found):
+            new_stamp = stamp(os.fstat(file.fileno()))
+            if is_current(self.stamp, self.offset, new_stamp):
                 return None
-            self._refuse_another(found)
+            self._check_unchanged(new_stamp)
             file.seek(self.offset - len(self.seam))
             content = file.read()
         if not content.startswith(self.seam):
             raise Replaced
-        return self._take_in(content, found)
+        return self._read_content(content, new_stamp)
 
-    def _refuse_another(self, found: Stamp) -> None:
-        """A journal only grows; and one with bad lines is read again when it does: they may have healed."""
-        shrunk = found.size < self.offset
-        edited = found.size == self.stamp.size and found.mtime_ns != self.stamp.mtime_ns
-        moved = found.inode != self.stamp.inode
+    def _check_unchanged(self, new_stamp: Stamp) -> None:
+        """Raise `Replaced` unless the journal only grew; with bad lines, always: they may be repaired now."""
+        shrunk = new_stamp.size < self.offset
+        edited = new_stamp.size == self.stamp.size and new_stamp.mtime_ns != self.stamp.mtime_ns
+        moved = new_stamp.inode != self.stamp.inode
         if self.offset and (shrunk or edited or moved or self.bad):
             raise Replaced
 
-    def _take_in(self, content: bytes, found: Stamp) -> list[BadLine]:
+    def _read_content(self, content: bytes, new_stamp: Stamp) -> list[BadLine]:
         seam = len(self.seam)
         reading = journal.parse(content[seam:], self.offset)
-        bad = reading.bad + self._digest(reading)
+        bad = reading.bad + self._digest_records(reading)
         end = seam + reading.offset - self.offset
-        self.stamp, self.offset, self.seam = found, reading.offset, content[max(0, end - SEAM_BYTES) : end]
+        self.stamp, self.offset = new_stamp, reading.offset
+        self.seam = content[max(0, end - SEAM_BYTES) : end]
         self.bad += len(bad)
         return bad
 
-    def _digest(self, reading: Reading) -> list[BadLine]:
+    def _digest_records(self, reading: Reading) -> list[BadLine]:
         bad = []
         for offset, record in zip(reading.offsets, reading.records, strict=True):
             try:
@@ -83,36 +84,36 @@ class Mark:
         return bad
 
 
-def is_current(known: Stamp, offset: int, found: Stamp) -> bool:
-    """Return whether there is nothing to read; what had not arrived is looked for each time."""
-    return known == found and offset == found.size
+def is_current(old_stamp: Stamp, offset: int, new_stamp: Stamp) -> bool:
+    """Return whether there is nothing to read; bytes that had not arrived are read each time."""
+    return old_stamp == new_stamp and offset == new_stamp.size
 
 
 def read_marks(db: sqlite3.Connection, run: int) -> dict[int, Mark]:
     """Return the marks of a run's journals, by attempt."""
-    sql = f"SELECT {', '.join(_OWN + _SUMMARY)} FROM journal WHERE run = ? ORDER BY attempt"
-    return {row[0]: _mark(run, *row) for row in db.execute(sql, (run,))}
+    sql = f"SELECT {', '.join(_MARK_COLUMNS + _SUMMARY)} FROM journal WHERE run = ? ORDER BY attempt"
+    return {row[0]: _build_mark(run, *row) for row in db.execute(sql, (run,))}
 
 
 def write_mark(db: sqlite3.Connection, mark: Mark) -> None:
     """Save a mark, inside the transaction that writes its rows."""
     digest = mark.digest
     values = (digest.attempt, *mark.stamp, mark.offset, mark.seam, mark.bad, *astuple(digest.summary))
-    row = dict(zip(_OWN + _SUMMARY, values, strict=True), run=digest.run)
+    row = dict(zip(_MARK_COLUMNS + _SUMMARY, values, strict=True), run=digest.run)
     names = list(TABLES["journal"].columns)
     sql = f"INSERT OR REPLACE INTO journal ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     db.execute(sql, [row[name] for name in names])
 
 
 def news(
-    db: sqlite3.Connection, experiment: str, found: Mapping[str, Mapping[int, Stamp]]
+    db: sqlite3.Connection, experiment: str, journals: Mapping[str, Mapping[int, Stamp]]
 ) -> list[tuple[str, int]]:
-    """Return (id, key) of the runs whose journals are not those, or not as far, as they were ingested."""
-    known: dict[str, dict[int, tuple[object, ...]]] = {}
-    for run, attempt, offset, *found_then in db.execute(_STAMPS, (experiment,)):
-        known.setdefault(run, {})[attempt] = (*found_then, offset)
+    """Return (id, key) of the runs whose journals differ from those ingested, or have grown."""
+    indexed: dict[str, dict[int, tuple[object, ...]]] = {}
+    for run, attempt, offset, *stamp_fields in db.execute(_STAMPS, (experiment,)):
+        indexed.setdefault(run, {})[attempt] = (*stamp_fields, offset)
     runs = db.execute("SELECT id, key FROM run WHERE experiment = ? ORDER BY id", (experiment,)).fetchall()
-    return [(run, key) for run, key in runs if known.get(run, {}) != _all_read(found.get(run, {}))]
+    return [(run, key) for run, key in runs if indexed.get(run, {}) != _fully_read(journals.get(run, {}))]
 
 
 _STAMPS = """
@@ -121,12 +122,12 @@ _STAMPS = """
 """
 
 
-def _all_read(found: Mapping[int, Stamp]) -> dict[int, tuple[object, ...]]:
-    """Return the stamps and offsets of journals of which everything has been read."""
-    return {attempt: (*stamp_, stamp_.size) for attempt, stamp_ in found.items()}
+def _fully_read(stamps: Mapping[int, Stamp]) -> dict[int, tuple[object, ...]]:
+    """Return the stamps and offsets that fully read journals have."""
+    return {attempt: (*stamp_, stamp_.size) for attempt, stamp_ in stamps.items()}
 
 
-def _mark(
+def _build_mark(
     run: int,
     attempt: int,
     inode: str,

@@ -1,7 +1,7 @@
-"""Running statistics (batch normalisation's, say) at other parameters than those of training.
+"""Running statistics (for example of batch normalisation) at other parameters than those of training.
 
-They average over the batches of training, at the parameters of those steps. An optimizer that evaluates an
-average of its parameters needs them at that average.
+Training averages them over its batches, at the parameters of its steps. An optimizer that evaluates an
+average of its parameters needs the statistics at that average.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BATCHES = 50
 
 @contextmanager
 def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
-    """Compute the running statistics again at the present parameters; put the old ones back in the end.
+    """Recompute the running statistics at the current parameters; restore the old ones at the end.
 
-    Torch's batch normalisations average over all of `batches`; without any, nothing happens. Those that no
-    training pass updates, frozen ones say, keep their statistics. Statistics of other modules take note of
-    each batch as they do in training. A model whose buffers no pass changes makes one.
+    Torch's batch normalisations average over all of `batches`; without batches, nothing happens. Layers that
+    no training pass updates (for example frozen ones) keep their statistics. Other modules update theirs for
+    each batch as in training. If the first pass changes no buffer, no further pass follows.
     """
     remaining = iter(batches)
     first = None if next(model.buffers(), None) is None else next(remaining, None)
@@ -37,23 +37,25 @@ def estimated_on(batches: Iterable[Batch], model: nn.Module) -> Iterator[None]:
         return
     with buffers_preserved(model):
         model.train()
-        with Generators(model).preserved(), torch.no_grad(), _averaging(model):
-            before = _values(model)
+        with Generators(model).preserved(), torch.no_grad(), _averaged_statistics(model):
+            before = _buffer_values(model)
             model(first["inputs"])
-            if not all(map(is_same, before, _values(model))):
+            if not all(map(is_same, before, _buffer_values(model))):
                 for batch in remaining:
                     model(batch["inputs"])
         yield
 
 
 @contextmanager
-def _averaging(model: nn.Module) -> Iterator[None]:
-    """Reset the statistics of batch normalisations that train, and count every batch the same.
+def _averaged_statistics(model: nn.Module) -> Iterator[None]:
+    """Reset the statistics of batch normalisations in training, and weigh all batches equally.
 
-    Those that have counted no batch in the end get their statistics back.
+    A layer that has seen no batch at the end gets its statistics back.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _trains(m)]
-    before = [(layer, layer.momentum, [buffer.clone() for buffer in _statistics(layer)]) for layer in layers]
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and _updates_statistics(m)]
+    before = [
+        (layer, layer.momentum, [buffer.clone() for buffer in _statistics_buffers(layer)]) for layer in layers
+    ]
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -63,18 +65,18 @@ def _averaging(model: nn.Module) -> Iterator[None]:
         for layer, momentum, values in before:
             layer.momentum = momentum
             if not layer.num_batches_tracked:
-                for buffer, value in zip(_statistics(layer), values, strict=True):
+                for buffer, value in zip(_statistics_buffers(layer), values, strict=True):
                     buffer.copy_(value)
 
 
-def _trains(layer: _BatchNorm) -> bool:
+def _updates_statistics(layer: _BatchNorm) -> bool:
     """Return whether a layer keeps statistics, and updates them in training mode."""
     return layer.training and layer.running_mean is not None and layer.num_batches_tracked is not None
 
 
-def _statistics(layer: _BatchNorm) -> list[Tensor]:
+def _statistics_buffers(layer: _BatchNorm) -> list[Tensor]:
     return list(layer.buffers(recurse=False))
 
 
-def _values(model: nn.Module) -> list[Tensor]:
+def _buffer_values(model: nn.Module) -> list[Tensor]:
     return [buffer.clone() for buffer in model.buffers()]

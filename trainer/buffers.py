@@ -12,10 +12,10 @@ from .tensors import copy_into, is_same
 
 @contextmanager
 def buffers_preserved(model: nn.Module) -> Iterator[None]:
-    """Put every buffer back in the end: the tensor that it was, with the values it had; new ones go."""
-    found = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    """Restore every buffer at the end, both the tensor and its values; remove new buffers."""
+    origin = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     values = [
-        (buffer, buffer.clone()) for _, before in found for buffer in before.values() if buffer is not None
+        (buffer, buffer.clone()) for _, before in origin for buffer in before.values() if buffer is not None
     ]
     try:
         yield
@@ -23,6 +23,6 @@ def buffers_preserved(model: nn.Module) -> Iterator[None]:
         for buffer, value in values:
             if not is_same(buffer, value):
                 copy_into(buffer, value)
-        for buffers, before in found:
+        for buffers, before in origin:
             buffers.clear()
             buffers.update(before)

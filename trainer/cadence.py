@@ -1,4 +1,4 @@
-"""When something that recurs is due: after step 1, then every so many steps or train_seconds."""
+"""Cadence of a recurring task: due after step 1, then every k steps or every n train_seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Cadence:
     ticks: int = 0
 
     def due(self, step: int, train_seconds: float) -> bool:
-        """Return whether it is due now that `step` steps are done; asked once a step, in order."""
+        """Return whether the task is due after `step` steps; call this once per step, in order."""
         first = step == 1
         if self.every_steps is not None:
             return first or (step - 1) % self.every_steps == 0
@@ -29,5 +29,5 @@ class Cadence:
         return {"ticks": self.ticks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore what `state_dict` returned."""
         self.ticks = state["ticks"]

@@ -109,9 +109,9 @@ def format_of(file: CheckpointFile) -> Any:
         return outline(stream).get("format")
 
 
-def other_format(found: Any) -> str:
-    """Return how to say that a checkpoint is of a format that this version does not read."""
-    return f"is of format {found}, and this alphagrid reads format {FORMAT}"
+def other_format(format_: Any) -> str:
+    """Return the message for a checkpoint of a format that this version does not read."""
+    return f"is of format {format_}, and this alphagrid reads format {FORMAT}"
 
 
 class StandIn:

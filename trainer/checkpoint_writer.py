@@ -1,4 +1,4 @@
-"""When checkpoints are written, and by whom: small ones at once, large ones on a thread of their own."""
+"""Write checkpoints when due: small ones at once, large ones on a background thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .config import CheckpointOptions
 from .state_copy import Uncopied, copy_state, size
 
 BACKGROUND_BYTES = 64 * 2**20
-"""States at least so large are copied and written behind the training's back, if they can be copied whole."""
+"""States of at least this size are copied and written in the background, if a full copy is possible."""
 MOST_OVERHEAD = 0.02
-"""Share of the time between two checkpoints that training may stand still for one."""
+"""Maximum fraction of the time between two checkpoints for which a checkpoint may block training."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint on disk: what it is of, its size, and the seconds it took and held training up."""
+    """A checkpoint on disk: its step, size, and the seconds for which it was written and blocked training."""
 
     step: int
     train_seconds: float
@@ -41,7 +41,7 @@ class Written:
 
 
 class CheckpointWriter:
-    """Writes an attempt's checkpoints; every `every_seconds`, or less often where that costs too much."""
+    """Writes an attempt's checkpoints every `every_seconds`, or less often if they block for too long."""
 
     def __init__(
         self, run: RunFiles, attempt: int, options: CheckpointOptions, now: Callable[[], float]
@@ -57,28 +57,28 @@ class CheckpointWriter:
         self._checked = False
 
     def due(self) -> bool:
-        """Return whether it is time for one."""
+        """Return whether the next checkpoint is due."""
         interval = max(self._options.every_seconds, self._blocked / MOST_OVERHEAD)
         return self._pending is None and self._now() - self._last >= interval
 
     def write(
         self, step: int, train_seconds: float, state: dict[str, Any], last: bool = False, check: bool = False
     ) -> list[Written]:
-        """Write a checkpoint, and return those that have reached the disk by now.
+        """Write a checkpoint, and return the checkpoints that have reached the disk by now.
 
-        With `last`, all have when this returns. None of it is left if a newer attempt has begun. With `check`
-        it is read back, unless one before was.
+        With `last`, this method waits until all have. If a newer attempt has begun, it writes nothing. With
+        `check`, it reads the attempt's first checkpoint back.
 
         Raises:
-            OSError: this one or the one before could not be written.
-            UserError: it holds a value that cannot be written or loaded again.
+            OSError: this checkpoint or the one before could not be written.
+            UserError: the state holds a value that cannot be written or loaded again.
         """
         start = self._now()
         done = self.finished(wait=True)
         check, self._checked = check and not self._checked, self._checked or check
-        copy = None if last or size(state) < BACKGROUND_BYTES else _copied(state)
+        copy = None if last or size(state) < BACKGROUND_BYTES else _try_copy(state)
         if copy is None:
-            done += _some(self._write(step, train_seconds, state, check, start, None))
+            done += _as_list(self._write(step, train_seconds, state, check, start, None))
         else:
             blocked = self._now() - start
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
@@ -88,15 +88,15 @@ class CheckpointWriter:
         return done
 
     def finished(self, wait: bool = False) -> list[Written]:
-        """Return the checkpoint that was under way if it has reached the disk; with `wait`, wait for it."""
+        """Return the pending checkpoint if it has reached the disk; with `wait`, wait for it."""
         pending = self._pending
         if pending is None or not (wait or pending.done()):
             return []
         self._pending = None
-        return _some(pending.result())
+        return _as_list(pending.result())
 
     def close(self) -> None:
-        """Wait until nothing is being written any more, whatever becomes of it."""
+        """Wait until the background thread has ended; ignore its result."""
         if self._thread is not None:
             self._thread.shutdown()
 
@@ -117,12 +117,12 @@ class CheckpointWriter:
         return Written(step, train_seconds, path, size, seconds, seconds if blocked is None else blocked)
 
 
-def _some(written: Written | None) -> list[Written]:
+def _as_list(written: Written | None) -> list[Written]:
     return [] if written is None else [written]
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a copy that training cannot change; None where that cannot be had."""
+def _try_copy(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a copy that training cannot change; None if the state cannot be copied."""
     try:
         copy: dict[str, Any] = copy_state(state)
     except Uncopied:

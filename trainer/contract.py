@@ -1,4 +1,4 @@
-"""What training and α* take for granted of a model and a loss, checked once before the first step."""
+"""Check the assumptions of training and α* on model and loss, once before the first step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .streams import Batch, copied, cut, examples
 
 ALPHA = "α*"
 OWN_OPTIMIZERS = ("nadamw", "schedule_free_adamw")
-"""Those that compute with a parameter and its gradient as dense real numbers."""
+"""Optimizers that require parameters and gradients to be dense and real."""
 
 
 def check_parameters(session: Session) -> None:
     """Check the kinds of the model's parameters.
 
     Raises:
-        UserError: α*, or the optimizer, cannot compute with them.
+        UserError: α* or the optimizer does not support such parameters.
     """
     if (reader := _reader(session.config)) is not None:
         _check_parameters(session.model, reader)
@@ -33,7 +33,7 @@ def check_parameters(session: Session) -> None:
 
 @dataclass(frozen=True)
 class CheckedLoss:
-    """A loss that checks its targets first: a GPU's own check ends the process without naming them."""
+    """A loss that checks its targets first; a GPU's check ends the process without naming them."""
 
     loss: Loss
 
@@ -53,12 +53,12 @@ class CheckedLoss:
 
 
 def check_loss(session: Session, batch: Batch) -> None:
-    """Check a loss that is given as a function, with one forward pass on a batch.
+    """Check a loss that is a function, with one forward pass on a batch.
 
     The generators and buffers are the caller's to put back.
 
     Raises:
-        UserError: this config cannot train with it, or measure α* of it.
+        UserError: this config cannot train with the loss, or measure its α*.
     """
     if isinstance(session.loss, CallableLoss):
         with torch.no_grad():
@@ -67,7 +67,7 @@ def check_loss(session: Session, batch: Batch) -> None:
 
 
 def _reader(config: TrainingConfig) -> str | None:
-    """Return what computes with the parameters itself, α* or an optimizer of ours; else None."""
+    """Return which part of the run needs dense real parameters: α*, an optimizer, or None."""
     if config.alpha is not None:
         return ALPHA
     return f"optimizer {config.optimizer.name}" if config.optimizer.name in OWN_OPTIMIZERS else None
@@ -157,7 +157,7 @@ def _part(config: TrainingConfig) -> tuple[str, str] | None:
 
 
 def _rows_of_part(config: TrainingConfig, count: int) -> int:
-    """Return how many of so many examples a part has: those of lookahead's share, else half of them."""
+    """Return the number of examples in a part: lookahead's fraction, else half of them."""
     fraction = 0.5 if config.alpha is None else config.alpha.curvature_fraction
     return min(max(math.ceil(min(fraction, 0.5) * count), 1), count - 1)
 
@@ -181,9 +181,9 @@ def _mixture(loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, r
 def _mixture_along(
     dimension: int, loss: CallableLoss, outputs: Tensor, targets: Any, whole: Tensor, rows: int
 ) -> str | None:
-    """Return how values of parts differ, with the outputs of an example along a dimension."""
+    """Return how the values of parts differ, if examples lie along `dimension` of the outputs."""
     count = examples({"targets": targets})
-    outputs_each, each = outputs.shape[dimension] // count, len(whole) // count
+    outputs_each, values_each = outputs.shape[dimension] // count, len(whole) // count
     for start, stop in ((0, rows), (rows, count)):
         part = outputs.narrow(dimension, start * outputs_each, (stop - start) * outputs_each)
         which = f"examples {start} to {stop - 1}"
@@ -191,7 +191,7 @@ def _mixture_along(
             values = loss.values(part, cut(targets, count, start, stop))
         except Exception as error:  # a user's function may raise anything
             return f"it fails on {which} alone ({type(error).__name__}: {error})"
-        expected = whole[start * each : stop * each]
+        expected = whole[start * values_each : stop * values_each]
         if values.shape != expected.shape:
             return f"on {which} alone it returns shape {list(values.shape)}, not {list(expected.shape)}"
         if not _is_close(values, expected):
@@ -206,7 +206,7 @@ def _dimensions_of_examples(outputs: Tensor, count: int) -> list[int]:
 
 
 def _is_close(values: Tensor, expected: Tensor) -> bool:
-    """Return whether they are equal to rounding, relative to their mean size."""
+    """Return whether two tensors are equal up to rounding, relative to their mean size."""
     if values.shape != expected.shape:
         return False
     if not expected.is_floating_point():

@@ -1,4 +1,4 @@
-"""Whether a resumed run goes on with the data that its checkpoint was trained on."""
+"""Check that a resumed run continues with the data that its checkpoint was trained on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .session import Session
 log = logging.getLogger("alphagrid")
 
 VERIFICATIONS = {"same": "same", "rounded": "same up to rounding", "unknown": "not verified"}
-"""What the journal says of data that are not refused."""
+"""The field `verification` of accepted data, by the result of the comparison."""
 
 
 class DataChanged(UserError):
-    """An attempt was refused because its data are not those that its checkpoint was trained on."""
+    """The data of an attempt differ from those that its checkpoint was trained on."""
 
 
 def check_data(
@@ -30,12 +30,12 @@ def check_data(
 ) -> None:
     """Record the data in the event `data`, and compare them with those of the checkpoint's attempt.
 
-    Reading and hashing the data is outside the clock, and leaves no trace in any random generator.
+    Reading and hashing the data is outside the clock, and does not change any random generator.
 
     Raises:
-        DataChanged: the fingerprints differ, and that was not allowed.
+        DataChanged: the fingerprints differ, and `allow_change` is false.
     """
-    now = _describe(session, recorder)
+    now = _describe_data(session, recorder)
 
     def record(verification: str) -> None:
         recorder.event("data", **{**now, "verification": verification})
@@ -60,11 +60,11 @@ def check_data(
         _warn(recorder, f"the run goes on with other data, as was allowed (fingerprint: {difference})")
         return
     record("refused")
-    again = f"alphagrid retry {run.path.parent.name} {run.id}"
+    command = f"alphagrid retry {run.path.parent.name} {run.id}"
     raise DataChanged(
         f"the data of the run have changed (fingerprint: {difference})",
-        f"restore them and run: {again}; or go on with the new ones: {again} --allow-data-change; "
-        f"or train from the start with them: {again} --fresh",
+        f"restore them and run: {command}; or go on with the new ones: {command} --allow-data-change; "
+        f"or train from the start with them: {command} --fresh",
     )
 
 
@@ -73,43 +73,44 @@ def _warn(recorder: Recorder, message: str) -> None:
     recorder.event("warning", message=message)
 
 
-def _describe(session: Session, recorder: Recorder) -> dict[str, Any]:
-    """Return what the workload tells of its data, with `fingerprint`, which is None where there is none."""
+def _describe_data(session: Session, recorder: Recorder) -> dict[str, Any]:
+    """Return the workload's provenance with a `fingerprint`, which may be None."""
     with session.generators.preserved():
-        told = dict(session.workload.provenance())
-        if told.get("fingerprint") is None:
-            told.update(_hash(session, recorder))
-    return {**told, "fingerprint": told.get("fingerprint")}
+        description = dict(session.workload.provenance())
+        if description.get("fingerprint") is None:
+            description.update(_hash_data(session, recorder))
+    return {**description, "fingerprint": description.get("fingerprint")}
 
 
-def _hash(session: Session, recorder: Recorder) -> dict[str, Any]:
-    """Return the workload's own fingerprint of the splits that the run uses; none if it fails.
+def _hash_data(session: Session, recorder: Recorder) -> dict[str, Any]:
+    """Return the workload's fingerprint of the splits that the run uses; nothing if it fails.
 
-    A workload may train and evaluate without ever giving a split as a whole.
+    A workload may train and evaluate without providing a whole split.
     """
     try:
         return session.workload.data_fingerprint(["train", *session.config.eval.splits])
-    except Exception as error:  # the data are a user's; what is really wrong with them comes up in training
+    except Exception as error:  # a user's workload may raise anything; training reports real problems
         _warn(recorder, f"the data have no fingerprint: {type(error).__name__}: {error}")
         return {}
 
 
 def _recorded_before(run: RunFiles, resume: Resume) -> tuple[int, Mapping[str, Any] | None]:
-    """Return the attempt, and its event `data`, whose data the checkpoint was trained on.
+    """Return the attempt that the checkpoint comes from, and its event `data`.
 
-    That is the attempt that wrote the checkpoint. If it recorded no fingerprint, as earlier versions of
-    alphagrid did not, it is the newest before it that did.
+    Earlier versions of alphagrid recorded no fingerprint. Then this is the newest earlier attempt with one.
     """
     for number, path in reversed(run.journals()):
         if not resume.after_attempt < number <= resume.attempt:
             continue
-        event = next((record for record in _beginning(path) if record.get("event") == "data"), None)
+        event = next(
+            (record for record in _records_before_training(path) if record.get("event") == "data"), None
+        )
         if event and event.get("fingerprint") is not None and event.get("verification") != "refused":
             return number, event
     return 0, None
 
 
-def _beginning(path: Path) -> Iterator[journal.Record]:
+def _records_before_training(path: Path) -> Iterator[journal.Record]:
     """Yield the records of an attempt up to its first step."""
     with path.open("rb") as file:
         for line in file:

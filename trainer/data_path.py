@@ -1,7 +1,7 @@
-"""The type of options that are paths, and how such paths are resolved.
+"""The type of options that are paths, and the resolution of such paths.
 
-An option of type `DataPath` holds the text as it was written, and so does a run's id. `resolved` gives the
-options with every path absolute.
+An option of type `DataPath` holds the text of the specification, and so a run's id depends on that text.
+`resolve` returns the options with every path absolute.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PathUnresolved(UserError):
 
 @dataclass
 class _Resolver:
-    """Resolves the paths of one section; what cannot be resolved yet, or at all, is noted."""
+    """Resolves the paths of one section; records paths that it cannot resolve yet, or at all."""
 
     folder: str
     waits: bool = False
@@ -56,13 +56,13 @@ class _Resolver:
         return os.path.join(start, rest) if rest else start + slash  # noqa: PTH118 (keeps a '/' at the end)
 
 
-def _serialize(value: Any, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+def _serialize_path(value: Any, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
     text = handler(value)
     resolver = (info.context or {}).get(CONTEXT)
     return resolver.resolve(text) if isinstance(resolver, _Resolver) else text
 
 
-DataPath = Annotated[str, Field(min_length=1), WrapSerializer(_serialize, return_type=str)]
+DataPath = Annotated[str, Field(min_length=1), WrapSerializer(_serialize_path, return_type=str)]
 """A path of a workload's options. Relative ones, and `~`, count from the specification's folder."""
 
 

@@ -1,4 +1,4 @@
-"""The loss on whole splits, leaving no trace in the run."""
+"""Evaluate the loss on whole splits without changing the state of the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Losses = dict[str, dict[str, float]]
 
 
 class EvaluationAborted(Exception):
-    """A stop was requested while an evaluation went on; it is redone when the run resumes."""
+    """A stop was requested during an evaluation; the resumed run repeats it."""
 
 
 def evaluate(
@@ -33,14 +33,14 @@ def evaluate(
     stop_request: StopRequest,
     batches_for_statistics: Iterable[Batch] = (),
 ) -> Losses:
-    """Evaluate each split where the optimizer wants it evaluated; parameters, mode and RNG are put back.
+    """Evaluate each split at the optimizer's evaluation parameters; restore parameters, mode and RNG.
 
-    Running statistics are computed there on `batches_for_statistics`, if there are any, and put back.
+    With `batches_for_statistics`, recompute running statistics on them first, and restore those too.
 
     Raises:
         EvaluationAborted: a stop was requested.
     """
-    statistics = estimated_on(_until(stop_request, batches_for_statistics), model)
+    statistics = estimated_on(_batches_until_stop(stop_request, batches_for_statistics), model)
     with Generators(model).preserved(), stepper.evaluation(), torch.no_grad():
         try:
             with statistics:
@@ -53,11 +53,11 @@ def evaluate(
             model.train()
 
 
-def _until(stop_request: StopRequest, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _batches_until_stop(stop_request: StopRequest, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield batches until a stop is requested.
 
     Raises:
-        EvaluationAborted: that is so.
+        EvaluationAborted: a stop was requested.
     """
     for batch in batches:
         if stop_request:
@@ -71,8 +71,8 @@ def _mean_loss(
     """Return Σwℓ / Σw over all batches, summed in float64."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     weight = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in _until(stop_request, batches):
-        batch = copied(to_device(batch, device))  # a split may be one with the data
+    for batch in _batches_until_stop(stop_request, batches):
+        batch = copied(to_device(batch, device))  # a split may share memory with the data
         values = loss.values(model(batch["inputs"]), batch["targets"]).double()
         weights = batch.get("weights", torch.ones_like(values)).double()
         total += weigh(values, weights).sum()

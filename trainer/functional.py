@@ -23,31 +23,31 @@ def substitutes(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Ten
     by_tensor = {id(tensors[name]): value for name, value in values.items()}
     return {
         name: by_tensor[id(tensor)]
-        for name, entries, key in _places(model)
+        for name, entries, key in _tensor_places(model)
         if id(tensor := entries[key]) in by_tensor
     }
 
 
 def call(model: nn.Module, at: dict[str, Tensor], inputs: Any) -> Any:
-    """Call `model` with the tensors `at` in their places, as `substitutes` gives them.
+    """Call `model` with the tensors of `at`, as returned by `substitutes`, in place of its own.
 
-    A buffer that the model assigns or changes is found in `at` afterwards; the model keeps its own.
+    If the model assigns or changes a buffer, `at` holds the new value afterwards; the model's buffer stays.
     """
     return functional_call(model, at, (inputs,), tie_weights=False)
 
 
 @contextmanager
 def tensors_kept(model: nn.Module) -> Iterator[None]:
-    """Have the model hold the very parameters and buffers afterwards that it holds now."""
-    kept = [(entries, key, entries[key]) for _, entries, key in _places(model)]
+    """Restore the model's current parameter and buffer objects at the end."""
+    places = [(entries, key, entries[key]) for _, entries, key in _tensor_places(model)]
     try:
         yield
     finally:
-        for entries, key, tensor in kept:
+        for entries, key, tensor in places:
             entries[key] = tensor
 
 
-def _places(model: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _tensor_places(model: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield each place that holds a parameter or a buffer: its name, its module's entries, and its key."""
     for prefix, module in model.named_modules():
         for entries in (module._parameters, module._buffers):

@@ -1,4 +1,4 @@
-"""The gradient of a step: of one batch, or of several that are taken as one."""
+"""Compute the gradient of a step: of one batch, or of several accumulated batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .streams import Batch
 
 
 def forward_backward(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
-    """Compute a batch's mean loss and put its gradient to `.grad`; return the loss, detached."""
+    """Compute a batch's mean loss and write its gradient to `.grad`; return the loss, detached."""
     value = mean(loss.values(model(batch["inputs"]), batch["targets"]), batch.get("weights"))
     torch.autograd.backward(value)
     return value.detach()
 
 
 def accumulate(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> Tensor:
-    """Compute the mean loss of several batches as if they were one, and its gradient, in the memory of one.
+    """Compute the mean loss over several batches and its gradient, with the memory of one batch.
 
-    Each adds Σwℓ and the gradient of that; Σw, of all of them, divides both at the end. So batches of unequal
+    Each batch adds Σwℓ and its gradient. At the end, Σw of all batches divides both. So batches of unequal
     size or weight count by their examples.
     """
     device = next(model.parameters()).device

@@ -1,7 +1,7 @@
-"""Batches that a model or its loss changes in place: both are then given copies.
+"""Protect batches from a model or loss that changes them in place, by passing copies.
 
-A batch is read again where α* looks at the examples that a step was trained on, or takes differences of
-passes; a stream may also give the same tensors twice.
+α* uses the batch of a step again, or takes differences of passes over it. A stream may also return the same
+tensors twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .streams import Batch, are_same, copied
 
 
 def protect(model: nn.Module, loss: Loss, batch: Batch, passed: Batch) -> None:
-    """Give model and loss copies from now on, where a pass changed its batch.
+    """Pass copies to the model or the loss from now on, if a pass changed its batch.
 
     `passed` was equal to `batch` before a forward pass with its loss.
     """

@@ -39,7 +39,7 @@ def train(
     *,
     allow_data_change: bool = False,
 ) -> Outcome:
-    """Train until the config's stop, a stop request, or divergence; report to the journal.
+    """Train until the config's stop, a stop request, or divergence; write the journal.
 
     `now` is the host's clock [s]. A stop request ends the step in progress, writes a checkpoint, and
     returns an interrupted outcome. With `allow_data_change` a resumed run may go on with other data.
@@ -65,15 +65,15 @@ def train(
         check_data(session, recorder, run, resume, allow_data_change)
     recorder.evaluate_if_pending()
 
-    if recorder.goes_on and not _finished(session):
+    if recorder.goes_on and not _is_finished(session):
         warm_up(session)
-    recorder.event("training_started", startup_seconds=now() - started, **_data(session))
+    recorder.event("training_started", startup_seconds=now() - started, **_data_size(session))
 
     going = True
     try:
         while going:
-            with clock.charge("logging"):  # what is no step's is the loop's own, and for nobody to pay
-                if going := recorder.goes_on and not _finished(session):
+            with clock.charge("logging"):  # time between steps: `train_seconds` does not count it
+                if going := recorder.goes_on and not _is_finished(session):
                     result = take_step(session)
                     recorder.after_step(result)
                     require_useful_rate(session, result)
@@ -82,13 +82,13 @@ def train(
         recorder.close()
 
 
-def _data(session: Session) -> dict[str, int]:
-    """Return the size of the training data, where the workload tells it."""
+def _data_size(session: Session) -> dict[str, int]:
+    """Return the number of training examples, if the workload has it."""
     examples = session.workload.train_examples
     return {} if examples is None else {"train_examples": examples}
 
 
-def _finished(session: Session) -> bool:
+def _is_finished(session: Session) -> bool:
     """Return whether the next step would pass the config's stop."""
     stop, clock = session.config.stop, session.clock
     if stop.steps is not None and session.step >= stop.steps:

@@ -1,4 +1,4 @@
-"""What a model's steps depend on beside its `state_dict`: buffers that this leaves out, and generators."""
+"""State of a model beyond its `state_dict`: buffers that it leaves out, and random generators."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IN_INIT = "make it where the model is built, as a buffer or an attribute of its 
 
 
 class ModuleState:
-    """Saves and restores what the modules of a model hold.
+    """Saves and restores buffers and random generators of a model's modules.
 
-    Buffers: those that are not persistent, and those that `load_state_dict` could not restore, because they
-    are of another shape or type than in a new model, or not in a new model at all. Generators: torch's,
+    Buffers: those that are not persistent, and those that `load_state_dict` could not restore. The latter
+    have another shape or type than in a new model, or do not exist in a new model. Generators: torch's,
     NumPy's and Python's that are attributes of modules, also in lists, tuples and mappings.
 
     Raises:
-        UserError: a buffer is that of a lazy module, and has no shape yet.
+        UserError: a buffer of a lazy module has no shape yet.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -37,28 +37,28 @@ class ModuleState:
                     f"the model's buffer {name} has no shape before the first forward pass",
                     "initialise lazy modules in workload.model(), by a pass over one batch",
                 )
-        self._new = {name: _kind(buffer) for name, _, buffer in _buffers(model)}
+        self._initial_layouts = {name: _layout(buffer) for name, _, buffer in _buffers(model)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return buffers and generators by the paths to them, as tensors and plain values."""
+        """Return buffers and generators by their paths, as tensors and plain values."""
         buffers = {
             name: {"value": None if buffer is None else buffer.detach(), "persistent": persistent}
             for name, persistent, buffer in _buffers(self._model)
-            if not persistent or self._new.get(name) != _kind(buffer) or _overlaps(buffer)
+            if not persistent or self._initial_layouts.get(name) != _layout(buffer) or _overlaps(buffer)
         }
-        generators = {name: _saved(generator) for name, generator in held_generators(self._model)}
+        generators = {name: _save_generator(generator) for name, generator in held_generators(self._model)}
         return {"buffers": buffers, "generators": generators}
 
     def load_state_dict(self, state: dict[str, Any] | None, device: torch.device) -> list[str]:
-        """Restore what `state_dict` gave, before the model's own is; return warnings.
+        """Restore what `state_dict` returned, before the model's own state; return warnings.
 
-        None: the checkpoint is one of those that were written without.
+        `state` is None if an older version wrote the checkpoint without it.
 
         Raises:
-            UserError: the model has no place for something.
+            UserError: the model has no place for a buffer or a generator.
         """
         if state is None:
-            return self._not_restored()
+            return self._warn_not_restored()
         self._load_buffers(state["buffers"], device)
         return self._load_generators(state["generators"])
 
@@ -77,28 +77,28 @@ class ModuleState:
         for name, saved in generators.items():
             path, _, own = name.rpartition(".")
             if name not in present and path in modules:  # a forward pass makes it
-                setattr(modules[path], own, _made(saved["kind"]))
+                setattr(modules[path], own, _make_generator(saved["kind"]))
                 present[name] = getattr(modules[path], own)
             if name not in present:
                 raise UserError(f"the checkpoint has a generator {name}, the model has none", IN_INIT)
-            kind = _saved(present[name])["kind"]
+            kind = _save_generator(present[name])["kind"]
             if kind == saved["kind"]:
-                _restore(present[name], saved["state"])
+                _restore_generator(present[name], saved["state"])
             else:
                 warnings.append(
                     f"the generator {name} starts from its seed: it was a {saved['kind']}, and is a {kind}"
                 )
         return warnings
 
-    def _not_restored(self) -> list[str]:
-        """Return a warning if there is something that the checkpoint should hold."""
+    def _warn_not_restored(self) -> list[str]:
+        """Return a warning if the model has state that the checkpoint lacks."""
         state = self.state_dict()
         names = [*state["buffers"], *state["generators"]]
         if not names:
             return []
-        told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        summary = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return [
-            f"the checkpoint is an older alphagrid's, without {told}: they start from their initial values"
+            f"the checkpoint is an older alphagrid's, without {summary}: they start from their initial values"
         ]
 
 
@@ -110,8 +110,8 @@ def _buffers(model: nn.Module) -> Iterator[tuple[str, bool, Tensor | None]]:
             yield f"{path}.{name}" if path else name, persistent, buffer
 
 
-def _kind(buffer: Tensor | None) -> tuple[Any, ...] | None:
-    """Return what two buffers must share, so that one can be copied into the other."""
+def _layout(buffer: Tensor | None) -> tuple[Any, ...] | None:
+    """Return the layout that two buffers must share so that one can be copied into the other."""
     if buffer is None:
         return None
     return buffer.layout, *((part.shape, part.dtype) for part in components(buffer))
@@ -127,16 +127,21 @@ def _overlaps(buffer: Tensor | None) -> bool:
 def _set_buffer(
     module: nn.Module, name: str, value: Tensor | None, persistent: bool, device: torch.device
 ) -> None:
-    """Copy a value into a buffer that has room for it; else put it in the buffer's place."""
+    """Copy a value into a buffer of the same layout; otherwise replace the buffer."""
     buffer = module._buffers.get(name)
-    if value is not None and buffer is not None and _kind(buffer) == _kind(value) and not _overlaps(buffer):
+    if (
+        value is not None
+        and buffer is not None
+        and _layout(buffer) == _layout(value)
+        and not _overlaps(buffer)
+    ):
         copy_into(buffer, value)
         return
     where = device if buffer is None else buffer.device
     module.register_buffer(name, None if value is None else value.to(where), persistent=persistent)
 
 
-def _saved(generator: Generator) -> dict[str, Any]:
+def _save_generator(generator: Generator) -> dict[str, Any]:
     """Return the kind and the state of a generator as tensors and plain values."""
     if isinstance(generator, torch.Generator):
         return {"kind": f"torch.Generator on {generator.device.type}", "state": generator.get_state()}
@@ -144,12 +149,12 @@ def _saved(generator: Generator) -> dict[str, Any]:
         version, internal, gauss = generator.getstate()
         return {"kind": "random.Random", "state": [version, list(internal), gauss]}
     if isinstance(generator, np.random.RandomState):
-        return {"kind": "numpy.random.RandomState", "state": _plain(generator.get_state(legacy=False))}
+        return {"kind": "numpy.random.RandomState", "state": _to_plain(generator.get_state(legacy=False))}
     bits = generator.bit_generator
-    return {"kind": f"numpy.random.{type(bits).__name__}", "state": _plain(bits.state)}
+    return {"kind": f"numpy.random.{type(bits).__name__}", "state": _to_plain(bits.state)}
 
 
-def _made(kind: str) -> Generator:
+def _make_generator(kind: str) -> Generator:
     """Return a new generator of a kind."""
     if kind.startswith("torch."):
         return torch.Generator(kind.rpartition(" ")[2])
@@ -160,30 +165,30 @@ def _made(kind: str) -> Generator:
     return np.random.Generator(getattr(np.random, kind.rpartition(".")[2])())
 
 
-def _restore(generator: Generator, state: Any) -> None:
-    """Put a generator into the state that was saved."""
+def _restore_generator(generator: Generator, state: Any) -> None:
+    """Restore the saved state of a generator."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     elif isinstance(generator, random.Random):
         version, internal, gauss = state
         generator.setstate((version, tuple(internal), gauss))
     elif isinstance(generator, np.random.RandomState):
-        generator.set_state(_of_plain(state))
+        generator.set_state(_from_plain(state))
     else:
-        generator.bit_generator.state = _of_plain(state)
+        generator.bit_generator.state = _from_plain(state)
 
 
-def _plain(state: Any) -> Any:
+def _to_plain(state: Any) -> Any:
     """Return a state of NumPy's with tensors for its arrays and plain values for its numbers."""
     if isinstance(state, dict):
-        return {key: _plain(value) for key, value in state.items()}
+        return {key: _to_plain(value) for key, value in state.items()}
     if isinstance(state, np.ndarray):
         return torch.from_numpy(state.copy())
     return state.item() if isinstance(state, np.generic) else state
 
 
-def _of_plain(state: Any) -> Any:
-    """Undo `_plain`."""
+def _from_plain(state: Any) -> Any:
+    """Undo `_to_plain`."""
     if isinstance(state, dict):
-        return {key: _of_plain(value) for key, value in state.items()}
+        return {key: _from_plain(value) for key, value in state.items()}
     return state.numpy() if isinstance(state, Tensor) else state

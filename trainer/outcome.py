@@ -1,4 +1,4 @@
-"""How an attempt ends."""
+"""The outcome of an attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["completed", "diverged", "interrupted"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended; an interrupted run goes on from its last checkpoint."""
+    """How an attempt ended; an interrupted run resumes from its last checkpoint."""
 
     status: Status
     reason: str | None

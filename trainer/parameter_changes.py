@@ -1,7 +1,7 @@
-"""Parameters that a forward pass changes, although only the optimizer is to.
+"""Detect and restore parameters that a forward pass changes, although only the optimizer should.
 
-An embedding with `max_norm` renormalises the rows that it looks up; a layer may set parameters from the first
-batch that it sees, or keep averages in them. Passes that are not training's must leave these as they were.
+An embedding with `max_norm` renormalises the rows that it looks up. A layer may set parameters from its first
+batch, or store averages in them. Passes outside training must not change these parameters.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn.parameter import is_lazy
 from .tensors import components, version
 
 CHUNK = 1 << 20
-"""Elements of a parameter that are summed up at a time, so that none is copied as a whole."""
+"""Elements of a parameter that are summed at a time, so that no parameter is copied whole."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Mark(NamedTuple):
-    """A parameter as it is: how often it was written to, and a checksum of its values."""
+    """State of a parameter: how often it was written to, and a checksum of its values."""
 
     version: int
     checksum: int
 
 
 def marks(model: nn.Module) -> dict[str, Mark]:
-    """Return a mark of each parameter by its name; those without values of their own are left out."""
+    """Return a mark of each parameter, by name; omit parameters without values."""
     return {
         name: Mark(version(parameter), sum(map(_checksum, components(parameter))))
         for name, parameter in model.named_parameters()
@@ -38,12 +38,12 @@ def marks(model: nn.Module) -> dict[str, Mark]:
 
 
 def written(before: dict[str, Mark], after: dict[str, Mark]) -> set[str]:
-    """Return the names of parameters that were written to, whether or not that changed a value."""
+    """Return the names of parameters that were written to, even with the same values."""
     return {name for name, mark in before.items() if after.get(name) != mark}
 
 
 def changed(before: dict[str, Mark], after: dict[str, Mark]) -> set[str]:
-    """Return the names of parameters with other values."""
+    """Return the names of parameters whose values have changed."""
     sums = {name: mark.checksum for name, mark in after.items()}
     return {name for name, mark in before.items() if sums.get(name) != mark.checksum}
 
@@ -57,7 +57,7 @@ def renormalised(model: nn.Module) -> set[str]:
 
 @contextmanager
 def parameters_preserved(model: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Put the parameters of these names back in the end, from copies."""
+    """Restore the parameters with these names at the end, from copies."""
     values = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in names]
     try:
         yield

@@ -1,6 +1,6 @@
-"""The states of the random number generators: saved, restored, and kept out of the way.
+"""Save, restore and preserve the states of the random number generators.
 
-`snapshot` and `restore` are for checkpoints; `Generators` is for what happens between two steps.
+`snapshot` and `restore` are for checkpoints; `Generators` is for code between two steps.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _plain_numpy(state: dict[str, Any]) -> list[Any]:
 
 
 def restore(state: State) -> None:
-    """Put the generators back into `state`."""
+    """Restore the generators to `state`."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     keys, position, has_gauss, cached = state["numpy"]
@@ -56,9 +56,9 @@ def torch_snapshot() -> list[Tensor]:
 
 
 def torch_restore(state: list[Tensor]) -> None:
-    """Put torch's generators back into `state`.
+    """Restore torch's generators to `state`.
 
-    Checkpoints of earlier versions hold the states of all CUDA devices of a node: the run's own is taken.
+    Checkpoints of earlier versions hold the states of all CUDA devices of a node; this uses the run's device.
     """
     cpu, *cuda = state
     torch.set_rng_state(cpu)
@@ -73,16 +73,16 @@ def _uses_cuda() -> bool:
 
 
 def held(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what modules hold as attributes, also in lists, tuples and mappings, with the path to each.
+    """Yield the attributes of modules, also items of lists, tuples and mappings, each with its path.
 
-    The path is that of the module and the attribute: `encoder.0.noise`, `noises.1`.
+    A path joins the module's and the attribute's: `encoder.0.noise`, `noises.1`.
     """
     for path, module in model.named_modules():
         yield from _items(path, vars(module), set())
 
 
 def held_generators(model: nn.Module) -> Iterator[tuple[str, Generator]]:
-    """Yield each generator that modules hold, with the path to it; one that is held twice is yielded once."""
+    """Yield each generator that modules hold once, with its path."""
     seen: set[int] = set()
     for place, item in held(model):
         if not isinstance(item, Generator) or isinstance(item, random.SystemRandom):  # which has no state
@@ -93,7 +93,7 @@ def held_generators(model: nn.Module) -> Iterator[tuple[str, Generator]]:
 
 
 def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Yield the items of nested lists, tuples and mappings with their places; each container once."""
+    """Yield the items of nested lists, tuples and mappings with their paths; visit each container once."""
     if not isinstance(value, (Mapping, list, tuple)):
         yield place, value
     elif id(value) not in seen:
@@ -103,7 +103,7 @@ def _items(place: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's generators without `torch.manual_seed`, which traces the stack for devices not in use."""
+    """Seed torch's generators without `torch.manual_seed`, which is slow for devices not in use."""
     torch.default_generator.manual_seed(seed)
     if _uses_cuda():
         torch.cuda.manual_seed(seed)
@@ -118,50 +118,50 @@ class Generators:
 
     def __init__(self, model: nn.Module | None = None) -> None:
         self._model = model
-        self._parts: list[_Part] = [
-            _Part(random.getstate, random.setstate, random.seed),
-            _Part(
+        self._parts: list[_GeneratorAccess] = [
+            _GeneratorAccess(random.getstate, random.setstate, random.seed),
+            _GeneratorAccess(
                 lambda: np.random.get_state(legacy=False), np.random.set_state, _numpy_seed(np.random.seed)
             ),
-            _Part(torch_snapshot, torch_restore, seed_torch),
+            _GeneratorAccess(torch_snapshot, torch_restore, seed_torch),
         ]
         self._known: set[int] = set()
         self.find()
 
     def find(self, reset: bool = False) -> None:
-        """Look for generators that modules hold by now; `reset`: put new ones of torch's back to their seed.
+        """Find generators that modules now hold; `reset`: reset new torch generators to their seed.
 
-        A forward pass can make one: it is to start from there, however many passes there were.
+        A forward pass can create a generator. After a reset, the number of earlier passes does not matter.
         """
         for _, item in () if self._model is None else held_generators(self._model):
             if id(item) in self._known:
                 continue
             self._known.add(id(item))
-            self._parts.append(_part_of(item))
+            self._parts.append(_generator_access(item))
             if isinstance(item, torch.Generator) and reset:
                 item.manual_seed(item.initial_seed())
 
     def state(self) -> GeneratorState:
-        """Return where every generator stands."""
+        """Return the state of every generator."""
         return [part.state() for part in self._parts]
 
     def restore(self, state: GeneratorState) -> None:
-        """Put the generators back into `state`; those found later stay where they are."""
+        """Restore the generators to `state`; generators found later keep their state."""
         for part, value in zip(self._parts, state, strict=False):
             part.restore(value)
 
     def seed(self, seed: int) -> None:
-        """Seed every generator; two of a module's do not draw the same numbers."""
+        """Seed every generator; different generators of modules draw different numbers."""
         for position, part in enumerate(self._parts):
             part.seed(seed if position < GLOBAL else derive(seed, position))
 
     def drawn_since(self, state: GeneratorState) -> bool:
         """Return whether any generator has been drawn from since `state`."""
-        return not _same(state, self.state())
+        return not _are_same_states(state, self.state())
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
-        """Leave every generator as it was found, whatever happens inside."""
+        """Restore every generator at the end, also after an exception."""
         state = self.state()
         try:
             yield
@@ -170,7 +170,7 @@ class Generators:
 
     @contextmanager
     def replayed(self, start: int | GeneratorState) -> Iterator[None]:
-        """Draw random numbers from a seed, or from where the generators once stood; then leave no trace."""
+        """Run with a seed or an earlier state of the generators; restore them at the end."""
         with self.preserved():
             if isinstance(start, int):
                 self.seed(start)
@@ -179,40 +179,40 @@ class Generators:
             yield
 
 
-class _Part(NamedTuple):
-    """One generator, or torch's of all devices: how its state is read and set, and how it is seeded."""
+class _GeneratorAccess(NamedTuple):
+    """Functions to read, restore and seed one generator, or torch's generators of all devices."""
 
     state: Callable[[], Any]
     restore: Callable[[Any], Any]
     seed: Callable[[int], Any]
 
 
-def _part_of(generator: Generator) -> _Part:
-    """Return the access to a generator."""
+def _generator_access(generator: Generator) -> _GeneratorAccess:
+    """Return the functions that access a generator."""
     if isinstance(generator, torch.Generator):
-        return _Part(generator.get_state, generator.set_state, generator.manual_seed)
+        return _GeneratorAccess(generator.get_state, generator.set_state, generator.manual_seed)
     if isinstance(generator, random.Random):
-        return _Part(generator.getstate, generator.setstate, generator.seed)
+        return _GeneratorAccess(generator.getstate, generator.setstate, generator.seed)
     if isinstance(generator, np.random.RandomState):
         seed = _numpy_seed(generator.seed)
-        return _Part(lambda: generator.get_state(legacy=False), generator.set_state, seed)
+        return _GeneratorAccess(lambda: generator.get_state(legacy=False), generator.set_state, seed)
     bits = generator.bit_generator
 
     def restore(state: Any) -> None:
         bits.state = state
 
-    return _Part(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
+    return _GeneratorAccess(lambda: bits.state, restore, lambda seed: restore(type(bits)(seed).state))
 
 
 def _numpy_seed(seed: Callable[[int], None]) -> Callable[[int], None]:
     return lambda value: seed(value % 2**32)
 
 
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return all(_same(*pair) for pair in zip(left, right, strict=True))
-    return np.array_equal(left, right)
+def _are_same_states(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return all(_are_same_states(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return all(_are_same_states(*pair) for pair in zip(first, second, strict=True))
+    return np.array_equal(first, second)

@@ -1,4 +1,4 @@
-"""What happens around the steps: records in the journal, evaluations, checkpoints."""
+"""Work around the steps: journal records, evaluations, checkpoints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Recorder:
 
     @property
     def goes_on(self) -> bool:
-        """Whether nothing ends the attempt before its time: no stop request, divergence, newer attempt."""
+        """Whether the attempt continues: no stop request, no divergence, no newer attempt."""
         return not (self._stop_request or self._diverged or self._superseded)
 
     def event(self, name: str, **details: Any) -> None:
@@ -69,11 +69,11 @@ class Recorder:
         self.evaluate_if_pending()
         for written in self._checkpoints.finished():
             self._log_checkpoint(written)
-        if self._checkpoints.due() and not self._diverged:  # one would let a resumed run go on from there
+        if self._checkpoints.due() and not self._diverged:  # a diverged state must not be resumed
             self._checkpoint()
 
     def evaluate_if_pending(self, at_stop: bool = False) -> None:
-        """Evaluate if that is due; a stop request leaves it pending for the next attempt."""
+        """Evaluate if that is pending; after a stop request it stays pending for the next attempt."""
         session = self._session
         if not session.evaluation_pending:
             return
@@ -99,7 +99,7 @@ class Recorder:
         self._append("evaluation", splits=losses, seconds=self._now() - start, at_stop=at_stop)
 
     def finish(self) -> Outcome:
-        """Bring the attempt to its end, whichever it is."""
+        """End the attempt and return its outcome."""
         session = self._session
         if self.goes_on:
             self._evaluate_at_stop()
@@ -122,11 +122,11 @@ class Recorder:
         return self._outcome("completed", None)
 
     def close(self) -> None:
-        """Leave nobody behind who writes: after an error a checkpoint may still be under way."""
+        """Wait for a checkpoint in the background, which may still be written after an error."""
         self._checkpoints.close()
 
     def _is_superseded(self) -> bool:
-        """Look whether a newer attempt has begun; this one then stops without another word."""
+        """Check whether a newer attempt has begun; this attempt then writes no further records."""
         self._superseded = self._superseded or is_superseded(self._run, self._attempt)
         return self._superseded
 
@@ -135,7 +135,7 @@ class Recorder:
         if session.last_evaluated != session.step:
             session.evaluation_pending = True
             self.evaluate_if_pending(at_stop=True)
-            session.evaluation_pending = False  # if it was aborted, the next attempt comes here again
+            session.evaluation_pending = False  # if it was aborted, the next attempt evaluates here again
 
     def _outcome(self, status: Status, reason: str | None) -> Outcome:
         return Outcome(status, reason, self._session.step, self._session.clock.train_seconds)
@@ -154,7 +154,7 @@ class Recorder:
         self._diverged = not math.isfinite(record["loss"])
 
     def _log_measurements(self) -> None:
-        """Write the α* that are complete, or keep them for the summary of the window."""
+        """Write the complete α* measurements, or add them to the window's summary."""
         windowed = self._is_windowed()
         for measurement in self._measurements:
             if windowed:
@@ -173,7 +173,7 @@ class Recorder:
             self._journal.append("alpha", step, self._session.clock.train_seconds, **summary)
 
     def _log_awaited(self) -> None:
-        """Write what is known of a last step whose lookahead value no further step brings."""
+        """Write the incomplete measurement of the last step, whose lookahead value will not follow."""
         probe = self._session.probe
         awaited = None if probe is None else probe.awaited
         if awaited is not None and awaited.measurement.estimators and not self._is_windowed():
@@ -184,10 +184,10 @@ class Recorder:
         return alpha is not None and alpha.record == "windowed"
 
     def _checkpoint(self, last: bool = False) -> None:
-        """Write a checkpoint. The journal up to there comes first: a checkpoint must not outlive it.
+        """Write a checkpoint, after making the journal up to this step durable.
 
-        A run that goes on from a checkpoint does not write again what happened before, so after a node's
-        death no record of that may be missing.
+        A run that resumes from a checkpoint does not repeat earlier records. So none of them may be missing
+        after a node failure.
         """
         session = self._session
         if self._is_superseded():
@@ -197,7 +197,7 @@ class Recorder:
         self._journal.sync()
         seconds = session.clock.train_seconds
         with session.clock.charge("checkpoint"):
-            check = not self._stop_request  # whose grace is short
+            check = not self._stop_request  # a stop request leaves little time
             done = self._checkpoints.write(session.step, seconds, session.state_dict(), last, check)
         for written in done:
             self._log_checkpoint(written)

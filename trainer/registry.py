@@ -56,14 +56,14 @@ class Registry:
             return self.entries[name]
         if self.imports and ":" in name:
             return _imported(self.kind, self.tag, name)
-        known = ", ".join(self.entries) + (", or an import path package.module:Class" if self.imports else "")
+        names = ", ".join(self.entries) + (", or an import path package.module:Class" if self.imports else "")
         raise PydanticCustomError(
             "unknown_name",
             "unknown {kind} '{name}' (known: {known})",
             {
                 "kind": self.kind,
                 "name": name,
-                "known": known,
+                "known": names,
                 "candidates": list(self.entries),
                 "key": self.tag,
             },

@@ -1,8 +1,8 @@
-"""Whether a step depends on something that no checkpoint holds, found out before the first step.
+"""Check before the first step whether a step depends on state that no checkpoint holds.
 
-A resumed run reads batches by their index, and makes its passes with the parameters, buffers and generators
-that the checkpoint has. So the same batch read twice, and two passes over it from the same of all these, must
-come to the same.
+A resumed run reads batches by their index, and runs its passes with the parameters, buffers and generators of
+the checkpoint. So reading a batch twice must give the same batch, and two passes over it from the same state
+must give the same loss.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ UNSTABLE_DATA = (
 
 
 class Rereading:
-    """Compares the first batch that is read with what is read at its index later.
+    """Compares the first batch with a later read at the same index.
 
-    A warm-up pass reads the batch of the first step, which then reads it with the generators where they were.
+    The warm-up pass reads the batch of the first step. The first step then reads it again with the generators
+    in the same state.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -56,33 +57,33 @@ class Rereading:
             self._next = position, batch
 
     def compare(self) -> str | None:
-        """Return a warning if the batch read next is of the first one's position, and another batch."""
+        """Return a warning if the second read of the same position gave another batch."""
         if self.first is None or self._next is None:
             return None
-        (position, batch), (again, other) = self.first, self._next
+        (position, batch), (next_position, next_batch) = self.first, self._next
         self.first, self._next, self._done = None, None, True
-        return None if position != again or are_same(batch, other) else UNSTABLE_DATA
+        return None if position != next_position or are_same(batch, next_batch) else UNSTABLE_DATA
 
     def ahead(self, generators: Generators) -> str | None:
-        """Read the first batch of a stream that is read ahead once more; return a warning if that matters.
+        """Read the first batch of a prefetched stream again; return a warning if it differs.
 
-        The global generators stand at no certain place then: a batch must not draw from them.
+        A prefetching thread reads at any state of the global generators, so a batch must not use them.
         """
         if self.first is None or not isinstance(self._stream, Prefetched):
             return None
         position, batch = self.first
         with generators.preserved():
             start = generators.state()
-            again = self._stream.again(position)
+            second_batch = self._stream.again(position)
             drawn = generators.drawn_since(start)
-        return UNSTABLE_DATA if drawn or not are_same(batch, again) else None
+        return UNSTABLE_DATA if drawn or not are_same(batch, second_batch) else None
 
 
 def warning_of(check: Callable[[], str | None]) -> str | None:
-    """Return the warning of a check for hidden state; one that fails is a warning, too."""
+    """Return the warning of a check for hidden state; an exception in the check is a warning, too."""
     try:
         return check()
-    except Exception as error:  # models, losses and streams may raise anything when they are asked again
+    except Exception as error:  # models, losses and streams may raise anything at a second use
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         return f"whether there is state that no checkpoint holds was not checked: {reason}"
 
@@ -90,38 +91,37 @@ def warning_of(check: Callable[[], str | None]) -> str | None:
 def hidden_state(
     model: nn.Module, loss: Loss, generators: Generators, batch: Batch, changing: Collection[str] = ()
 ) -> str | None:
-    """Return a warning if passes over one batch depend on the passes before; this makes two of them.
+    """Run two passes over one batch; return a warning if the second depends on the first.
 
-    They leave no trace in generators, buffers and the parameters that are `changing` in a pass, and compute
-    no gradient.
+    The passes compute no gradient. They restore generators, buffers and the parameters `changing` in a pass.
     """
     start = generators.state()
 
     def values() -> Tensor:
         own = copied(batch)  # a model may write to its inputs
-        kept = parameters_preserved(model, changing)
-        with generators.replayed(start), buffers_preserved(model), kept, torch.no_grad():
+        parameters_unchanged = parameters_preserved(model, changing)
+        with generators.replayed(start), buffers_preserved(model), parameters_unchanged, torch.no_grad():
             return loss.values(model(own["inputs"]), own["targets"])
 
     before = dict(_marks(model))
-    if _close(values(), values()):
+    if _are_close(values(), values()):
         return None
     return _unstable_model([name for name, mark in _marks(model) if before.get(name) != mark])
 
 
 def _unstable_model(changed: list[str]) -> str:
-    """Return the warning, with the names of attributes that change in a pass."""
+    """Return the warning with the names of the attributes that change in a pass."""
     more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-    told = f" (changed: {', '.join(changed[:MOST_NAMED])}{more})" if changed else ""
+    attributes = f" (changed: {', '.join(changed[:MOST_NAMED])}{more})" if changed else ""
     return (
         "two passes over the same batch with the same parameters, buffers and random numbers have different "
-        f"losses: the model or the loss keeps a state{told} that no checkpoint holds, and a resumed run goes "
-        "on without it. Make it a buffer of its module (register_buffer)"
+        f"losses: the model or the loss keeps a state{attributes} that no checkpoint holds, and a resumed "
+        "run goes on without it. Make it a buffer of its module (register_buffer)"
     )
 
 
-def _close(first: Tensor, second: Tensor) -> bool:
-    """Return whether losses are the same but for rounding; those that are not finite say nothing."""
+def _are_close(first: Tensor, second: Tensor) -> bool:
+    """Return whether losses are equal up to rounding; true for losses that are not finite."""
     if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
         return first.shape == second.shape
     tolerance = math.sqrt(torch.finfo(first.dtype).eps) * float(first.abs().mean())
@@ -130,7 +130,7 @@ def _close(first: Tensor, second: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _TensorMark:
-    """A tensor as it is: another one, or one that was written to, is not equal."""
+    """Identity and version of a tensor; another or a modified tensor is not equal."""
 
     tensor: weakref.ref[Tensor]
     version: int
@@ -147,7 +147,7 @@ class _TensorMark:
 
 
 def _marks(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what can be compared of the attributes of modules that no checkpoint holds, by their places."""
+    """Yield marks of the module attributes that no checkpoint holds, by their paths."""
     registered = {id(module) for module in model.modules()}
     for place, item in held(model):
         if not OF_TORCH.isdisjoint(place.split(".")) or isinstance(item, nn.Parameter):

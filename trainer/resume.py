@@ -1,4 +1,4 @@
-"""Where an attempt goes on."""
+"""Choose the checkpoint from which an attempt resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("alphagrid")
 
 @dataclass(frozen=True)
 class Resume:
-    """After `step` steps, from `state`, a checkpoint's content (None: from the start)."""
+    """Start of an attempt: after `step` steps, from the checkpoint content `state` (None: from scratch)."""
 
     step: int = 0
     train_seconds: float = 0.0
@@ -25,16 +25,16 @@ class Resume:
     attempt: int = 0
     """The attempt that wrote the checkpoint."""
     after_attempt: int = 0
-    """Attempts up to this one do not count any more."""
+    """Checkpoints of attempts up to this one are ignored."""
 
 
 def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | None = None) -> Resume:
     """Load the newest sound checkpoint of the attempts later than `after_attempt`.
 
-    `limits` says, per attempt, up to which step its checkpoints count (`checkpoint_file.candidates`).
+    `limits` is, per attempt, the last step whose checkpoints count (`checkpoint_file.candidates`).
 
     Raises:
-        UserError: the newest sound one was written by another version of alphagrid.
+        UserError: another version of alphagrid wrote the newest sound checkpoint.
     """
     damaged: list[str] = []
     for file in candidates(run, after_attempt, limits):
@@ -44,7 +44,7 @@ def prepare(run: RunFiles, after_attempt: int = 0, limits: Mapping[int, int] | N
             log.warning("%s: %s", file.path.name, error)
             damaged.append(file.path.name)
             continue
-        except FileNotFoundError:  # withdrawn by an older attempt that has learned of this one
+        except FileNotFoundError:  # an older attempt removed it after it noticed this attempt
             continue
         if damaged:
             log.warning("%s, the newest sound checkpoint, is used", file.path.name)

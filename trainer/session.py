@@ -1,4 +1,4 @@
-"""Everything one run consists of, built from its config: what a checkpoint holds and a step uses."""
+"""The parts of a run, built from its config: the state of a checkpoint and the tools of a step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .workloads.base import Workload
 
 
 class Session:
-    """The parts of a run. `state_dict` is the checkpoint: each part tells what it must remember."""
+    """The parts of a run. `state_dict` is the checkpoint: each part adds its state."""
 
     def __init__(self, config: TrainingConfig, clock: Clock) -> None:
         self.config = config
@@ -47,13 +47,13 @@ class Session:
         _prepare_torch(config, self.device)
         self.workload: Workload = WORKLOADS.entry(config.workload.name).load()(config.workload)
         self.loss: Loss = loss_of(self.workload.loss)
-        self.model = self._model()
+        self.model = self._build_model()
         self.generators = randomness.Generators(self.model)
         self.module_state = ModuleState(self.model)
-        self.changing = renormalised(self.model)  # parameters that any forward pass changes, by name
+        self.changing = renormalised(self.model)  # names of parameters that any forward pass changes
         self._restored: dict[str, Any] | None = None
-        self.stepper = self._stepper()
-        self.policy = self._policy()
+        self.stepper = self._build_stepper()
+        self.policy = self._build_policy()
         self.evaluations = Cadence(config.eval.every_steps, config.eval.every_seconds)
         self.window = Window(self.device)
         self.alphas = AlphaSummary()
@@ -61,11 +61,11 @@ class Session:
         self.step = 0
         self.evaluation_pending = False
         self.last_evaluated = 0
-        self._train = self._stream("train")
+        self._train = self._build_stream("train")
         self.rereading = Rereading(self._train)
-        self._probe_stream = self._stream("probe")
-        self.probe = self._probe()
-        _seed_everything(derive(config.seed, "training"))  # last: what is imported until here may draw, too
+        self._probe_stream = self._build_stream("probe")
+        self.probe = self._build_probe()
+        _seed_everything(derive(config.seed, "training"))  # last: the imports above may draw random numbers
 
     def train_batch(self, index: int, part: int = 0) -> Batch:
         """Return the batch that step `index` trains on, or one part of it where it accumulates several."""
@@ -75,12 +75,12 @@ class Session:
         return self._on_device(batch)
 
     def compare_batches(self) -> None:
-        """Warn if the first batch was another one when it was read again; no step is charged for this."""
+        """Warn if the second read of the first batch gave another batch; no step is charged for this."""
         if (warning := warning_of(self.rereading.compare)) is not None:
             self.warnings.append(warning)
 
     def look_for_hidden_state(self) -> None:
-        """Warn if the steps to come depend on what no checkpoint holds, judged by the first batch read."""
+        """Warn if passes over the first batch depend on state that no checkpoint holds."""
         if self.rereading.first is not None:
             batch = self._on_device(self.rereading.first[1])
             checks = (
@@ -90,25 +90,25 @@ class Session:
             self.warnings += [warning for check in checks if (warning := warning_of(check)) is not None]
 
     def probe_batches(self, index: int) -> list[Batch]:
-        """Return B₁ for step `index`: from a stream of its own, so that observing changes no order."""
+        """Return B₁ for step `index`, from a separate stream, so that observing changes no training order."""
         positions = range(index * self.accumulate, (index + 1) * self.accumulate)
         return [self._on_device(self._probe_stream.batch(position)) for position in positions]
 
     def batches_for_statistics(self) -> Iterator[Batch]:
-        """Yield the last batches trained on, if an evaluation computes running statistics on them."""
+        """Yield the last training batches, if an evaluation computes running statistics on them."""
         if self.stepper.evaluates_elsewhere:
             stop = self.step * self.accumulate
             for index in range(max(0, stop - batch_statistics.BATCHES), stop):
-                yield self._on_device(self._train_again.batch(index))
+                yield self._on_device(self._statistics_stream.batch(index))
 
     def scheduled_rate(self, index: int) -> float:
         """Return η of the schedule for step `index`."""
-        return learning_rate(self.config.schedule, self._given_rate, index)
+        return learning_rate(self.config.schedule, self._base_rate, index)
 
     def forward_backward(self, batches: Iterable[Batch]) -> Tensor:
-        """Compute the mean loss of a step's batches, taken as one, and its gradient; return the loss.
+        """Compute the mean loss of all batches of a step, and its gradient; return the loss.
 
-        They pass through the model one after the other.
+        The batches pass through the model one after the other.
         """
         self.stepper.optimizer.zero_grad(set_to_none=True)
         if self.accumulate > 1:
@@ -119,7 +119,7 @@ class Session:
         return forward_backward(self.model, self.loss, batch)
 
     def keeps_batches(self, index: int) -> bool:
-        """Return whether step `index` keeps its batches at hand: there is one, or α* looks at them again."""
+        """Return whether step `index` keeps its batches: it has only one, or α* uses them again."""
         awaits = self.probe is not None and self.probe.awaited is not None
         return self.accumulate == 1 or awaits or self.measures(index)
 
@@ -128,16 +128,16 @@ class Session:
         return self.config.alpha is not None and self.config.alpha.measures(index)
 
     def kind(self, index: int) -> str:
-        """Return the kind of step `index`: `alpha` if it pays for an α*, else `plain`."""
+        """Return the kind of step `index`: `alpha` if its cost includes α*, else `plain`."""
         return "alpha" if self.config.alpha is not None and self.config.alpha.pays(index) else "plain"
 
     def put_back(self, names: Collection[str]) -> None:
-        """Give parameters the values that they had before the first pass of this attempt.
+        """Restore the values that parameters had before the first pass of this attempt.
 
-        They come from a model that is built again, and from the checkpoint that was restored.
+        The values come from a newly built model, and from the checkpoint if there is one.
         """
         with self.generators.preserved():
-            origin = self._model()
+            origin = self._build_model()
             if self._restored is not None:
                 ModuleState(origin).load_state_dict(self._restored["modules"], self.device)
                 origin.load_state_dict(self._restored["model"])
@@ -148,7 +148,7 @@ class Session:
                     parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the steps to come depend on."""
+        """Return all state that the next steps depend on."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -170,7 +170,7 @@ class Session:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._restored = {part: state.get(part) for part in ("model", "modules")}
         self.step = state["step"]
         self.warnings += self.module_state.load_state_dict(state.get("modules"), self.device)
@@ -195,11 +195,11 @@ class Session:
         self.window.load_state_dict(state["window"])
 
     @cached_property
-    def _train_again(self) -> Stream:
-        """The training batches, read apart from those that are read ahead."""
+    def _statistics_stream(self) -> Stream:
+        """A second stream of the training batches, without prefetching."""
         return self.workload.stream("train", self.config.seed)
 
-    def _stream(self, name: str) -> Stream:
+    def _build_stream(self, name: str) -> Stream:
         stream = self.workload.stream(name, self.config.seed)
         if not self.workload.prefetch:
             return stream
@@ -208,30 +208,30 @@ class Session:
     def _on_device(self, batch: Batch) -> Batch:
         return to_device(batch, self.device)
 
-    def _model(self) -> nn.Module:
+    def _build_model(self) -> nn.Module:
         _seed_everything(derive(self.config.seed, "model"))
         model = self.workload.model().to(self.device)
         return model.train()
 
     @property
-    def _given_rate(self) -> float:
+    def _base_rate(self) -> float:
         rate = self.config.optimizer.lr
         return NEGLIGIBLE_RATE if rate is None else rate
 
-    def _stepper(self) -> Stepper:
-        options = self.config.optimizer.model_copy(update={"lr": self._given_rate})
+    def _build_stepper(self) -> Stepper:
+        options = self.config.optimizer.model_copy(update={"lr": self._base_rate})
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         stepper: Stepper = OPTIMIZERS.entry(options.name).load()(options, parameters)
         return stepper
 
-    def _policy(self) -> Policy:
+    def _build_policy(self) -> Policy:
         options = self.config.alpha
         if options is None:
             return Policy()
         policy: Policy = POLICIES.entry(options.policy).load()(options)
         return policy
 
-    def _probe(self) -> Probe | None:
+    def _build_probe(self) -> Probe | None:
         options = self.config.alpha
         if options is None:
             return None
@@ -251,7 +251,7 @@ def device_of(config: TrainingConfig) -> torch.device:
 def _prepare_torch(config: TrainingConfig, device: torch.device) -> None:
     torch.set_num_threads(config.threads)
     if config.deterministic and device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
 
 

@@ -1,4 +1,4 @@
-"""Copies of a checkpoint's state that training does not change while they are written."""
+"""Copy a checkpoint's state, so that training can continue while the copy is written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CONSTANTS = (
 MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
 SEQUENCES = (list, tuple, set, frozenset)
 PLAIN_TENSORS = (Tensor, nn.Parameter)
-"""Those of other classes need not have memory of their own."""
+"""Tensors of other classes may share memory."""
 
 
 class Uncopied(Exception):
-    """A state holds an object of a class that this module cannot copy completely."""
+    """A state holds an object that this module cannot copy completely."""
 
 
 def size(value: Any) -> int:
@@ -39,13 +39,13 @@ def copy_state(value: Any) -> Any:
     """Return a state with every container copied, and every tensor copied to the CPU's memory.
 
     Raises:
-        Uncopied: it holds an object of another class than these.
+        Uncopied: the state holds an object of another class.
     """
-    return _copied(value, {})
+    return _copy_once(value, {})
 
 
-def _copied(value: Any, done: dict[Hashable, Any]) -> Any:
-    """Copy what is not among those `done`: what the state holds twice, the copy does, too."""
+def _copy_once(value: Any, done: dict[Hashable, Any]) -> Any:
+    """Return the copy of an object, and copy each object only once, so that sharing is preserved."""
     if type(value) in CONSTANTS:
         return value
     key = _identity(value)
@@ -55,9 +55,9 @@ def _copied(value: Any, done: dict[Hashable, Any]) -> Any:
 
 
 def _identity(value: Any) -> Hashable:
-    """Return what is the same for two objects of which one copy will do.
+    """Return a key that is equal for objects that can share one copy.
 
-    A `state_dict` holds a tied parameter as several tensors, which are one in memory.
+    A `state_dict` holds a tied parameter as several tensors with the same memory.
     """
     if type(value) not in PLAIN_TENSORS or value.layout is not torch.strided or value.is_nested:
         return id(value)
@@ -72,14 +72,14 @@ def _copy(value: Any, done: dict[Hashable, Any]) -> Any:
     if kind in MAPPINGS:
         twin = copy.copy(value)  # which keeps a default_factory
         for key, item in value.items():
-            twin[key] = _copied(item, done)
+            twin[key] = _copy_once(item, done)
         for name, item in getattr(value, "__dict__", {}).items():  # torch keeps versions beside a state
-            setattr(twin, name, _copied(item, done))
+            setattr(twin, name, _copy_once(item, done))
         return twin
     if kind in SEQUENCES:
-        return kind(_copied(item, done) for item in value)
+        return kind(_copy_once(item, done) for item in value)
     if issubclass(kind, tuple) and hasattr(kind, "_make"):
-        return kind._make(_copied(item, done) for item in value)
+        return kind._make(_copy_once(item, done) for item in value)
     if kind is bytearray:
         return bytearray(value)
     raise Uncopied(kind.__name__)

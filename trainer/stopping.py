@@ -1,4 +1,4 @@
-"""What signal handlers may tell a run: to stop, and that it was suspended. They set a flag, nothing else."""
+"""Requests of signal handlers to a run: to stop, or after a suspension. Handlers only set a flag."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class StopRequest:
-    """Set at most once, by a signal or another thread; the loop looks at it between steps.
+    """A stop request, set at most once by a signal or another thread; the loop checks it between steps.
 
-    `on_resumption` is called when the process goes on after a suspension.
+    The signal handler calls `on_resumption` when the process continues after a suspension.
     """
 
     def __init__(self) -> None:
@@ -16,10 +16,10 @@ class StopRequest:
         self.on_resumption: Callable[[], None] = lambda: None
 
     def request(self, reason: str) -> None:
-        """Ask for a stop; the first reason stays."""
+        """Request a stop; the first reason stays."""
         if self.reason is None:
             self.reason = reason
 
     def __bool__(self) -> bool:
-        """Return whether a stop was asked for."""
+        """Return whether a stop was requested."""
         return self.reason is not None

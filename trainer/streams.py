@@ -1,6 +1,6 @@
-"""Data as a function: a batch depends on a name, a seed and an index, and on nothing that was read before.
+"""Data as a function: a batch depends only on a name, a seed and an index, not on earlier reads.
 
-Resuming therefore needs no more than the index, and is exact by construction.
+Resuming therefore needs only the index, and is exact by construction.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Stream(Protocol):
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """Return a seed of 63 bits for a purpose, so that no two purposes share random numbers."""
+    """Return a 63-bit seed for a purpose, so that no two purposes share random numbers."""
     text = ":".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class ShuffledStream:
-    """Rows of tensors in memory, in a new order each epoch; what fills no whole batch waits for another."""
+    """Rows of tensors in memory, in a new order each epoch; an epoch omits rows that fill no whole batch."""
 
     def __init__(self, tensors: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
         self._tensors = tensors
         self._rows = len(next(iter(tensors.values())))
         self._batch_size = min(batch_size, self._rows)
         self._seed = seed
-        self._order = lru_cache(maxsize=2)(self._order_of)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -56,17 +56,17 @@ class ShuffledStream:
         rows = self._order(epoch)[start : start + self._batch_size]
         return {name: tensor[rows] for name, tensor in self._tensors.items()}
 
-    def _order_of(self, epoch: int) -> Tensor:
+    def _epoch_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
         return torch.randperm(self._rows, generator=generator)
 
 
 class Prefetched:
-    """A stream whose next batches are read on a thread of their own while the present one is used.
+    """A stream that reads its next batches on a background thread.
 
-    What is read does not depend on when: a batch is a function of its index. Reading goes on during
-    evaluations and checkpoints. `pinned` batches lie in memory that a GPU reads by itself, while the host
-    goes on.
+    The time of a read does not matter, as a batch is a function of its index. Reading continues during
+    evaluations and checkpoints. `pinned` batches lie in pinned memory, from which a GPU copies them
+    asynchronously.
     """
 
     def __init__(self, stream: Stream, ahead: int, pinned: bool = False) -> None:
@@ -74,42 +74,42 @@ class Prefetched:
         self._ahead = ahead
         self._pinned = pinned
         self._thread = ThreadPoolExecutor(1, "prefetch")
-        self._reading: dict[int, Future[Batch]] = {}
+        self._pending: dict[int, Future[Batch]] = {}
 
     def batch(self, index: int) -> Batch:
-        """Return batch `index`, and have those after it read."""
-        wanted = range(index, index + 1 + self._ahead)
-        self._reading = {i: self._reading.get(i) or self._thread.submit(self._read, i) for i in wanted}
-        return self._reading[index].result()
+        """Return batch `index`, and start reading the batches after it."""
+        indices = range(index, index + 1 + self._ahead)
+        self._pending = {i: self._pending.get(i) or self._thread.submit(self._read_batch, i) for i in indices}
+        return self._pending[index].result()
 
     def again(self, index: int) -> Batch:
-        """Read batch `index` once more, although it may have been read ahead."""
-        return self._thread.submit(self._read, index).result()
+        """Read batch `index` again, even if it is already in memory."""
+        return self._thread.submit(self._read_batch, index).result()
 
-    def _read(self, index: int) -> Batch:
+    def _read_batch(self, index: int) -> Batch:
         batch = self._stream.batch(index)
-        return _each_tensor(batch, Tensor.pin_memory) if self._pinned else batch
+        return _map_tensors(batch, Tensor.pin_memory) if self._pinned else batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch (nested mappings, lists and tuples included) to `device`."""
-    moved: Batch = _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    moved: Batch = _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
     return moved
 
 
 def copied(value: Any) -> Any:
-    """Return nested tensors (mappings, lists and tuples) as copies of their own."""
-    return _each_tensor(value, Tensor.clone)
+    """Return a copy of nested tensors (mappings, lists and tuples)."""
+    return _map_tensors(value, Tensor.clone)
 
 
-def are_same(left: Any, right: Any) -> bool:
-    """Return whether nested tensors have the same values; NaN is the same as NaN."""
-    if isinstance(left, Tensor):
-        return isinstance(right, Tensor) and is_same(left, right)
-    if isinstance(left, Mapping):
-        return left.keys() == right.keys() and all(are_same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(are_same, left, right))
+def are_same(first: Any, second: Any) -> bool:
+    """Return whether nested tensors have the same values; NaN equals NaN."""
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and is_same(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(are_same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(are_same, first, second))
     return True
 
 
@@ -129,12 +129,12 @@ def length(value: Any) -> int:
 
 def share(batches: Sequence[Batch], fraction: float) -> list[Batch]:
     """Return the first examples of a step's batches, a `fraction` of all of them rounded up."""
-    wanted, found = math.ceil(fraction * sum(map(examples, batches))), []
+    remaining, parts = math.ceil(fraction * sum(map(examples, batches))), []
     for batch in batches:
-        if wanted > 0:
-            found.append(_rows(batch, 0, wanted))
-            wanted -= examples(batch)
-    return found
+        if remaining > 0:
+            parts.append(_cut_rows(batch, 0, remaining))
+            remaining -= examples(batch)
+    return parts
 
 
 def in_chunks(batch: Batch, count: int) -> list[Batch]:
@@ -142,10 +142,10 @@ def in_chunks(batch: Batch, count: int) -> list[Batch]:
     if count == 1:
         return [batch]
     size = math.ceil(examples(batch) / count)
-    return [_rows(batch, start, start + size) for start in range(0, examples(batch), size)]
+    return [_cut_rows(batch, start, start + size) for start in range(0, examples(batch), size)]
 
 
-def _rows(batch: Batch, start: int, stop: int) -> Batch:
+def _cut_rows(batch: Batch, start: int, stop: int) -> Batch:
     """Cut every tensor of a batch that has a row for each example."""
     count = examples(batch)
     rows: Batch = batch if start == 0 and stop >= count else cut(batch, count, start, stop)
@@ -158,15 +158,15 @@ def cut(value: Any, count: int, start: int, stop: int) -> Any:
     def rows(tensor: Tensor) -> Tensor:
         return tensor[start:stop] if tensor.dim() and len(tensor) == count else tensor
 
-    return _each_tensor(value, rows)
+    return _map_tensors(value, rows)
 
 
-def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _each_tensor(item, change) for key, item in value.items()}
+        return {key: _map_tensors(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         make = getattr(type(value), "_make", type(value))  # a named tuple takes its items one by one
-        return make(_each_tensor(item, change) for item in value)
+        return make(_map_tensors(item, change) for item in value)
     return value

@@ -25,25 +25,25 @@ def components(tensor: Tensor) -> list[Tensor]:
     return [tensor.to_dense()]
 
 
-def is_same(left: Tensor, right: Tensor) -> bool:
-    """Return whether tensors have the same layout, shape and values; NaN is the same as NaN."""
-    if left.layout != right.layout or left.is_nested != right.is_nested:
+def is_same(first: Tensor, second: Tensor) -> bool:
+    """Return whether tensors have the same layout, shape and values; NaN equals NaN."""
+    if first.layout != second.layout or first.is_nested != second.is_nested:
         return False
-    if not left.is_nested and left.shape != right.shape:
+    if not first.is_nested and first.shape != second.shape:
         return False
-    ours, theirs = components(left), components(right)
+    ours, theirs = components(first), components(second)
     return len(ours) == len(theirs) and all(map(_is_same, ours, theirs))
 
 
-def _is_same(left: Tensor, right: Tensor) -> bool:
-    if left.shape != right.shape:
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
-    return bool(((left == right) | ((left != left) & (right != right))).all())
+    return bool(((first == second) | ((first != first) & (second != second))).all())
 
 
 @torch.no_grad()
 def copy_into(tensor: Tensor, value: Tensor) -> None:
-    """Give a tensor the values of another one of its layout and shape."""
+    """Copy the values of a tensor with the same layout and shape into `tensor`."""
     if tensor.layout in (*BY_ROWS, *BY_COLUMNS) and tensor._nnz() != value._nnz():
         tensor.resize_as_sparse_(value)  # torch copies only where the numbers of values agree
     tensor.copy_(value)

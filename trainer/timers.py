@@ -1,4 +1,4 @@
-"""What a clock reads: the host's time, or the device's."""
+"""Timers of a clock: the host's time, or the device's."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 Mark = Any
-"""A point in time, as its timer has it."""
+"""A point in time, in its timer's representation."""
 
 
 class Timer(Protocol):
-    """Sets marks, and tells the seconds between two of them once both have come to pass."""
+    """Sets marks, and returns the seconds between two marks once both have passed."""
 
     def mark(self) -> Mark:
-        """Set a mark here."""
+        """Set and return a mark."""
 
     def has_passed(self, mark: Mark) -> bool:
-        """Tell, without waiting, whether a mark has come to pass."""
+        """Return without waiting whether a mark has passed."""
 
     def wait(self) -> None:
-        """Wait until all marks have."""
+        """Wait until all marks have passed."""
 
     def seconds(self, start: Mark, end: Mark) -> float:
         """Return the seconds from one mark to another; both have passed."""
@@ -33,7 +33,7 @@ class HostTimer:
         self.mark = now
 
     def has_passed(self, mark: float) -> bool:
-        """Tell that it has."""
+        """Return True: a mark of the host passes at once."""
         return True
 
     def wait(self) -> None:
@@ -47,8 +47,8 @@ class HostTimer:
 class CudaTimer:
     """Events in a CUDA stream: a mark passes when the work queued before it is done.
 
-    The host runs ahead of the device, so its own clock would charge one section's work to another; and
-    reading it in time would mean to wait for the device at every step.
+    The host runs ahead of the device, so its clock would charge the work of one section to another. To read
+    it correctly, the host would have to wait for the device at every step.
     """
 
     def mark(self) -> Mark:
@@ -60,7 +60,7 @@ class CudaTimer:
         return event
 
     def has_passed(self, mark: Mark) -> bool:
-        """Ask the event."""
+        """Query the event."""
         return bool(mark.query())
 
     def wait(self) -> None:

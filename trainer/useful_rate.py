@@ -1,4 +1,4 @@
-"""A policy that should find the learning rate, and finds none: the run would end untrained."""
+"""Detect a policy that finds no learning rate, so that the run would end untrained."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ NO_USE = 1e-3
 
 
 def require_useful_rate(session: Session, result: StepResult) -> None:
-    """Check, after a step whose α* was rejected, that the rate in use is a useful one.
+    """Check, after a step with a rejected α*, that the current learning rate is useful.
 
     Raises:
-        UserError: it is what the policy began with, that is next to nothing, and its patience is at an end.
+        UserError: the rate is still the policy's negligible initial one, and its patience is exhausted.
     """
     reasons = [event.details.get("reason") for event in result.events if event.name == "rejected"]
     policy, alpha, rate = session.policy, session.config.alpha, result.learning_rate
     if not reasons or alpha is None or not 0 < policy.patience <= policy.misses:
         return
-    given = session.config.optimizer.lr
-    if given is None:
+    config_rate = session.config.optimizer.lr
+    if config_rate is None:
         hint = "give optimizer.lr; a loss without curvature along the step (L1, hinge) has no α*"
-    elif rate <= NO_USE * given and rate == session.scheduled_rate(alpha.start_step):
+    elif rate <= NO_USE * config_rate and rate == session.scheduled_rate(alpha.start_step):
         hint = "let alpha.start_step be a step at which the schedule has a useful rate"
     else:
         return
@@ -36,7 +36,7 @@ def require_useful_rate(session: Session, result: StepResult) -> None:
 
 
 def missing_rate(session: Session) -> str | None:
-    """Return a warning for a run that ends before its policy has set the rate that is not given."""
+    """Return a warning if a run without `optimizer.lr` ends before its policy has set a rate."""
     alpha, rate = session.config.alpha, session.stepper.learning_rate
     if alpha is None or session.config.optimizer.lr is not None or rate != NEGLIGIBLE_RATE:
         return None

@@ -1,4 +1,4 @@
-"""What only the first pass of its kind costs a process, before anything counts: imports, compilation."""
+"""The warm-up pass: pay the cost of first passes (imports, compilation) before the clock counts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .streams import Batch, copied
 
 
 def warm_up(session: Session) -> None:
-    """Read the data of the step to come, and make one pass of each kind that training and α* will make.
+    """Read the data of the next step, and run one pass of each kind that training and α* will run.
 
-    Their results are thrown away, and leave no trace: generators, buffers, and parameters that a forward pass
-    changes are put back, gradients dropped, nothing is charged. It costs one forward and backward pass, and
-    for α* one pass of each kind and the check that its route is right (`alpha.guard`); the optimizer's own
-    first step still counts. Two more forward passes look for a hidden state.
+    The results are discarded, and the clock charges nothing. The warm-up pass restores generators, buffers
+    and parameters that a forward pass changes, and drops gradients. It costs one forward and backward pass,
+    for α* one pass of each kind and the check of its route (`alpha.guard`), and two forward passes to detect
+    hidden state. The first step of the optimizer itself still counts.
 
     Raises:
         UserError: the config asks for something that this model or loss cannot do, α* would be wrong, or a
@@ -35,7 +35,7 @@ def warm_up(session: Session) -> None:
     batch = session.train_batch(session.step)
     before = marks(session.model)
     with parameters_preserved(session.model, session.changing):
-        passed, loss = _pass(session, batch, start)
+        passed, loss = _run_pass(session, batch, start)
     protect(session.model, session.loss, batch, passed)
     generators.find(reset=True)
     generators.restore(start)
@@ -51,8 +51,8 @@ def warm_up(session: Session) -> None:
     session.stepper.optimizer.zero_grad(set_to_none=True)
 
 
-def _pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
-    """Make a pass as a step does; return the copy of the batch that it used, and the loss."""
+def _run_pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch, Tensor]:
+    """Run a pass as a step does; return the copy of the batch that it used, and the loss."""
     session.generators.restore(start)
     passed: Batch = copied(batch)
     with buffers_preserved(session.model):
@@ -60,17 +60,17 @@ def _pass(session: Session, batch: Batch, start: GeneratorState) -> tuple[Batch,
 
 
 def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before: dict[str, Mark]) -> None:
-    """Put parameters back that the first pass has changed, and have evaluations do so.
+    """Restore parameters that the first pass has changed, and record them for evaluations.
 
     Raises:
-        UserError: α* is measured, whose passes would change them; they cannot be put back; or a second pass
-            does not change them, so that the model remembers the first one where no checkpoint does.
+        UserError: the passes of α* would change the parameters; they cannot be restored; or a second pass
+            does not change them, so the model has state about its first pass that no checkpoint holds.
     """
     after = marks(session.model)
     names = written(before, after)
     if names and session.config.alpha is not None:
         raise UserError(
-            f"the model's forward pass changes {_told(names)}: the passes of α* would change training",
+            f"the model's forward pass changes {_list_names(names)}: the passes of α* would change training",
             "keep what a pass changes in buffers, and set parameters from data where workload.model() builds "
             "the model; or leave out alpha",
         )
@@ -79,23 +79,23 @@ def _undo_changes(session: Session, batch: Batch, start: GeneratorState, before:
         session.put_back(moved)
         if moved & changed(before, marks(session.model)):
             raise UserError(
-                f"the model's forward pass changes {_told(moved)}, which cannot be put back after the "
+                f"the model's forward pass changes {_list_names(moved)}, which cannot be put back after the "
                 "warm-up pass: workload.model() does not build the same model again",
                 "keep what a pass changes in buffers",
             )
         with session.generators.preserved(), parameters_preserved(session.model, moved):
-            _pass(session, batch, start)
+            _run_pass(session, batch, start)
             once = moved - changed(before, marks(session.model))
         if once:
             raise UserError(
-                f"the model's first forward pass changes {_told(once)}, and later ones do not. No checkpoint "
-                "holds which it was, so that a resumed run would change it again",
+                f"the model's first forward pass changes {_list_names(once)}, and later ones do not. No "
+                "checkpoint holds which it was, so that a resumed run would change it again",
                 "keep the flag in a buffer of the module (register_buffer), or set the parameter where "
                 "workload.model() builds the model",
             )
     session.changing |= names
 
 
-def _told(names: set[str]) -> str:
-    first, *others = sorted(names)
-    return f"its parameter {first}" + (f" and {len(others)} more" if others else "")
+def _list_names(names: set[str]) -> str:
+    first, *rest = sorted(names)
+    return f"its parameter {first}" + (f" and {len(rest)} more" if rest else "")

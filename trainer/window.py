@@ -1,4 +1,4 @@
-"""The window of steps that the next `window` record sums up."""
+"""The window of steps that the next `window` record summarises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Window:
         self._clear()
 
     def add(self, loss: Tensor, learning_rate: float, paid: bool) -> None:
-        """Take note of one step, and whether it paid for α*; `loss` stays on the device."""
+        """Add one step; `paid`: its cost includes α*. `loss` stays on the device."""
         self._loss += loss
         self.steps += 1
         self._alpha_steps += paid
@@ -55,7 +55,7 @@ class Window:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what `state_dict` returned."""
         self._loss = state["loss"].to(self._device)
         self.steps, self._alpha_steps = state["steps"], state["alpha_steps"]
         *rates, self._last_rate = state["rates"]

@@ -21,7 +21,7 @@ STALE_SECONDS = 12.0
 
 
 def look_together(place: Path, host: str) -> None:
-    look = claims._newest
+    look = claims._newest_claim
 
     def looked(folder: Path) -> tuple[int, Path] | None:
         found = look(folder)
@@ -30,7 +30,7 @@ def look_together(place: Path, host: str) -> None:
             time.sleep(0.001)
         return found
 
-    claims._newest = looked
+    claims._newest_claim = looked
 
 
 def main(host: str, root: str, run_id: str, submission: str, folder: str = "") -> None:

@@ -59,9 +59,9 @@ def test_a_list_of_the_folder_that_is_out_of_date_gives_nobody_a_claim(
     old = write(tmp_path, "released\n")
     first, second = Claim(tmp_path), Claim(tmp_path)
     assert first.acquire()
-    monkeypatch.setattr(claims, "_newest", lambda folder: (1, old))
+    monkeypatch.setattr(claims, "_newest_claim", lambda folder: (1, old))
     assert not second.acquire()
-    monkeypatch.setattr(claims, "_newest", lambda folder: None)
+    monkeypatch.setattr(claims, "_newest_claim", lambda folder: None)
     assert not second.acquire()
     first.release()
 

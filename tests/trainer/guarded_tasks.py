@@ -456,7 +456,7 @@ class SameTensors(Guarded):
     """Gives the very tensors that it keeps, as a stream of one batch may."""
 
     def stream(self, name: str, seed: int) -> Stream:
-        data = self._read("train")
+        data = self._split_data("train")
 
         class Kept:
             def batch(self, index: int) -> Batch:

@@ -139,7 +139,7 @@ def test_bundled_data_sets_that_come_with_a_package_have_fingerprints(
     assert digits["split_fingerprints"].keys() == {"train", "test"}
     characters = CharTransformer(CharTransformerOptions(name="char_transformer"))
     before = characters.data_fingerprint(["validation"])
-    monkeypatch.setattr(char_transformer, "_text", lambda split: torch.zeros(9, dtype=torch.uint8))
+    monkeypatch.setattr(char_transformer, "_read_text", lambda split: torch.zeros(9, dtype=torch.uint8))
     assert compare(before, characters.data_fingerprint(["validation"])) == "different"
 
 

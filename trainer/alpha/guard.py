@@ -1,19 +1,19 @@
-"""A check in the warm-up pass: α*'s route must differentiate the function that training differentiates.
+"""Check in the warm-up pass that α*'s route differentiates the same function as training.
 
-Once an attempt, outside the clock, along a test direction v, and with the random numbers of the pass that
-computed the gradient:
+The check runs once per attempt, outside the clock. It uses a test direction v and the random numbers of the
+pass that computed the gradient:
 
 - loss: further passes with the same parameters, inputs and random numbers have the same loss;
 - slope: the route's slope along v is vᵀ∇L, with the gradient ∇L by backpropagation;
-- derivative: the route's Jv is (z(θ + hv) − z(θ − hv)) / 2h, of outputs z with the parameters really moved.
-  Of route `curvlinops`, which does not tell its Jv, the curvature is compared with that of a Jv that is.
+- derivative: the route's Jv is (z(θ + hv) − z(θ − hv)) / 2h, with outputs z at really moved parameters.
+  Route `curvlinops` does not return its Jv, so the check compares its curvature with that of route `jvp`.
 
-What is off is looked at again along another direction, from parameters a little aside: there no unit sits
-exactly on the kink of its activation. The second look's faults are those that are reported.
+If a check fails, it is repeated along another direction, from slightly moved parameters: there no unit sits
+exactly on the kink of its activation. The guard reports the faults of the second check.
 
-At first the gradient is the one that training has just computed. If that is off it is computed anew: its
-attention may have taken other kernels than a route's, whose dropout has other masks, and its loss other
-random numbers.
+The first check uses the gradient that training has just computed. If it fails, the guard computes the
+gradient again: attention in training may use other kernels than the route, whose dropout has other masks,
+and the loss may have drawn other random numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .routing import Router
 from .vectors import inner
 
 ASIDE = (0.05, 0.003)
-"""How far the second look moves the parameters, relative to their size: the first that has a finite loss."""
+"""How far the second check moves the parameters, relative to their size; the first finite loss counts."""
 
 NOT_FINITE = (
     "the route of α* is not checked: the loss or its gradient is not finite on the first batch, or on the "
@@ -54,16 +54,16 @@ NOT_FINITE_BESIDE = (
     "the curvature of α* is not checked: the outputs are not finite where the parameters are moved a little"
 )
 FINE = 1e-5
-"""Types with a smaller rounding unit are float32 and float64."""
+"""float32 and float64 have a smaller rounding unit."""
 TF32 = 2.0**-10
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Tangents = list[tuple[Tensor, Tensor]]
 """Outputs and their derivative along v, chunk by chunk."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far numbers may lie apart, relative to their size."""
+    """Maximum differences, relative to the size of the numbers."""
 
     slope: float
     derivative: float
@@ -83,12 +83,12 @@ class Tolerance:
 
 
 def check(options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: Tensor, fused: bool) -> None:
-    """Check the route on a batch, as `Guard.problem` does; warn in the journal of a run that observes.
+    """Check the route on a batch, as `Guard.problem` does; warn in the journal if the run only observes.
 
-    Attention takes the MATH kernel on both sides: with another one, its dropout would have other masks.
+    Attention uses the MATH kernel on both sides: with another one, its dropout would have other masks.
 
     Raises:
-        UserError: the route is off, and the policy acts on α*.
+        UserError: the check fails, and the policy acts on α*.
     """
     with sdpa_kernel(SDPBackend.MATH):
         problem = Guard(options, router, seed).problem(batch, loss, fused)
@@ -105,7 +105,7 @@ def check(options: AlphaOptions, router: Router, seed: int, batch: Batch, loss: 
 
 @dataclass(frozen=True)
 class Findings:
-    """How far a route is off at one point, in units of the tolerance, and the slopes it was judged by."""
+    """Errors of a route at one point, in units of the tolerance, and the slopes compared."""
 
     loss: float
     slope: float
@@ -119,7 +119,7 @@ class Findings:
 
     @property
     def off(self) -> set[str]:
-        """The checks that failed; one whose numbers are not finite has."""
+        """The failed checks; a check with numbers that are not finite has failed."""
         return {name for name in ("loss", "slope", "derivative") if not getattr(self, name) <= 1}
 
 
@@ -134,125 +134,126 @@ class Guard:
         self._parameters = [p for p in router.model.parameters() if p.requires_grad]
         self._padding = _padding_rows(router.model)
         self._start = router.generators.state()
-        self._loss = _replayed(router.loss, router.generators, self._start)
+        self._loss = _replay_loss(router.loss, router.generators, self._start)
 
     def problem(self, batch: Batch, loss: Tensor, fused: bool) -> str | None:
-        """Return what is wrong with the route on the examples that α* looks at; None if nothing is.
+        """Return the problem of the route on the examples that α* uses; None if there is none.
 
-        `loss` is the mean loss of the batch, whose gradient is in `.grad` and is lost; the generators stand
-        where they stood before it was computed. `fused`: lookahead trains by the same pass.
+        `loss` is the mean loss of the batch. Its gradient is in `.grad`, and this method drops it. The
+        generators have the state from before the loss was computed. `fused`: lookahead trains by the same
+        pass.
         """
         at_origin = set(self._options.estimators) != {"lookahead"}
         late = "lookahead" in self._options.estimators
         fraction = self._options.curvature_fraction
-        problem = self._look_twice(batch, loss, False) if at_origin else None
+        problem = self._check_twice(batch, loss, False) if at_origin else None
         if problem is None and late and not (at_origin and fraction == 1):
             part = share([batch], fraction)[0]
-            known = loss if part is batch and not at_origin else None
-            problem = self._look_twice(part, known, fused)
+            part_loss = loss if part is batch and not at_origin else None
+            problem = self._check_twice(part, part_loss, fused)
         return problem
 
-    def _look_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
-        """Return what is wrong on a batch; `loss` is its mean loss if the gradient of that is in `.grad`."""
+    def _check_twice(self, batch: Batch, loss: Tensor | None, fused: bool) -> str | None:
+        """Return the problem on a batch; `loss` is its mean loss if `.grad` holds its gradient, else None."""
         parts = in_chunks(batch, self._options.chunks)
-        first = self._look(batch, parts, loss if len(parts) == 1 else None, fused, 1)
+        first = self._compare(batch, parts, loss if len(parts) == 1 else None, fused, 1)
         if first is None:
             self._router.warn(NOT_FINITE)
             return None
         if first.is_coarse and self._has_fine_parameters:
-            with suppress(Exception), in_full_precision():  # a model that needs less may raise anything
-                fine = self._look_again(batch, parts, fused)
+            with suppress(Exception), in_full_precision():  # a lower-precision model may raise anything
+                fine = self._check_with_own_gradient(batch, parts, fused)
                 if fine is not None and not fine.is_coarse:
                     return _explain(fine, self._options.route)
-        again = self._look_again(batch, parts, fused) if first.off else None
-        return _explain(again or first, self._options.route)
+        second = self._check_with_own_gradient(batch, parts, fused) if first.off else None
+        return _explain(second or first, self._options.route)
 
     @property
     def _has_fine_parameters(self) -> bool:
         return all(torch.finfo(p.dtype).eps < FINE for p in self._parameters)
 
-    def _look_again(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
-        """Look with a gradient computed here, and if something is off, from parameters aside."""
-        first = self._look(batch, parts, None, fused, 1)
-        return (self._look_aside(batch, parts, fused) or first) if first is not None and first.off else first
+    def _check_with_own_gradient(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Compare with a gradient computed here; if a check fails, compare at moved parameters."""
+        first = self._compare(batch, parts, None, fused, 1)
+        return (self._check_aside(batch, parts, fused) or first) if first is not None and first.off else first
 
-    def _look_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
-        """Look from parameters aside, less far where the loss is not finite there; None if it nowhere is."""
+    def _check_aside(self, batch: Batch, parts: list[Batch], fused: bool) -> Findings | None:
+        """Compare at moved parameters, nearer if the loss is not finite there; None if it never is."""
         for factor in ASIDE:
-            aside = (_aside(p, self._seed, index) for index, p in enumerate(self._parameters))
+            aside = (_random_offset(p, self._seed, index) for index, p in enumerate(self._parameters))
             with moved(self._parameters, aside, factor):
-                findings = self._look(batch, parts, None, fused, 2)
+                findings = self._compare(batch, parts, None, fused, 2)
             if findings is not None:
                 return findings
         return None
 
-    def _look(
+    def _compare(
         self, batch: Batch, parts: list[Batch], loss: Tensor | None, fused: bool, number: int
     ) -> Findings | None:
-        """Compare along a test direction. Return None where the loss or its gradient is not finite.
+        """Compare along a test direction. Return None if the loss or its gradient is not finite.
 
-        Both are computed here if no `loss` is given.
+        Without `loss`, this method computes the loss and its gradient.
         """
         if loss is None:
             loss = self._backpropagate(parts)
-        vector, expected = self._direction(number)
+        vector, expected = self._test_direction(number)
         if not (math.isfinite(expected) and math.isfinite(float(loss))):
             return None
         precision = Precision()  # type: ignore[no-untyped-call]
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), precision:
-            again = self._replayed(lambda: [self._model(part["inputs"]) for part in parts])
-            losses = [self._loss.values(z, part["targets"]) for z, part in zip(again, parts, strict=True)]
+            outputs = self._replay(lambda: [self._model(part["inputs"]) for part in parts])
+            losses = [self._loss.values(z, part["targets"]) for z, part in zip(outputs, parts, strict=True)]
         tolerance = Tolerance.of(precision.rounding)
-        step = tolerance.step / 4 ** (number - 1)  # the second look is closer
+        step = tolerance.step / 4 ** (number - 1)  # the second check takes a smaller step
         line = Watched.of(self._router.line(vector, step), self._loss)
-        found = self._replayed(lambda: self._router.look(line, [batch], fused).read())
+        quadratic = self._replay(lambda: self._router.look(line, [batch], fused).read())
         self._drop_gradient()
         if self._options.route in OPERATOR_ROUTES:
-            stand_in = self._replayed(lambda: by_jvp(line, batch).read())
+            stand_in = self._replay(lambda: by_jvp(line, batch).read())
         seen = line.seen[-len(parts) :]
-        moved_outputs = self._differences(parts, vector, step)
+        moved_outputs = self._output_differences(parts, vector, step)
         if not any(bool(of.isfinite().any()) for of in moved_outputs):
             self._router.warn(NOT_FINITE_BESIDE)
 
-        size = _mean([of.abs() for of in losses], parts)
-        terms = self._slopes(again, [tangent for _, tangent in seen] or moved_outputs, parts)
-        by_differences = _mean(self._slopes(again, moved_outputs, parts), parts)
-        scale = max(_mean([of.abs() for of in terms], parts), abs(expected)) + tolerance.step * size
+        size = _weighted_mean([of.abs() for of in losses], parts)
+        terms = self._output_slopes(outputs, [tangent for _, tangent in seen] or moved_outputs, parts)
+        by_differences = _weighted_mean(self._output_slopes(outputs, moved_outputs, parts), parts)
+        scale = max(_weighted_mean([of.abs() for of in terms], parts), abs(expected)) + tolerance.step * size
         noise = precision.rounding / step
-        derivative = _distance_of_outputs(seen, moved_outputs, noise)
-        if number > 1 and derivative > tolerance.derivative:  # or is it the differences that are off?
-            farther = self._differences(parts, vector, 4 * step)
-            pairs = list(zip(again, farther, strict=True))
-            derivative = min(derivative, _distance_of_outputs(seen, farther, noise))
-            derivative -= _distance_of_outputs(pairs, moved_outputs, noise)
+        derivative = _output_distance(seen, moved_outputs, noise)
+        if number > 1 and derivative > tolerance.derivative:  # the differences may be wrong instead
+            farther = self._output_differences(parts, vector, 4 * step)
+            pairs = list(zip(outputs, farther, strict=True))
+            derivative = min(derivative, _output_distance(seen, farther, noise))
+            derivative -= _output_distance(pairs, moved_outputs, noise)
         if self._options.route in OPERATOR_ROUTES:
             curvature = stand_in.curvature
             if self._options.curvature == "hessian":
-                curvature = self._hessian(batch, vector)
+                curvature = self._hessian_curvature(batch, vector)
             largest = max(abs(curvature), abs(stand_in.curvature))
-            derivative = max(derivative, _distance(found.curvature, curvature, largest))
-        repeated = _distance(_mean(losses, parts), float(loss), size)
-        relative = _distance(found.slope, expected, scale)
+            derivative = max(derivative, _relative_distance(quadratic.curvature, curvature, largest))
+        repeated = _relative_distance(_weighted_mean(losses, parts), float(loss), size)
+        relative = _relative_distance(quadratic.slope, expected, scale)
         slack = 3 if self._router.takes_differences else 1
         return Findings(
             loss=max(
-                _distance(found.loss, float(loss), size) / (slack * tolerance.slope),
+                _relative_distance(quadratic.loss, float(loss), size) / (slack * tolerance.slope),
                 repeated / tolerance.repetition,
             ),
             slope=relative / (slack * tolerance.slope),
             derivative=derivative / tolerance.derivative,
-            slopes=(found.slope, expected, by_differences),
+            slopes=(quadratic.slope, expected, by_differences),
             relative=relative,
             is_coarse=precision.rounding >= FINE,
         )
 
     @torch.no_grad()
-    def _direction(self, number: int) -> tuple[list[Tensor], float]:
-        """Return v and vᵀ∇L for the gradient ∇L in `.grad`, which is dropped.
+    def _test_direction(self, number: int) -> tuple[list[Tensor], float]:
+        """Return v and vᵀ∇L for the gradient ∇L in `.grad`, and drop the gradient.
 
         v is the gradient plus random signs, both in proportion to the size of each parameter. Along the
-        gradient the terms of the examples do not cancel; the signs reach what the gradient misses, and no
-        entry of v is zero but those of padding, which have no gradient and never move.
+        gradient the terms of the examples do not cancel. The signs cover parameters that the gradient
+        misses. Only the entries of padding are zero: they have no gradient and never move.
         """
         vector, slope = [], 0.0
         for index, p in enumerate(self._parameters):
@@ -263,7 +264,7 @@ class Guard:
             unit = _root_mean_square(gradient) or 1.0
             for to, part in zip(_chunks(v), _chunks(gradient), strict=True):
                 to.add_((part / unit).clamp_(-3, 3))
-            v.mul_(_size(p))
+            v.mul_(_typical_size(p))
             if id(p) in self._padding:
                 v[self._padding[id(p)]] = 0
             slope += float(inner([v], [gradient]))
@@ -271,7 +272,7 @@ class Guard:
         return vector, slope
 
     def _backpropagate(self, parts: list[Batch]) -> Tensor:
-        """Return the mean loss of chunks and put its gradient to `.grad`, as training does."""
+        """Return the mean loss of chunks and write its gradient to `.grad`, as training does."""
 
         def passed() -> Tensor:
             if len(parts) == 1:
@@ -279,31 +280,33 @@ class Guard:
             return accumulate(self._model, self._loss, parts)
 
         self._drop_gradient()
-        return self._replayed(passed)
+        return self._replay(passed)
 
     def _drop_gradient(self) -> None:
         for p in self._parameters:
             p.grad = None
 
     @torch.no_grad()
-    def _differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
-        """Return the outputs' derivative along v, with the parameters themselves moved there and back."""
+    def _output_differences(self, parts: list[Batch], vector: list[Tensor], step: float) -> list[Tensor]:
+        """Return the outputs' derivative along v, by moving the parameters themselves and back."""
         ends = []
         for sign in (1, -1):
             with moved(self._parameters, vector, sign * step):
-                ends.append(self._replayed(lambda: [self._model(part["inputs"]) for part in parts]))
+                ends.append(self._replay(lambda: [self._model(part["inputs"]) for part in parts]))
         return [(above.double() - below.double()) / (2 * step) for above, below in zip(*ends, strict=True)]
 
-    def _slopes(self, outputs: list[Tensor], tangents: list[Tensor], parts: list[Batch]) -> list[Tensor]:
+    def _output_slopes(
+        self, outputs: list[Tensor], tangents: list[Tensor], parts: list[Batch]
+    ) -> list[Tensor]:
         """Return ∂ℓ/∂z · Jv per element."""
-        found = []
+        slopes_by_part = []
         for z, tangent, part in zip(outputs, tangents, parts, strict=True):
             to = torch.float32 if z.dtype in (torch.bfloat16, torch.float16) else z.dtype
             slopes, _ = self._loss.quadratic(z.to(to), part["targets"], tangent.to(to))
-            found.append(slopes)
-        return found
+            slopes_by_part.append(slopes)
+        return slopes_by_part
 
-    def _hessian(self, batch: Batch, vector: list[Tensor]) -> float:
+    def _hessian_curvature(self, batch: Batch, vector: list[Tensor]) -> float:
         """Return vᵀHv by backpropagating twice."""
 
         def passed() -> Tensor:
@@ -313,23 +316,23 @@ class Guard:
             second = torch.autograd.grad(slope, self._parameters, materialize_grads=True)
             return inner(vector, list(second))
 
-        return float(self._replayed(passed))
+        return float(self._replay(passed))
 
-    def _replayed(self, passed: Callable[[], Found]) -> Found:
-        """Make a pass with the random numbers and the buffers that the others had."""
+    def _replay(self, passed: Callable[[], Result]) -> Result:
+        """Run a pass with the random numbers and buffers of the first pass."""
         with self._router.generators.replayed(self._start), buffers_preserved(self._model):
             return passed()
 
 
 @dataclass(frozen=True)
 class Watched(Line):
-    """A line that keeps the outputs and their derivatives that a route finds along it."""
+    """A line that records the outputs and derivatives that a route computes along it."""
 
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
     def of(cls, line: Line, loss: Loss) -> Watched:
-        """Return the same line with another loss, watched and not charged to any clock."""
+        """Return the same line with another loss, recorded and not charged to any clock."""
         values = {part.name: getattr(line, part.name) for part in fields(line)}
         return cls(**{**values, "loss": loss, "timed": nullcontext, "difference": line.step})
 
@@ -340,9 +343,9 @@ class Watched(Line):
 
 
 class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the rounding unit of the coarsest type that operations inside compute in.
+    """Records the rounding unit of the coarsest type that operations inside compute in.
 
-    No code may be compiled inside: torch.compile refuses to be called under a mode of dispatch.
+    Code inside must not be compiled: torch.compile refuses to run under a dispatch mode.
     """
 
     supports_higher_order_operators = True
@@ -351,7 +354,7 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation and look at the types of its results."""
+        """Run the operation and record the types of its results."""
         results = func(*args, **(kwargs or {}))
         for result in tree_leaves(results):
             if isinstance(result, Tensor) and result.is_floating_point():
@@ -362,21 +365,21 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class FullPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Has operations make float32 where they are asked for less, also by `torch.autocast`."""
+    """Makes operations return float32 where code requests a coarser type, also by `torch.autocast`."""
 
     supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation with another `dtype`, if it names one."""
-        named = (kwargs or {}).items()
-        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in named})
+        """Run the operation with float32 in place of a coarser `dtype` argument."""
+        arguments = (kwargs or {}).items()
+        return func(*args, **{key: torch.float32 if _is_coarse(value) else value for key, value in arguments})
 
 
 @contextmanager
 def in_full_precision() -> Iterator[None]:
-    """Compute in float32 what a model computes in less. Compiled code is not run: it allows no such mode."""
+    """Compute in float32 instead of coarser types, without compiled code, which allows no such mode."""
     with torch.compiler.set_stance("force_eager"), FullPrecision():  # type: ignore[no-untyped-call]
         yield
 
@@ -386,7 +389,7 @@ def _is_coarse(value: Any) -> bool:
 
 
 def _rounds_to_tf32(operation: str) -> bool:
-    """Return whether a GPU may take an operation's float32 inputs for TF32."""
+    """Return whether a GPU may round an operation's float32 inputs to TF32."""
     if "conv" in operation:
         setting: Any = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
     elif "mm" in operation or "matmul" in operation:
@@ -400,24 +403,24 @@ def _rounds_to_tf32(operation: str) -> bool:
 @contextmanager
 @torch.no_grad()
 def moved(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> Iterator[None]:
-    """Move the parameters themselves by factor · v for the duration; they come back bit for bit."""
+    """Move the parameters by factor · v inside the context; restore them bit for bit."""
     origin = [p.detach().clone() for p in parameters]
     try:
-        _add(parameters, vector, factor)
+        _add_scaled(parameters, vector, factor)
         yield
     finally:
         for p, values in zip(parameters, origin, strict=True):
             p.copy_(values)
 
 
-def _add(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
-    """Add factor · v to the parameters; of an iterator no more than one tensor is there at a time."""
+def _add_scaled(parameters: Sequence[Tensor], vector: Iterable[Tensor], factor: float) -> None:
+    """Add factor · v to the parameters; an iterator keeps only one tensor in memory at a time."""
     for p, v in zip(parameters, vector, strict=True):
         p.add_(v, alpha=factor)
 
 
-def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
-    """Return the loss that draws the same random numbers each time, and leaves the generators as they are."""
+def _replay_loss(loss: Loss, generators: Generators, start: GeneratorState) -> Loss:
+    """Return a loss that draws the same random numbers each time and does not advance the generators."""
     if not isinstance(loss, CallableLoss):
         return loss
 
@@ -430,13 +433,13 @@ def _replayed(loss: Loss, generators: Generators, start: GeneratorState) -> Loss
 
 
 def _padding_rows(model: nn.Module) -> dict[int, int]:
-    """Return the row of padding of each embedding's weight, by the weight's id."""
+    """Return the padding row of each embedding's weight, by the weight's id."""
     tables = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
     return {id(table.weight): table.padding_idx for table in tables if table.padding_idx is not None}
 
 
-def _size(parameter: Tensor) -> float:
-    """Return the root mean square of a parameter, or a tenth of a usual one's where it is near zero."""
+def _typical_size(parameter: Tensor) -> float:
+    """Return the root mean square of a parameter, at least a tenth of a typical initial one."""
     if not parameter.numel():
         return 0.0
     fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
@@ -444,19 +447,19 @@ def _size(parameter: Tensor) -> float:
 
 
 def _root_mean_square(values: Tensor) -> float:
-    """Return it from sums in float64."""
+    """Return the root mean square of a tensor, summed in float64."""
     lengths = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in _chunks(values)]
     return math.hypot(*lengths) / math.sqrt(max(values.numel(), 1))
 
 
 def _chunks(values: Tensor) -> Sequence[Tensor]:
-    """Return a tensor in pieces, so that what is computed of it takes no memory of its size."""
+    """Return a tensor in pieces, so that intermediate results need little memory."""
     chunks: Sequence[Tensor] = values.detach().reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
     return chunks
 
 
 def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
-    """Return random signs of a parameter's shape; no generator but their own is drawn from."""
+    """Return random signs of a parameter's shape, drawn from a separate generator."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "guard", *names))
     device = parameter.device
     draw = torch.randint(0, 2, parameter.shape, generator=generator, device=device, dtype=torch.int8)
@@ -464,40 +467,42 @@ def _signs_like(parameter: Tensor, seed: int, *names: int) -> Tensor:
 
 
 @torch.no_grad()
-def _aside(parameter: Tensor, seed: int, index: int) -> Tensor:
-    """Return random numbers of either sign, 0.5 to 1.5 times the size of a parameter: no two tie."""
+def _random_offset(parameter: Tensor, seed: int, index: int) -> Tensor:
+    """Return random numbers of either sign, 0.5 to 1.5 times the size of a parameter."""
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, "aside", index))
     draw = torch.rand(parameter.shape, generator=generator, device=parameter.device).add_(0.5)
-    return draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_size(parameter))
+    return (
+        draw.to(parameter.dtype).mul_(_signs_like(parameter, seed, 0, index)).mul_(_typical_size(parameter))
+    )
 
 
-def _mean(values: list[Tensor], parts: list[Batch]) -> float:
+def _weighted_mean(values: list[Tensor], parts: list[Batch]) -> float:
     """Return the mean of a loss' values over chunks, by their weights."""
     weights = [part.get("weights", torch.ones_like(of)) for of, part in zip(values, parts, strict=True)]
     return float(mean(torch.cat(values).double(), torch.cat(weights).double()))
 
 
-def _distance(value: float, expected: float, size: float) -> float:
+def _relative_distance(value: float, expected: float, size: float) -> float:
     """Return |value − expected| relative to a size; 0 where they are equal."""
     if value == expected:
         return 0.0
     return abs(value - expected) / size if size else math.inf
 
 
-def _distance_of_outputs(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
-    """Return the median over examples of the relative distance of Jv; 0 where a route has none.
+def _output_distance(seen: Tangents, differences: list[Tensor], rounding: float) -> float:
+    """Return the median over examples of the relative distance of Jv; 0 if the route returns no Jv.
 
-    The median, because a few examples may cross a kink or a jump between θ − hv and θ + hv. Those whose
-    differences are not finite say nothing.
+    The median ignores the few examples that cross a kink or a jump between θ − hv and θ + hv. Examples with
+    differences that are not finite are excluded.
     """
     if not seen:
         return 0.0
-    found = []
+    part_distances = []
     for (outputs, tangent), difference in zip(seen, differences, strict=True):
         lengths = [_rows(of).norm(dim=1) for of in (tangent, difference, tangent - difference, outputs)]
         size = torch.maximum(lengths[0], lengths[1]) + 10 * rounding * lengths[3]
-        found.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
-    distances = torch.cat(found)
+        part_distances.append(torch.where(lengths[2] == 0, 0.0, lengths[2] / size)[lengths[1].isfinite()])
+    distances = torch.cat(part_distances)
     return float(distances.median()) if len(distances) else 0.0
 
 
@@ -507,7 +512,7 @@ def _rows(outputs: Tensor) -> Tensor:
 
 
 def _explain(findings: Findings, route: str) -> str | None:
-    """Return in words what is off, and what usually causes it; None if nothing is."""
+    """Return a message with the failed check and its usual causes; None if no check failed."""
     if not findings.off:
         return None
     if "loss" in findings.off:
@@ -522,17 +527,17 @@ def _explain(findings: Findings, route: str) -> str | None:
             "estimator, or an autograd.Function with a wrong derivative do"
         )
     by_route, expected, by_differences = findings.slopes
-    said = (
+    message = (
         f"along a test direction route {route} finds the slope {by_route:.3g}, backpropagation "
         f"{expected:.3g} (apart by {findings.relative:.2g} of the mean size of an example's term). "
     )
     if abs(by_differences - expected) <= abs(by_differences - by_route):
-        return said + (
+        return message + (
             "Differences of the outputs agree with backpropagation, so the route misses a part: usually a "
             "parameter that is also read through a list, dict or closure instead of the module's attribute, "
             "or an autograd.Function with a wrong jvp"
         )
-    return said + (
+    return message + (
         "Differences of the outputs do not agree with backpropagation: the gradient is not the loss' "
         "derivative, as with detach(), torch.no_grad() or .data in forward, a straight-through estimator, or "
         "an autograd.Function with a wrong backward"

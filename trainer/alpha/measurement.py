@@ -44,7 +44,7 @@ class Estimate:
 
     @property
     def flaw(self) -> str:
-        """Say why it is not to be taken as a step forward, for a policy that does not."""
+        """Return why a policy rejects the value."""
         if self.usable:
             return "not positive"
         if self.curvature < 0:
@@ -85,18 +85,18 @@ class Measurement:
     train_seconds: float = 0.0
     quadratics: dict[Estimator, Quadratic | Crossed] = field(default_factory=dict)
     scalars: dict[str, Tensor] = field(default_factory=dict)
-    _read: dict[Estimator, Reading] = field(default_factory=dict)
+    _readings: dict[Estimator, Reading] = field(default_factory=dict)
 
     def reading(self, estimator: Estimator) -> Reading:
         """Return one estimator's slope and curvature along v at θ₀; this waits for the device.
 
         A lookahead's were found at θ₀ + d, and are followed back along their own parabola.
         """
-        if estimator not in self._read:
+        if estimator not in self._readings:
             reading = self.quadratics.pop(estimator).read()
             late = estimator == "lookahead"
-            self._read[estimator] = reading.moved_back(self.step.scale) if late else reading
-        return self._read[estimator]
+            self._readings[estimator] = reading.moved_back(self.step.scale) if late else reading
+        return self._readings[estimator]
 
     def estimate(self, estimator: Estimator) -> Estimate:
         """Return one estimator's value; this waits for the device.
@@ -112,9 +112,9 @@ class Measurement:
             alpha_abs=absolute if self.step.absolute else math.nan,
             slope=scale * reading.slope,
             curvature=scale * scale * reading.curvature,
-            alpha_rel_se=_root(reading.ratio_variance) / abs(scale) if scale else math.nan,
-            slope_se=abs(scale) * _root(reading.slope_variance),
-            curvature_se=scale * scale * _root(reading.curvature_variance),
+            alpha_rel_se=_square_root(reading.ratio_variance) / abs(scale) if scale else math.nan,
+            slope_se=abs(scale) * _square_root(reading.slope_variance),
+            curvature_se=scale * scale * _square_root(reading.curvature_variance),
         )
 
     @property
@@ -125,7 +125,7 @@ class Measurement:
     @property
     def estimators(self) -> tuple[Estimator, ...]:
         """All that have been measured so far."""
-        return (*self._read, *self.quadratics)
+        return (*self._readings, *self.quadratics)
 
     def record(self) -> dict[str, Any]:
         """Return the fields of the journal's `alpha` record."""
@@ -149,13 +149,13 @@ class Measurement:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], acting: Estimator, device: torch.device) -> Measurement:
-        """Restore what `state_dict` gave."""
-        found = cls(Step(**state["step"]), acting, 0, state["train_seconds"])
-        found._read = {name: Reading(**reading) for name, reading in state["readings"].items()}
-        found.scalars = {name: value.to(device) for name, value in state["scalars"].items()}
-        return found
+        """Restore what `state_dict` returned."""
+        measurement = cls(Step(**state["step"]), acting, 0, state["train_seconds"])
+        measurement._readings = {name: Reading(**reading) for name, reading in state["readings"].items()}
+        measurement.scalars = {name: value.to(device) for name, value in state["scalars"].items()}
+        return measurement
 
 
-def _root(variance: float) -> float:
+def _square_root(variance: float) -> float:
     """Return the square root of a variance that rounding may have brought below zero; NaN stays NaN."""
     return math.sqrt(max(variance, 0.0))

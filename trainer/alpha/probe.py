@@ -1,4 +1,4 @@
-"""Measuring α* around a training step: at θ₀ before it counts, or at θ₁ from the gradient of the next."""
+"""Measure α* around a training step: at θ₀ before the step, or at θ₁ from the next step's gradient."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SECOND_BATCH: tuple[Estimator, ...] = ("unbiased", "hybrid")
 
 @dataclass(frozen=True)
 class Awaited:
-    """A step whose lookahead value the next one will bring: what is measured of it so far, and its v."""
+    """A step whose lookahead value the next step completes: its measurement so far, and its v."""
 
     measurement: Measurement
     vector: list[Tensor]
 
 
 class Probe:
-    """Measures α* of a run's steps; the cost is charged to `alpha` if it acts, else to `diagnostics`."""
+    """Measures α* of a run's steps; charges the cost to `alpha` if α* acts, else to `diagnostics`."""
 
     def __init__(
         self,
@@ -68,41 +68,41 @@ class Probe:
         self._has_gradient = True
         self._fused: Quadratic | None = None
         self._trained_at: GeneratorState = []
-        self._spare: list[Tensor] | None = None
-        self._read: tuple[int, Sequence[Batch]] | None = None
+        self._spare_vector: list[Tensor] | None = None
+        self._cached_batches: tuple[int, Sequence[Batch]] | None = None
         self.awaited: Awaited | None = None
 
     @property
     def keeps_origin(self) -> bool:
-        """Whether θ₀ must be at hand after the step: something is measured there, or steps are rescaled."""
+        """Whether the stepper must keep θ₀ after the step, to measure there or to rescale the step."""
         return any(name in AT_ORIGIN for name in self._options.estimators)
 
     @property
     def keeps_gradient(self) -> bool:
-        """Whether the gradient that gave the step must be at hand after it: the step is held against it."""
+        """Whether the stepper must keep the gradient that gave the step, to compare the step with it."""
         return self._details
 
     @property
     def replays_training(self) -> bool:
-        """Whether B₂ is looked at again, under the masks it was trained with."""
+        """Whether α* uses B₂ again, with the dropout masks of training."""
         return any(name in ("biased", "hybrid") for name in self._options.estimators)
 
     def warm_up(self, index: int, batch: Batch) -> None:
-        """Make one pass of each kind that the options ask for, where step `index` starts from.
+        """Run one pass of each kind that the options need, at the parameters where step `index` starts.
 
-        Its results are thrown away; gradients, buffers and generators are the caller's to put back.
+        The results are discarded. The caller restores gradients, buffers and generators.
         """
         if self.replays_training:
             self._router.warm_up([batch])
         if any(name in SECOND_BATCH for name in self._options.estimators):
-            probed = self._batches(index * self._repeat)[:1]
-            self._router.warm_up(probed)
-            self._warm_up_gradient(probed)
+            probe_batches = self._batches(index * self._repeat)[:1]
+            self._router.warm_up(probe_batches)
+            self._warm_up_gradient(probe_batches)
         if "lookahead" in self._options.estimators:
             self._router.warm_up(share([batch], self._options.curvature_fraction), self._fuses)
 
     def _warm_up_gradient(self, batches: Sequence[Batch]) -> None:
-        """Compute the gradient that `probe_cosine` needs; where torch cannot, leave that out from now on."""
+        """Compute the gradient that `probe_cosine` needs; if torch cannot, disable `probe_cosine`."""
         if self._compares_gradients:
             try:
                 self._router.line([], 0.0).gradient(batches)
@@ -115,7 +115,7 @@ class Probe:
         """Check the route of α* on the batch whose mean `loss` and gradient have just been computed.
 
         Raises:
-            UserError: the route is off, and the policy acts on α*.
+            UserError: the check fails, and the policy acts on α*.
         """
         check(self._options, self._router, self._seed, batch, loss, self._fuses)
 
@@ -127,44 +127,44 @@ class Probe:
         train_loss: Tensor,
         start: GeneratorState,
     ) -> list[Measurement]:
-        """Measure at θ₀ every estimator asked for: one measurement for each repetition, the first one first.
+        """Measure all estimators of the options at θ₀: one measurement per repetition, in order.
 
-        `batches` are B₂, which gave the direction (several where a step accumulates); `start` is where the
-        generators of random numbers stood before its forward pass. B₁ is the probe stream's of the same
-        index, under a seed of its own. What awaits its lookahead becomes `awaited`.
+        `batches` are B₂, which gave the direction (several if the step accumulates). `start` is the state of
+        the random generators before its forward pass. B₁ is the probe stream's batch of the same index, with
+        a separate seed. A measurement that needs a lookahead value becomes `awaited`.
         """
         self._trained_at = start
-        first = self._measurement(index, direction)
+        first = self._new_measurement(index, direction)
         first.scalars["train_loss"] = train_loss
-        repeats = [self._measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
+        repeats = [self._new_measurement(index, direction, repeat) for repeat in range(1, self._repeat)]
         with self._stepper.at_origin(direction):
-            self._at_origin(first, direction, batches, start)
+            self._measure_at_origin(first, direction, batches, start)
             if self._compares_gradients:
                 with self._clock.charge("diagnostics"):
                     first.scalars["probe_cosine"] = self._probe_cosine(index, direction)
             for measurement in repeats:
-                self._at_origin(measurement, direction, batches, start)
+                self._measure_at_origin(measurement, direction, batches, start)
         if self._details:
             with self._clock.charge("diagnostics"):
                 first.scalars.update(_geometry(direction))
-        found = [first, *(one for one in repeats if one.quadratics)]
-        for measurement in found:
+        measurements = [first, *(repeat for repeat in repeats if repeat.quadratics)]
+        for measurement in measurements:
             measurement.train_seconds = self._clock.train_seconds
         if "lookahead" in self._options.estimators:
             self.awaited = Awaited(first, direction.vector)
-        return found
+        return measurements
 
     @property
     def _compares_gradients(self) -> bool:
-        """Whether the direction is compared with the whole gradient on B₁; not where memory is short."""
+        """Whether to compare the direction with the whole gradient on B₁; not in chunks, to save memory."""
         second = any(name in SECOND_BATCH for name in self._options.estimators)
         return self._details and second and self._options.chunks == 1 and self._has_gradient
 
     def _probe_cosine(self, index: int, direction: Direction) -> Tensor:
-        """Return the cosine between d and g₁, the gradient on B₁ under the masks of its measurement."""
+        """Return the cosine between d and g₁, the gradient on B₁ with the masks of its measurement."""
         line = self._router.line(direction.vector, direction.scale)
         with self._generators.replayed(derive(self._seed, "alpha", index)):
-            gradient = line.gradient(self._probed(index))
+            gradient = line.gradient(self._probe_batches(index))
         sign = math.copysign(1.0, direction.scale)
         return sign * inner(direction.vector, gradient) / (norm(direction.vector) * norm(gradient))
 
@@ -178,88 +178,88 @@ class Probe:
         index = measurement.step.index
         with self._clock.charge("diagnostics"), self._stepper.at_origin(direction):
             line = self._router.line(direction.vector, direction.scale)
-            where = batches if train else self._probed(index)
+            where = batches if train else self._probe_batches(index)
             reading = measurement.reading(measurement.acting)
             with self._generators.replayed(self._trained_at if train else derive(self._seed, "alpha", index)):
-                ratio = self._reduction(line, where, factor, reading)
+                ratio = self._reduction_ratio(line, where, factor, reading)
         measurement.scalars["reduction_ratio"] = ratio
 
     def train_and_look(self, batch: Batch) -> Tensor | None:
-        """Train on the whole batch and take the awaited curvature from the same forward pass.
+        """Train on the whole batch and compute the awaited curvature from the same forward pass.
 
-        Only where the value acts and the share is the whole; None: train as usual.
+        This applies only if the value acts and uses the whole batch. None: the caller trains as usual.
         """
         if self.awaited is None or not self._fuses:
             return None
         start = self._generators.state() if self._options.diagnostics else []
-        found = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
-        if found is None:
+        result = self._router.train_and_look(self.awaited.vector, self.awaited.measurement.step.scale, batch)
+        if result is None:
             return None
-        loss, self._fused = found
+        loss, self._fused = result
         self._trained_at = start
         return loss
 
     def complete(self, batches: Sequence[Batch]) -> Measurement | None:
         """Add the lookahead value to the awaited measurement, from the gradient just computed on `batches`.
 
-        The curvature's share is one of all their examples: the first ones.
+        The curvature uses the first examples of all batches, as many as `curvature_fraction` says.
         """
         awaited, self.awaited = self.awaited, None
-        self._spare = None
+        self._spare_vector = None
         if awaited is None:
             return None
         measurement = awaited.measurement
         gradients = self._stepper.gradients
-        with self._charged("lookahead"):
+        with self._charge_estimator("lookahead"):
             slope = inner(awaited.vector, gradients)
             fused, self._fused = self._fused, None
-            quadratic = fused or self._on_share(awaited, batches)
+            quadratic = fused or self._quadratic_on_share(awaited, batches)
             measurement.quadratics["lookahead"] = quadratic.with_slope(slope, sum(map(examples, batches)))
         if self._options.diagnostics and measurement.acting == "lookahead":
             with self._clock.charge("diagnostics"):
-                ratio = self._reduction_behind(awaited, batches, quadratic, fused is not None)
+                ratio = self._reduction_ratio_from_end(awaited, batches, quadratic, fused is not None)
                 measurement.scalars["reduction_ratio"] = ratio
         if self._details:
             with self._clock.charge("diagnostics"):
                 lengths = norm(awaited.vector) * norm(gradients)
                 sign = math.copysign(1.0, measurement.step.scale)
                 measurement.scalars["lookahead_cosine"] = sign * slope / lengths
-        self._spare = awaited.vector
+        self._spare_vector = awaited.vector
         return measurement
 
     def take_spare(self) -> list[Tensor] | None:
-        """Give away the memory of the direction that was completed in this step, for the next one."""
-        spare, self._spare = self._spare, None
+        """Return the tensors of the direction completed in this step, for reuse by the next one."""
+        spare, self._spare_vector = self._spare_vector, None
         return spare
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the direction that awaits its lookahead, and what is measured of it."""
+        """Return the direction that awaits its lookahead, and its measurement so far."""
         if self.awaited is None:
             return {"awaited": None}
         return {"awaited": self.awaited.measurement.state_dict(), "vector": self.awaited.vector}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore what `state_dict` returned."""
         self.awaited = None
         if state["awaited"] is not None:
             device = self._stepper.parameters[0].device
             measurement = Measurement.from_state(state["awaited"], self._options.estimator, device)
             self.awaited = Awaited(measurement, [part.to(device) for part in state["vector"]])
 
-    def _probed(self, index: int, repeat: int = 0) -> Sequence[Batch]:
-        """Return B₁ of step `index`. The first one is kept: diagnostics look at it again."""
+    def _probe_batches(self, index: int, repeat: int = 0) -> Sequence[Batch]:
+        """Return B₁ of step `index`; cache the first repetition for diagnostics."""
         if repeat:
             return self._batches(index * self._repeat + repeat)
-        if self._read is None or self._read[0] != index:
-            self._read = None  # before another takes its memory
-            self._read = index, self._batches(index * self._repeat)
-        return self._read[1]
+        if self._cached_batches is None or self._cached_batches[0] != index:
+            self._cached_batches = None  # free its memory before the next batch is read
+            self._cached_batches = index, self._batches(index * self._repeat)
+        return self._cached_batches[1]
 
-    def _measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
+    def _new_measurement(self, index: int, direction: Direction, repeat: int = 0) -> Measurement:
         step = Step.of(index, direction, self._stepper.absolute)
         return Measurement(step, self._options.estimator, repeat)
 
-    def _at_origin(
+    def _measure_at_origin(
         self,
         measurement: Measurement,
         direction: Direction,
@@ -277,41 +277,41 @@ class Probe:
         @cache
         def on_probe() -> Quadratic:
             with self._generators.replayed(derive(self._seed, *names)):
-                probed = self._probed(index, repeat)
-                return self._router.quadratic(direction.vector, direction.scale, probed)
+                probe_batches = self._probe_batches(index, repeat)
+                return self._router.quadratic(direction.vector, direction.scale, probe_batches)
 
-        wanted = AT_ORIGIN if repeat == 0 else SECOND_BATCH
+        estimators = AT_ORIGIN if repeat == 0 else SECOND_BATCH
         for name in self._options.estimators:
-            if name in wanted:
-                with self._charged(name):
-                    measurement.quadratics[name] = _of_batches(name, on_train, on_probe)
+            if name in estimators:
+                with self._charge_estimator(name):
+                    measurement.quadratics[name] = _quadratic_of_estimator(name, on_train, on_probe)
         if any(name in SECOND_BATCH for name in measurement.quadratics):
             measurement.scalars["probe_loss"] = on_probe().loss
 
-    def _on_share(self, awaited: Awaited, batches: Sequence[Batch]) -> Quadratic:
-        """Return the quadratic at θ₁ on a share of the batches, with masks and statistics of its own."""
+    def _quadratic_on_share(self, awaited: Awaited, batches: Sequence[Batch]) -> Quadratic:
+        """Return the quadratic at θ₁ on a fraction of the batches, with separate masks and statistics."""
         step = awaited.measurement.step
         part = share(batches, self._options.curvature_fraction)
         with self._generators.replayed(derive(self._seed, "alpha", step.index)):
             return self._router.quadratic(awaited.vector, step.scale, part)
 
-    def _reduction_behind(
+    def _reduction_ratio_from_end(
         self, awaited: Awaited, batches: Sequence[Batch], quadratic: Quadratic, fused: bool
     ) -> Tensor:
-        """Return the ratio for the step just taken, seen from its end: back there, along −d, on the share."""
+        """Return the reduction ratio of the step just taken, from θ₁ back along −d, on the fraction."""
         step = awaited.measurement.step
         line = self._router.line(awaited.vector, step.scale)
         part = share(batches, self._options.curvature_fraction)
         with self._generators.replayed(
             self._trained_at if fused else derive(self._seed, "alpha", step.index)
         ):
-            return self._reduction(line, part, -1.0, quadratic.read())
+            return self._reduction_ratio(line, part, -1.0, quadratic.read())
 
     @torch.no_grad()
-    def _reduction(self, line: Line, batches: Sequence[Batch], factor: float, at: Reading) -> Tensor:
-        """Return [L(θ) − L(θ + f·d)] / −(f·dᵀg + ½f²·dᵀGd), d = step · v; 1 where the loss is its model.
+    def _reduction_ratio(self, line: Line, batches: Sequence[Batch], factor: float, at: Reading) -> Tensor:
+        """Return [L(θ) − L(θ + f·d)] / −(f·dᵀg + ½f²·dᵀGd), d = step · v; 1 for a quadratic loss.
 
-        The passes are those of the reading at θ: the same chunks, with the same masks and statistics.
+        The passes match those of the reading at θ: the same chunks, with the same masks and statistics.
         """
         length = factor * line.step
         moves = torch._foreach_mul(line.vector, length)
@@ -325,13 +325,13 @@ class Probe:
         return ratio
 
     @contextmanager
-    def _charged(self, estimator: Estimator) -> Iterator[None]:
+    def _charge_estimator(self, estimator: Estimator) -> Iterator[None]:
         acts = self._acts and estimator == self._options.estimator
         with self._clock.charge("alpha" if acts else "diagnostics"):
             yield
 
 
-def _of_batches(
+def _quadratic_of_estimator(
     estimator: Estimator, on_train: Callable[[], Quadratic], on_probe: Callable[[], Quadratic]
 ) -> Quadratic | Crossed:
     if estimator == "biased":
@@ -342,7 +342,7 @@ def _of_batches(
 
 
 def _geometry(direction: Direction) -> dict[str, Tensor]:
-    """Return norms, dᵀg₂, and the cosine between d and the gradient g₂ that it came from."""
+    """Return norms, dᵀg₂, and the cosine between d and the gradient g₂ that gave it."""
     assert direction.gradient is not None
     vector_norm, gradient_norm = norm(direction.vector), norm(direction.gradient)
     slope = inner(direction.vector, direction.gradient)

@@ -1,4 +1,4 @@
-"""The route that is taken: the one asked for, in chunks, or finite differences where it is no way."""
+"""Compute quadratics by the route of the options, in chunks, or else by finite differences."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .quadratic import Quadratic
 from .routes import ROUTES, Line, by_finite_difference
 from .routes.forward_mode import train_and_look
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Router:
-    """Finds quadratics on the route that the options name.
+    """Computes quadratics by the route of the options.
 
-    Where an operation of the model has no forward-mode derivative, finite differences serve from then on,
-    and a warning names it. `timed` opens the clock's section for what a curvature takes.
+    If an operation of the model has no forward-mode derivative, the router warns and uses finite differences
+    from then on. `timed` opens the clock's section for a curvature.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Router:
 
     @property
     def takes_differences(self) -> bool:
-        """Whether slopes come from differences of passes, and not from derivatives."""
+        """Whether slopes come from differences of passes instead of derivatives."""
         return self._route in (by_finite_difference, ROUTES["parabola"])
 
     def line(self, vector: list[Tensor], step: float) -> Line:
@@ -64,52 +64,53 @@ class Router:
     def train_and_look(
         self, vector: list[Tensor], step: float, batch: Batch
     ) -> tuple[Tensor, Quadratic] | None:
-        """Compute loss, gradient and quadratic by one pass; None where only finite differences serve."""
+        """Compute loss, gradient and quadratic by one pass; return None if the route is not `jvp`."""
         if self._route is not ROUTES["jvp"]:
             return None
-        return self._tried(lambda: train_and_look(self.line(vector, step), batch))
+        return self._try_route(lambda: train_and_look(self.line(vector, step), batch))
 
     def warm_up(self, batches: Sequence[Batch], fused: bool = False) -> None:
-        """Look along θ itself for what the first pass of a process costs; it is charged to nothing.
+        """Compute a quadratic along θ itself, to pay the cost of a process's first pass outside the clock.
 
-        `fused`: train and look by one pass, if that is possible.
+        `fused`: compute loss, gradient and quadratic by one pass, if possible.
         """
         vector = [p.detach() for p in self.model.parameters() if p.requires_grad]
         line = replace(self.line(vector, -NEGLIGIBLE_RATE), timed=nullcontext)
         self.look(line, batches, fused)
 
     def look(self, line: Line, batches: Sequence[Batch], fused: bool = False) -> Quadratic:
-        """Return slope and curvature along a line; `fused`: train by the same pass, if that is possible."""
+        """Return slope and curvature along a line; `fused`: train by the same pass, if possible."""
         if fused and self._route is ROUTES["jvp"]:
-            found = self._tried(lambda: train_and_look(line, batches[0]))
-            if found is not None:
-                return found[1]
+            result = self._try_route(lambda: train_and_look(line, batches[0]))
+            if result is not None:
+                return result[1]
         return self._quadratic(line, batches)
 
     def _quadratic(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
-        found = self._tried(lambda: self._along(line, batches))
-        return self._along(line, batches) if found is None else found
+        quadratic = self._try_route(lambda: self._sum_chunks(line, batches))
+        return self._sum_chunks(line, batches) if quadratic is None else quadratic
 
-    def _tried(self, way: Callable[[], Found]) -> Found | None:
-        """Return what a way gives; None where finite differences serve from now on.
+    def _try_route(self, way: Callable[[], Result]) -> Result | None:
+        """Return the result of a computation; None after a switch to finite differences.
 
-        What failed may have drawn random numbers: the generators are put back, so that what comes instead
-        draws what it would have drawn at once. A resumed run fails again, and goes on to the same numbers.
+        A failed computation may have drawn random numbers. The router restores the generators, so that finite
+        differences draw the same numbers as without the failure. A resumed run fails again and continues with
+        the same numbers.
         """
         start = self.generators.state()
         try:
             return way()
         except (NotImplementedError, RuntimeError) as error:
-            if not self._replaced_by_differences(error):
+            if not self._switch_to_differences(error):
                 raise
             self.generators.restore(start)
             return None
 
-    def _along(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
+    def _sum_chunks(self, line: Line, batches: Sequence[Batch]) -> Quadratic:
         parts = (part for batch in batches for part in in_chunks(batch, self._options.chunks))
         return reduce(add, (self._route(line, part) for part in parts))
 
-    def _replaced_by_differences(self, error: Exception) -> bool:
+    def _switch_to_differences(self, error: Exception) -> bool:
         operation = _without_forward_mode(str(error))
         if self._route is not ROUTES["jvp"] or operation is None:
             return False
@@ -121,10 +122,10 @@ class Router:
 
 
 def _without_forward_mode(message: str) -> str | None:
-    """Return the operation that torch complains of, or None if the complaint is another one."""
+    """Return the operation without forward-mode derivative in torch's message, or None."""
     if "forward AD" not in message and "forward mode" not in message:
         return None
     if "autograd.Function" in message:
         return "a custom autograd.Function"
-    found = re.search(r"forward AD with (\S+) that does not", message)
-    return found[1] if found else "an operation of the model"
+    match = re.search(r"forward AD with (\S+) that does not", message)
+    return match[1] if match else "an operation of the model"

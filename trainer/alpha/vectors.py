@@ -1,4 +1,4 @@
-"""Lists of tensors taken as one vector, without putting them into one."""
+"""Operations on a list of tensors as one vector, without concatenation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Return the inner product, a scalar on the device; no product of the vectors' size is made."""
-    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(left, right, strict=True)]
+def inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the inner product, a scalar on the device, without an elementwise product in memory."""
+    parts = [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in zip(first, second, strict=True)]
     return torch.stack(parts).sum()
 
 

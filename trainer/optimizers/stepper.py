@@ -1,7 +1,7 @@
-"""How a step is taken, split so that its direction can be looked at before it counts.
+"""Take an optimizer step in two parts, so that α* can be measured along its direction in between.
 
 A direction is d = scale · vector, the step from θ₀ that the optimizer takes. An optimizer that is linear
-in its learning rate and can tell its u before stepping gives d = −η·u with the parameters still at θ₀:
+in its learning rate and can compute its u before stepping gives d = −η·u with the parameters still at θ₀:
 no copy, and no cancellation in float32 however small η is. Any other gives d = θ₁ − θ₀.
 """
 
@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True)
 class Direction:
-    """A step about to be judged.
+    """The direction of a step.
 
-    `vector` and `gradient` (of the batch that gave the direction, if it was asked for) hold one tensor a
-    parameter; `origin` holds θ₀ where the parameters have already moved and it was asked for.
+    `vector` and `gradient` (of the batch that gave the direction, if requested) hold one tensor per
+    parameter. `origin` holds θ₀ if the parameters have already moved and the caller requested it.
     """
 
     vector: list[Tensor]
@@ -31,7 +31,7 @@ class Direction:
     gradient: list[Tensor] | None
     origin: list[Tensor] | None = None
     is_taken: bool = False
-    """Whether the parameters have moved for good, by d: nobody asked for θ₀."""
+    """Whether the parameters have moved by d permanently, because the caller did not request θ₀."""
 
 
 class Stepper:
@@ -71,9 +71,9 @@ class Stepper:
     def direction(
         self, keep_origin: bool = True, keep_gradient: bool = True, into: list[Tensor] | None = None
     ) -> Direction:
-        """Step, and tell from where to where; without `keep_origin`, nobody goes back there.
+        """Step and return the direction; without `keep_origin`, the step cannot be undone.
 
-        `into`: tensors of the parameters' shapes that are free, to be used instead of new ones.
+        `into`: unused tensors of the parameters' shapes, to reuse their memory.
         """
         gradient = self.gradients if keep_gradient else None
         if gradient is not None and self._overwrites_gradient:
@@ -90,20 +90,20 @@ class Stepper:
 
     @contextmanager
     def at_origin(self, direction: Direction) -> Iterator[None]:
-        """Put the parameters at θ₀ for the duration, without copying: only their storage is exchanged."""
-        if direction.origin is None:  # they are there still
+        """Set the parameters to θ₀ inside the context by exchanging their storage, without a copy."""
+        if direction.origin is None:  # the parameters are still at θ₀
             yield
             return
         moved = [p.data for p in self.parameters]
-        _point(self.parameters, direction.origin)
+        _set_storages(self.parameters, direction.origin)
         try:
             yield
         finally:
-            _point(self.parameters, moved)
+            _set_storages(self.parameters, moved)
 
     @torch.no_grad()
     def take(self, direction: Direction, factor: float = 1.0) -> None:
-        """Complete the step as θ₀ + factor · d; the factor 1 gives exactly what `step` gives."""
+        """Complete the step as θ₀ + factor · d; with factor 1 the result equals that of `step` exactly."""
         if factor == 1.0:
             return
         assert direction.origin is not None
@@ -114,7 +114,7 @@ class Stepper:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Put the parameters where the optimizer wants them evaluated, and back, bit for bit."""
+        """Set the parameters to the optimizer's evaluation point; restore them bit for bit at the end."""
         yield
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,10 +122,10 @@ class Stepper:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state)
 
 
-def _point(parameters: list[Tensor], storages: list[Tensor]) -> None:
+def _set_storages(parameters: list[Tensor], storages: list[Tensor]) -> None:
     for parameter, storage in zip(parameters, storages, strict=True):
         parameter.data = storage

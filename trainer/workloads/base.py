@@ -1,4 +1,4 @@
-"""What a workload is, and the short way to one whose data fit in memory."""
+"""The interface of a workload, and a base class for workloads whose data fit in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workload(ABC):
     Options: ClassVar[type[WorkloadOptions]] = WorkloadOptions
     loss: ClassVar[str | NamedLoss | Callable[[Tensor, Tensor], Tensor]]
     prefetch: ClassVar[int] = 0
-    """Training batches to read ahead on a thread of their own; 0 where reading costs next to nothing."""
+    """Number of training batches to read ahead on a background thread; 0 if reading is cheap."""
 
     def __init__(self, options: WorkloadOptions) -> None:
         self.options = options
@@ -76,23 +76,23 @@ class InMemoryWorkload(Workload):
     @property
     def train_examples(self) -> int:
         """The rows of the training split."""
-        return len(self._read("train")["targets"])
+        return len(self._split_data("train")["targets"])
 
     def stream(self, name: str, seed: int) -> Stream:
         """Return batches of the training split in an order of the stream's own."""
-        return ShuffledStream(self._read("train"), self.options.batch_size, derive(seed, name))
+        return ShuffledStream(self._split_data("train"), self.options.batch_size, derive(seed, name))
 
     def split(self, name: str) -> Iterable[Batch]:
         """Yield the rows of a split in order."""
-        data = self._read(name)
+        data = self._split_data(name)
         for start in range(0, len(data["targets"]), EVALUATION_BATCH):
             yield {key: tensor[start : start + EVALUATION_BATCH] for key, tensor in data.items()}
 
     def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
         """Return a hash of the tensors of some splits; nothing if `data` gives anything but dense tensors."""
-        return fingerprint({split: self._read(split) for split in splits})
+        return fingerprint({split: self._split_data(split) for split in splits})
 
     @cache  # noqa: B019 (a workload lives as long as its run)
-    def _read(self, split: str) -> dict[str, Tensor]:
+    def _split_data(self, split: str) -> dict[str, Tensor]:
         """Ask for a split's data once: they may come from a file."""
         return self.data(split)

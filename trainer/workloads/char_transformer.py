@@ -51,20 +51,22 @@ class CharTransformer(Workload):
 
     def stream(self, name: str, seed: int) -> Stream:
         """Return batches of windows of the training files, in an order of the stream's own."""
-        return WindowStream(_text("train"), self.options.context, self.options.batch_size, derive(seed, name))
+        return WindowStream(
+            _read_text("train"), self.options.context, self.options.batch_size, derive(seed, name)
+        )
 
     @property
     def train_examples(self) -> int:
         """The windows of one pass over the training files."""
-        return len(_starts(_text("train"), self.options.context))
+        return len(_window_starts(_read_text("train"), self.options.context))
 
     def data_fingerprint(self, splits: Iterable[str]) -> dict[str, Any]:
         """Return a hash of the text of some splits: another Python comes with another library."""
-        return fingerprint({split: {"text": _text(split)} for split in splits})
+        return fingerprint({split: {"text": _read_text(split)} for split in splits})
 
     def split(self, name: str) -> Iterable[Batch]:
         """Yield windows that are spread evenly over the text of a split."""
-        text = _text(name)
+        text = _read_text(name)
         last = len(text) - self.options.context - 1
         starts = torch.linspace(0, last, self.options.evaluation_windows, dtype=torch.float64).long()
         for first in range(0, len(starts), EVALUATION_WINDOWS):
@@ -77,7 +79,7 @@ class WindowStream:
     def __init__(self, text: Tensor, context: int, batch_size: int, seed: int) -> None:
         self._text = text
         self._context = context
-        self._starts = ShuffledStream({"starts": _starts(text, context)}, batch_size, seed)
+        self._starts = ShuffledStream({"starts": _window_starts(text, context)}, batch_size, seed)
 
     def batch(self, index: int) -> Batch:
         """Return the windows of batch `index`, counted over all passes."""
@@ -90,13 +92,13 @@ def windows(text: Tensor, starts: Tensor, context: int) -> Batch:
     return {"inputs": characters[:, :-1], "targets": characters[:, 1:]}
 
 
-def _starts(text: Tensor, context: int) -> Tensor:
+def _window_starts(text: Tensor, context: int) -> Tensor:
     """Return where windows begin that do not overlap."""
     return torch.arange(0, len(text) - context, context)
 
 
 @cache
-def _text(split: str) -> Tensor:
+def _read_text(split: str) -> Tensor:
     """Return the characters of a split's files, one after the other, as bytes."""
     files = source_files(Path(sysconfig.get_path("stdlib")))
     chosen = [path.read_text("utf-8") for index, path in enumerate(files) if index % EVERY in PLACES[split]]
@@ -109,10 +111,10 @@ def source_files(folder: Path) -> list[Path]:
     Raises:
         UserError: this Python comes without the source of its library.
     """
-    found = sorted(path for path in folder.glob("*.py") if path.stem in sys.stdlib_module_names)
-    if len(found) < EVERY:
+    paths = sorted(path for path in folder.glob("*.py") if path.stem in sys.stdlib_module_names)
+    if len(paths) < EVERY:
         raise UserError(
             f"workload char_transformer: {folder} lacks the source of Python's standard library",
             "use a Python that is installed with it",
         )
-    return found
+    return paths

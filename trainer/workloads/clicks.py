@@ -35,17 +35,17 @@ class Clicks(Workload):
 
     def split(self, name: str) -> Iterable[Batch]:
         """Yield the examples of a split; `train` has its own too, and one pass sees no example again."""
-        return (batch for batch, _ in self._split(name))
+        return (batch for batch, _ in self._draw_split(name))
 
     def provenance(self) -> dict[str, Any]:
-        """Return that the examples are made up."""
+        """Return that the examples are synthetic."""
         return {"synthetic": True, "made_by": f"workload {self.options.name}"}
 
     def least_loss(self, split: str) -> float:
         """Return the mean loss on a split of the true log-odds, which a model can only come near to."""
         losses = [
             torch.nn.functional.binary_cross_entropy_with_logits(odds, batch["targets"], reduction="none")
-            for batch, odds in self._split(split)
+            for batch, odds in self._draw_split(split)
         ]
         return float(torch.cat(losses).mean())
 
@@ -58,14 +58,14 @@ class Clicks(Workload):
         batch = {"inputs": torch.from_numpy(features), "targets": torch.from_numpy(clicked).float()}
         return batch, torch.from_numpy(odds).float()
 
-    def _split(self, name: str) -> Iterator[tuple[Batch, torch.Tensor]]:
+    def _draw_split(self, name: str) -> Iterator[tuple[Batch, torch.Tensor]]:
         for start in range(0, self.options.evaluation_examples, EVALUATION_BATCH):
             count = min(EVALUATION_BATCH, self.options.evaluation_examples - start)
             yield self.draw(derive(0, "split", name, start), count)
 
 
 class ClickStream:
-    """Batches that are drawn when they are asked for, each by a seed of its own."""
+    """Batches that are drawn on demand, each with a separate seed."""
 
     def __init__(self, clicks: Clicks, batch_size: int, seed: int) -> None:
         self._clicks = clicks

@@ -64,7 +64,7 @@ class Criteo1TB(Workload):
             "bad_rows": dataset.bad_rows,
             "missing_days": list(dataset.missing_days),
             "synthetic": dataset.synthetic is not None,
-            "made_by": _maker(dataset.synthetic),
+            "made_by": _data_source(dataset.synthetic),
             "rows": {"training": len(self._splits.training), **sizes},
         }
 
@@ -98,7 +98,7 @@ def _prepared_dataset(folder: Path) -> Dataset:
     """Read the description of a folder that `alphagrid data prepare` has made.
 
     Raises:
-        UserError: it has not; the hint is the command to run.
+        UserError: the folder is not prepared; the hint is the command to run.
     """
     if (folder / MANIFEST).exists() or any(folder.glob("day_*-*.npy")):
         return Dataset.read(folder)
@@ -116,7 +116,7 @@ def _prepared_dataset(folder: Path) -> Dataset:
     )
 
 
-def _maker(synthetic: dict[str, Any] | None) -> str | None:
+def _data_source(synthetic: dict[str, Any] | None) -> str | None:
     if synthetic is None:
         return None
     return f"alphagrid data synthesize, {synthetic['rows']} rows, seed {synthetic['seed']}"

@@ -27,7 +27,7 @@ class DigitsData(InMemoryWorkload):
 
 
 class Digits(DigitsData):
-    """The digits, told apart by an MLP."""
+    """Classification of the digits by an MLP."""
 
     Options = DigitsOptions
     options: DigitsOptions

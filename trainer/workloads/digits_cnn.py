@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, told apart by a small CNN."""
+"""scikit-learn's handwritten digits, classified by a small CNN."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 8
 
 
 class DigitsCNN(DigitsData):
-    """The digits, told apart by convolutions, each followed by a pooling, and one linear layer."""
+    """Classification of the digits by convolutions, each followed by a pooling, and one linear layer."""
 
     Options = DigitsCNNOptions
     options: DigitsCNNOptions

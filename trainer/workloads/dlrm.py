@@ -42,8 +42,8 @@ class DLRM(nn.Module):
         outputs = [*bottom] if residual else [*bottom, embedding_dim]
         pairs = (1 + CATEGORIES) * (2 + CATEGORIES) // 2
         width = outputs[-1] + (CATEGORIES * embedding_dim if residual else pairs)
-        self.bottom = nn.Sequential(*_hidden([DENSE, *outputs], layer_norm, residual))
-        layers = _hidden([width, *top], layer_norm, residual)
+        self.bottom = nn.Sequential(*_hidden_layers([DENSE, *outputs], layer_norm, residual))
+        layers = _hidden_layers([width, *top], layer_norm, residual)
         if dropout:
             layers.append(nn.Dropout(dropout))
         self.top = nn.Sequential(*layers, nn.Linear(top[-1], 1))
@@ -104,15 +104,15 @@ def interactions(features: Tensor) -> Tensor:
     return products.flatten(1).index_select(1, row * number + column)
 
 
-def _hidden(widths: Sequence[int], layer_norm: bool, residual: bool) -> list[nn.Module]:
+def _hidden_layers(widths: Sequence[int], layer_norm: bool, residual: bool) -> list[nn.Module]:
     """Return linear layers between these widths, each with a ReLU after it, and maybe a normalisation.
 
     With `residual`, each but the first is added to what goes into it.
     """
-    found: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for position, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers: list[nn.Module] = [nn.Linear(fan_in, fan_out), nn.ReLU()]
         if layer_norm:
             layers.append(nn.LayerNorm(fan_out, EPSILON))
-        found += [Residual(*layers)] if residual and position else layers
-    return found
+        modules += [Residual(*layers)] if residual and position else layers
+    return modules

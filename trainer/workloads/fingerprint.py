@@ -31,9 +31,9 @@ def fingerprint(splits: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
     """
     if not all(_is_dense(tensor) for tensors in splits.values() for tensor in tensors.values()):
         return {}
-    found = {name: _split_fingerprint(tensors) for name, tensors in sorted(splits.items())}
-    total = _hash(*(f"{name}\0{of_split['all']}\0".encode() for name, of_split in found.items()))
-    return {"fingerprint": total, "split_fingerprints": found}
+    by_split = {name: _split_fingerprint(tensors) for name, tensors in sorted(splits.items())}
+    total = _hash(*(f"{name}\0{of_split['all']}\0".encode() for name, of_split in by_split.items()))
+    return {"fingerprint": total, "split_fingerprints": by_split}
 
 
 def _split_fingerprint(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -61,16 +61,16 @@ def _sketch(values: Tensor) -> list[float]:
     if rest:
         blocks.append(flat[-rest:].reshape(1, rest))
     generator = torch.Generator().manual_seed(0)
-    column_signs = _signs(WIDTH, generator)
+    column_signs = _draw_signs(WIDTH, generator)
     squares, projections = 0.0, torch.zeros(PROJECTIONS, dtype=torch.float64)
     for block in map(Tensor.float, blocks):
         of_rows = block @ column_signs[: block.shape[1]]
-        projections += (of_rows * _signs(len(block), generator)).sum(0, dtype=torch.float64)
+        projections += (of_rows * _draw_signs(len(block), generator)).sum(0, dtype=torch.float64)
         squares += float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
     return [math.sqrt(squares), *projections.tolist()]
 
 
-def _signs(rows: int, generator: torch.Generator) -> Tensor:
+def _draw_signs(rows: int, generator: torch.Generator) -> Tensor:
     """Draw random signs [rows, PROJECTIONS]; drawn as integers, they are the same on every platform."""
     return torch.randint(0, 2, (rows, PROJECTIONS), generator=generator).float() * 2 - 1
 

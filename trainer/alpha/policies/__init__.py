@@ -1,4 +1,4 @@
-"""What is done with α*. One file per policy, all of the same shape (`base.Policy`)."""
+"""Policies: how a run uses α*. One file per policy, all of the same shape (`base.Policy`)."""
 
 from ...registry import Entry, Registry
 from ..options import ApplyOptions, EmaOptions, GenOptions, MedianOptions, ObserveOptions

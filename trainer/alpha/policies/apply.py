@@ -19,12 +19,12 @@ class Apply(Policy):
     def factor(self, measurement: Measurement) -> float:
         """Return scale · α*_rel, or 1 where the value is rejected."""
         value = measurement.value
-        return self.options.scale * value.alpha_rel if _accepted(value) else 1.0
+        return self.options.scale * value.alpha_rel if _is_accepted(value) else 1.0
 
     def update(self, measurement: Measurement) -> list[PolicyEvent]:
         """Count rejections."""
         value = measurement.value
-        if _accepted(value):
+        if _is_accepted(value):
             return []
         self._rejected += 1
         details = {"reason": value.flaw, "used": 0, "of": 1, "rejected": self._rejected}
@@ -39,5 +39,5 @@ class Apply(Policy):
         self._rejected = state["rejected"]
 
 
-def _accepted(value: Estimate) -> bool:
+def _is_accepted(value: Estimate) -> bool:
     return value.usable and value.alpha_rel > 0

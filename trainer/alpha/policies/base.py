@@ -1,4 +1,4 @@
-"""The shape of a policy: what it may change, and what it must remember."""
+"""The interface of a policy: what it may change, and its state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..measurement import Measurement
 
 @dataclass(frozen=True)
 class PolicyEvent:
-    """Something the journal should know: a rate set, a value rejected."""
+    """An event for the journal: a rate set, a value rejected."""
 
     name: str
     details: dict[str, Any] = field(default_factory=dict)
@@ -18,27 +18,27 @@ class PolicyEvent:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the step about to be taken stands."""
+    """Progress of the run before the step about to be taken."""
 
     index: int
     """0-based."""
     train_seconds: float
-    """What has been paid so far [s]."""
+    """Counted seconds so far [s]."""
 
 
 class Policy:
-    """Does nothing with α*; the others override what they change."""
+    """Does nothing with α*; subclasses override what they change."""
 
     patience = 0
-    """So many `misses` at a rate of no use end the run; 0: the policy holds no rate of its own."""
+    """Number of `misses` at a useless rate that end the run; 0: the policy sets no rate."""
 
     @property
     def misses(self) -> int:
-        """How many values or windows of them have set no rate."""
+        """Return how many values, or windows of them, have set no rate."""
         return 0
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
-        """Return η for the step about to be taken, given what the schedule says."""
+        """Return η for the step about to be taken; `scheduled` is the schedule's rate."""
         return scheduled
 
     def factor(self, measurement: Measurement) -> float:
@@ -46,12 +46,12 @@ class Policy:
         return 1.0
 
     def update(self, measurement: Measurement) -> list[PolicyEvent]:
-        """Take note of a value as soon as it is known; what follows from it acts from the next rate on."""
+        """Update the policy with a new value; a new rate acts from the next step on."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain values."""
+        """Return the state for a resumed run, as plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""

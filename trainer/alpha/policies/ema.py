@@ -16,7 +16,7 @@ from ..options import EmaOptions
 from .base import Policy, PolicyEvent, Progress
 
 PATIENCE = 10
-"""Fillings of the averages that may give no rate."""
+"""Number of times that the averages may fill without giving a rate."""
 
 
 class Ema(Policy):
@@ -36,7 +36,7 @@ class Ema(Policy):
 
     @property
     def misses(self) -> int:
-        """How many measured steps have set no rate, while none has set one."""
+        """Return how many measured steps have set no rate; 0 once a step has set one."""
         unfilled = min(self._measured, self.options.fill_steps - 1)  # what came later was rejected, too
         return unfilled + self._rejected if self._rate is None else 0
 
@@ -44,10 +44,10 @@ class Ema(Policy):
         """Return the rate that the averages give, times the factors of warm-up and cooldown."""
         if progress.index < self.options.start_step or self._rate is None:
             return scheduled
-        return self._rate * self._factor(progress)
+        return self._rate * self._rate_factor(progress)
 
     def update(self, measurement: Measurement) -> list[PolicyEvent]:
-        """Average one more value in, and set the rate; a ratio that is not positive keeps it, and counts."""
+        """Add one value to the averages and set the rate; a ratio that is not positive is a rejection."""
         value, rate, beta = measurement.value, measurement.step.learning_rate, self.options.beta
         if not (value.usable and math.isfinite(value.slope) and rate > 0):
             return [self._reject("undefined" if value.usable else value.flaw)]
@@ -64,7 +64,7 @@ class Ema(Policy):
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages, how many values are in them, the rate, and the count of rejections."""
+        """Return the averages, their number of values, the rate, and the count of rejections."""
         return {
             "slope": self._slope,
             "curvature": self._curvature,
@@ -74,13 +74,13 @@ class Ema(Policy):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what `state_dict` returned."""
         self._slope, self._curvature = state["slope"], state["curvature"]
         self._measured, self._rate, self._rejected = state["measured"], state["rate"], state["rejected"]
 
-    def _factor(self, progress: Progress) -> float:
-        """Return the product of the warm-up's and the cooldown's factor; 1 where no total is given."""
-        share = self._share(progress)
+    def _rate_factor(self, progress: Progress) -> float:
+        """Return the product of the warm-up and cooldown factors; 1 without a total."""
+        share = self._elapsed_share(progress)
         if share is None:
             return 1.0
         warmup, cooldown = self.options.warmup_fraction, self.options.cooldown_fraction
@@ -88,8 +88,8 @@ class Ema(Policy):
         falling = min(max(1 - share, 0.0) / cooldown, 1.0) if cooldown else 1.0
         return rising * falling
 
-    def _share(self, progress: Progress) -> float | None:
-        """Return the share of the whole training that lies behind; None where no total is given."""
+    def _elapsed_share(self, progress: Progress) -> float | None:
+        """Return the elapsed fraction of the whole training; None without a total."""
         if self.options.total_steps is not None:
             return progress.index / self.options.total_steps
         if self.options.total_seconds is not None:

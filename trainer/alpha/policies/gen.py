@@ -50,9 +50,9 @@ class Gen(Policy):
             self._rejected += 1
             details = {"reason": value.flaw, "used": 0, "of": 1, "rejected": self._rejected}
             return [PolicyEvent("rejected", details)]
-        rate, kept = measurement.step.learning_rate, self.options.smoothing
+        rate, smoothing = measurement.step.learning_rate, self.options.smoothing
         aim = min(max(value.alpha_abs, rate / MOST_CHANGE), rate * MOST_CHANGE)
-        self._rate = kept * rate + (1 - kept) * self.options.scale * aim
+        self._rate = smoothing * rate + (1 - smoothing) * self.options.scale * aim
         return []
 
     def state_dict(self) -> dict[str, Any]:

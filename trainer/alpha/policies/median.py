@@ -10,7 +10,7 @@ from ..options import MedianOptions
 from .base import Policy, PolicyEvent, Progress
 
 PATIENCE = 10
-"""Windows that may be rejected."""
+"""Number of windows that may be rejected."""
 
 
 class Median(Policy):
@@ -32,11 +32,11 @@ class Median(Policy):
 
     @property
     def misses(self) -> int:
-        """How many windows were rejected."""
+        """Return how many windows were rejected."""
         return self._rejected
 
     def learning_rate(self, progress: Progress, scheduled: float) -> float:
-        """Return the schedule's η before `start_step`, then the one held."""
+        """Return the schedule's η before `start_step`, then the current rate."""
         if progress.index < self.options.start_step:
             return scheduled
         if self._rate is None:
@@ -47,21 +47,21 @@ class Median(Policy):
         """Collect a window's values; at its end, set η or keep it."""
         self._waiting.append(measurement)
         index = measurement.step.index
-        return [self._close(index)] if self.options.ends_window(index) else []
+        return [self._close_window(index)] if self.options.ends_window(index) else []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rate held, the window in progress, and the count of rejections."""
-        self._read()
+        """Return the current rate, the window in progress, and the count of rejections."""
+        self._read_values()
         left_out = {"left_out": dict(self._left_out)} if self._left_out else {}
         return {"rate": self._rate, "window": list(self._values), "rejected": self._rejected, **left_out}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what `state_dict` returned."""
         self._rate, self._values, self._rejected = state["rate"], list(state["window"]), state["rejected"]
         self._left_out = dict(state.get("left_out", {}))
 
-    def _close(self, index: int) -> PolicyEvent:
-        self._read()
+    def _close_window(self, index: int) -> PolicyEvent:
+        self._read_values()
         values, self._values = self._values, []
         count = self.options.count
         details: dict[str, Any] = {"used": len(values), "of": count, "window_start": index - count + 1}
@@ -79,8 +79,8 @@ class Median(Policy):
             "rejected", {"reason": reason, "median": middle, **details, "rejected": self._rejected}
         )
 
-    def _read(self) -> None:
-        """Read the values that wait on the device; undefined ones are left out, and counted by the reason."""
+    def _read_values(self) -> None:
+        """Read the values from the device; leave undefined values out and count them by reason."""
         for measurement in self._waiting:
             estimate = measurement.value
             if estimate.usable:

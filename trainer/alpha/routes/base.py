@@ -1,4 +1,4 @@
-"""What is asked of every route: the loss along a line, to second order.
+"""The interface of a route: the loss along a line, to second order.
 
 All evaluate at the parameters the model has: the slope vᵀg and the curvature vᵀGv, with g the gradient of
 a batch's mean loss and G its generalised Gauss–Newton matrix (thesis, section 2.3.3), or the matrix that
@@ -37,11 +37,11 @@ class Line:
     step: float = 1.0
     curvature: Curvature = "ggn"
     timed: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Tells the clock that what happens inside is for the curvature."""
+    """Opens the clock's section for the curvature."""
     difference: float | None = None
-    """The t of finite differences at θ ± t·v, where they are not to choose it themselves."""
+    """The t of finite differences at θ ± t·v; None: the route chooses it."""
     known_generators: Generators | None = None
-    """Those of the model, where they have been looked for; else `generators` does."""
+    """The model's generators; None: `generators` finds them."""
 
     @cached_property
     def generators(self) -> Generators:
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """The parameters that move, by name; a tied one is there once."""
+        """The parameters that move, by name; a tied one appears once."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def outputs(self, at: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -65,7 +65,7 @@ class Line:
     def gradient(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Return the gradient at θ of the mean loss of batches taken as one, one tensor a parameter.
 
-        A backward pass for each; what the parameters keep as their own gradients stays as it is.
+        This runs one backward pass per batch, and does not change `.grad`.
         """
         at = self.parameters
         total = [torch.zeros_like(p) for p in at.values()]
@@ -83,7 +83,7 @@ class Line:
     def quadratic(self, outputs: Tensor, tangent: Tensor, batch: Batch) -> Quadratic:
         """Return slope and curvature from outputs z and their derivative Jv, in the loss' closed form.
 
-        Outputs of half precision are taken up to float32 first: their softmax, say, would cancel in it.
+        Outputs of half precision become float32 first, to avoid cancellation (for example in a softmax).
         """
         targets = batch["targets"]
         if outputs.dtype in (torch.bfloat16, torch.float16):
@@ -99,7 +99,7 @@ Route = Callable[[Line, Batch], Quadratic]
 
 
 def whole(route: Route) -> Route:
-    """Count all of a route's time as the curvature's: slope and curvature come from the same passes."""
+    """Charge all of a route's time to the curvature, as slope and curvature share their passes."""
 
     @wraps(route)
     def timed(line: Line, batch: Batch) -> Quadratic:

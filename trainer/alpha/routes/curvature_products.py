@@ -38,10 +38,10 @@ def by_curvlinops(line: Line, batch: Batch, check_deterministic: bool = False) -
             "alpha.route: curvlinops needs cross_entropy, bce_with_logits or mse, without weights",
             "use route: jvp",
         )
-    targets = _terms(batch["targets"], reference)
+    targets = _targets_by_term(batch["targets"], reference)
     parameters: list[Tensor] = list(line.parameters.values())
     start = line.generators.state()
-    value, gradient = _gradient(line, batch, parameters)
+    value, gradient = _loss_and_gradient(line, batch, parameters)
     if line.generators.drawn_since(start):
         raise UserError(
             "alpha.route: curvlinops is wrong for a model whose forward pass draws random numbers (dropout, "
@@ -79,7 +79,10 @@ def by_thesis(line: Line, batch: Batch) -> Quadratic:
 
 
 class _Shaped(nn.Module):
-    """The model with outputs as curvlinops wants them: of the shape of `_terms`, or [terms, classes]."""
+    """The model with its outputs in the shape that curvlinops needs.
+
+    The shape is that of `_targets_by_term`, or [terms, classes].
+    """
 
     def __init__(self, model: nn.Module, targets: Tensor) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class _Shaped(nn.Module):
         return outputs.reshape(self._shape)
 
 
-def _terms(targets: Tensor, reference: type[nn.Module]) -> Tensor:
+def _targets_by_term(targets: Tensor, reference: type[nn.Module]) -> Tensor:
     """Return the targets with one row for each term of the loss: what our values of it are.
 
     A text's characters are terms each, and so are the labels of an example for binary cross-entropy; the
@@ -102,7 +105,7 @@ def _terms(targets: Tensor, reference: type[nn.Module]) -> Tensor:
     return targets.reshape(-1, 1) if reference is nn.BCEWithLogitsLoss else targets.reshape(len(targets), -1)
 
 
-def _gradient(line: Line, batch: Batch, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _loss_and_gradient(line: Line, batch: Batch, parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return the batch's mean loss and its gradient, without touching buffers or `.grad`."""
     with torch.enable_grad():
         value = mean(line.loss.values(line.outputs({}, batch), batch["targets"]), None)

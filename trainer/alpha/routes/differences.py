@@ -27,9 +27,9 @@ def by_finite_difference(line: Line, batch: Batch) -> Quadratic:
     unit = torch.finfo(values[0].dtype).eps ** (1 / 3)
     epsilon = line.difference or unit * (1 + norm(values)) / norm(vector)
     start = line.generators.state()
-    above = line.outputs(_at(parameters, vector, epsilon), batch)
+    above = line.outputs(_moved_parameters(parameters, vector, epsilon), batch)
     line.generators.restore(start)
-    below = line.outputs(_at(parameters, vector, -epsilon), batch)
+    below = line.outputs(_moved_parameters(parameters, vector, -epsilon), batch)
     return line.quadratic((above + below) / 2, (above - below) / (2 * epsilon), batch)
 
 
@@ -45,7 +45,7 @@ def by_parabola(line: Line, batch: Batch) -> Quadratic:
     losses = []
     for step in (-line.step, 0.0, line.step):
         line.generators.restore(start)
-        at = _at(parameters, line.vector, step) if step else parameters
+        at = _moved_parameters(parameters, line.vector, step) if step else parameters
         losses.append(line.loss.values(line.outputs(at, batch), batch["targets"]))
     below, middle, above = losses
     step = line.step or math.nan  # nothing is known of a line along which no step is taken
@@ -54,7 +54,9 @@ def by_parabola(line: Line, batch: Batch) -> Quadratic:
     return Quadratic.of(slopes, curvatures, middle, batch.get("weights"), examples(batch))
 
 
-def _at(parameters: Mapping[str, Tensor], vector: list[Tensor], step: float | Tensor) -> dict[str, Tensor]:
+def _moved_parameters(
+    parameters: Mapping[str, Tensor], vector: list[Tensor], step: float | Tensor
+) -> dict[str, Tensor]:
     values = [p.detach() for p in parameters.values()]
     moves = torch._foreach_mul(vector, step)
     torch._foreach_add_(moves, values)

@@ -28,7 +28,7 @@ def by_jvp(line: Line, batch: Batch) -> Quadratic:
     """
     with _forward_mode():
         duals = {name: p.detach() for name, p in line.parameters.items()}
-        outputs, tangent = _unpacked(line.outputs(_dual(duals, line.vector), batch))
+        outputs, tangent = _unpack_dual(line.outputs(_make_duals(duals, line.vector), batch))
     return line.quadratic(outputs, tangent, batch)
 
 
@@ -42,8 +42,8 @@ def train_and_look(line: Line, batch: Batch) -> tuple[Tensor, Quadratic]:
     """
     with _forward_mode():
         clones = {name: buffer.clone() for name, buffer in line.model.named_buffers()}
-        at = substitutes(line.model, {**_dual(line.parameters, line.vector), **clones})
-        outputs, tangent = _unpacked(call(line.model, at, batch["inputs"]))
+        at = substitutes(line.model, {**_make_duals(line.parameters, line.vector), **clones})
+        outputs, tangent = _unpack_dual(call(line.model, at, batch["inputs"]))
         moved = {name: at[name].detach() for name in clones}  # those assigned again, too
     loss = mean(line.loss.values(outputs, batch["targets"]), batch.get("weights"))
     torch.autograd.backward(loss)
@@ -60,11 +60,11 @@ def _forward_mode() -> Iterator[None]:
         yield
 
 
-def _dual(parameters: dict[str, Tensor], vector: list[Tensor]) -> dict[str, Tensor]:
+def _make_duals(parameters: dict[str, Tensor], vector: list[Tensor]) -> dict[str, Tensor]:
     pairs = zip(parameters.items(), vector, strict=True)
     return {name: forward_ad.make_dual(p, v) for (name, p), v in pairs}  # type: ignore[no-untyped-call]
 
 
-def _unpacked(outputs: Tensor) -> tuple[Tensor, Tensor]:
+def _unpack_dual(outputs: Tensor) -> tuple[Tensor, Tensor]:
     primal, tangent = forward_ad.unpack_dual(outputs)  # type: ignore[no-untyped-call]
     return primal, torch.zeros_like(primal) if tangent is None else tangent

@@ -28,17 +28,17 @@ def fingerprint64(texts: Sequence[bytes]) -> Words:
     Raises:
         ValueError: one is longer than 32 bytes.
     """
-    found = np.empty(len(texts), np.uint64)
+    fingerprints = np.empty(len(texts), np.uint64)
     places: dict[int, list[int]] = defaultdict(list)
     for place, text in enumerate(texts):
         places[len(text)].append(place)
-    for length, of_length in places.items():
+    for length, text_places in places.items():
         if length > LONGEST:
             raise ValueError(f"{length} bytes; fingerprint64 is for {LONGEST} at most here")
-        joined = b"".join(texts[place] for place in of_length)
-        letters = np.frombuffer(joined, np.uint8).reshape(len(of_length), length)
-        found[of_length] = _of_length(letters, length)
-    return found
+        joined = b"".join(texts[place] for place in text_places)
+        letters = np.frombuffer(joined, np.uint8).reshape(len(text_places), length)
+        fingerprints[text_places] = _of_length(letters, length)
+    return fingerprints
 
 
 def of_8_to_16(first: Words, last: Words, length: int) -> Words:

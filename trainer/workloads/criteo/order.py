@@ -23,24 +23,24 @@ class BlockOrder:
         self._block_rows = block_rows
         self._blocks = -(-rows // block_rows)
         self._seed = seed
-        self._of_epoch = lru_cache(maxsize=2)(self._blocks_of)
+        self._epoch_blocks = lru_cache(maxsize=2)(self._draw_blocks)
 
     def rows(self, epoch: int, start: int, stop: int) -> Positions:
         """Return the rows at the positions from `start` to `stop` of an epoch."""
-        blocks, starts = self._of_epoch(epoch)
+        blocks, starts = self._epoch_blocks(epoch)
         positions = np.arange(start, stop)
         place = np.searchsorted(starts, positions, "right") - 1
-        found = np.empty_like(positions)
+        rows = np.empty_like(positions)
         for at in np.unique(place):
             here, block = place == at, int(blocks[at])
             size = min(self._block_rows, self._rows - block * self._block_rows)
-            within = permuted(positions[here] - starts[at], size, _seed(self._seed, epoch, block + 1))
-            found[here] = block * self._block_rows + within
-        return found
+            within = permuted(positions[here] - starts[at], size, _derive_seed(self._seed, epoch, block + 1))
+            rows[here] = block * self._block_rows + within
+        return rows
 
-    def _blocks_of(self, epoch: int) -> tuple[Positions, Positions]:
+    def _draw_blocks(self, epoch: int) -> tuple[Positions, Positions]:
         """Return an epoch's blocks in order, and the position at which each begins."""
-        blocks = permuted(np.arange(self._blocks), self._blocks, _seed(self._seed, epoch, 0))
+        blocks = permuted(np.arange(self._blocks), self._blocks, _derive_seed(self._seed, epoch, 0))
         sizes = np.minimum(self._block_rows, self._rows - blocks * self._block_rows)
         return blocks, np.cumsum([0, *sizes[:-1]])
 
@@ -49,15 +49,15 @@ def permuted(numbers: Positions, size: int, seed: int) -> Positions:
     """Return where a permutation of 0 … size − 1 takes these numbers; a seed has one for each size."""
     bits = max(2, (size - 1).bit_length())
     keys = np.random.SFC64(seed).random_raw(2 * ROUNDS).reshape(ROUNDS, 2)
-    found = _mixed(numbers.astype(np.uint64), bits, keys)
-    outside = np.flatnonzero(found >= size)
+    images = _mix_numbers(numbers.astype(np.uint64), bits, keys)
+    outside = np.flatnonzero(images >= size)
     while len(outside):
-        found[outside] = _mixed(found[outside], bits, keys)
-        outside = outside[found[outside] >= size]
-    return found.astype(np.int64)
+        images[outside] = _mix_numbers(images[outside], bits, keys)
+        outside = outside[images[outside] >= size]
+    return images.astype(np.int64)
 
 
-def _mixed(numbers: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_numbers(numbers: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Map numbers of so many bits one to one: add keys, fold high bits into low, multiply by odd factors."""
     mask, half = np.uint64((1 << bits) - 1), np.uint64(bits // 2)
     for added, factor in keys:
@@ -67,6 +67,6 @@ def _mixed(numbers: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> 
     return numbers ^ (numbers >> half)
 
 
-def _seed(seed: int, epoch: int, purpose: int) -> int:
+def _derive_seed(seed: int, epoch: int, purpose: int) -> int:
     """Return a seed for one permutation of an epoch."""
     return int(np.random.SFC64([seed, epoch, purpose]).random_raw())

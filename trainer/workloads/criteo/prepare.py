@@ -1,4 +1,4 @@
-"""From the logs' text to a prepared folder: units side by side, what is bad counted and located."""
+"""Convert text logs to a prepared folder, units in parallel; count and locate bad lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of preparing: the data set, and what is to be said of its logs, one sentence each."""
+    """Result of `prepare`: the data set, and remarks and warnings about its logs, one sentence each."""
 
     dataset: Dataset
     remarks: list[str]
     warnings: list[str]
-    """What is legitimate, but may be a mistake: files that seem cut off, days of unexpected sizes."""
+    """Possible mistakes: files that seem cut off, days of unexpected sizes."""
 
 
 def prepare(
@@ -41,23 +41,23 @@ def prepare(
     on_size: Callable[[int], None] = lambda total: None,
     on_bytes: Callable[[int], None] = lambda read: None,
 ) -> Prepared:
-    """Convert the logs under `source` to shards in `folder`; what an earlier call has converted stays.
+    """Convert the logs under `source` to shards in `folder`; keep what an earlier call has converted.
 
-    `on_size` hears how many bytes there are, then `on_bytes` how many more have been read.
+    Calls `on_size` with the total number of bytes, then `on_bytes` with the number of bytes newly read.
 
     Raises:
-        UserError: there are no logs, too many bad rows, or damaged files that nobody allowed for.
-        SystemRefused: the folder cannot be written, or somebody else is at it.
+        UserError: there are no logs, too many bad rows, or damaged files without `allow_damaged`.
+        SystemRefused: the folder cannot be written, or another process prepares it.
     """
     files = find(source)
     units = units_of(files)
-    _make(folder)
+    _make_folder(folder)
     with locks.attempted(folder / ".lock", patience=0) as alone:
         if not alone:
             raise SystemRefused(f"{folder} is being prepared by another process", "wait for it to end")
         on_size(sum(unit.stop - unit.start for unit in units))
         notes = _convert(units, folder, jobs, max_bad_share, on_bytes)
-        return _concluded(
+        return _write_dataset(
             _Findings(files, units, [notes[unit] for unit in units]),
             source,
             folder,
@@ -69,9 +69,9 @@ def prepare(
 def _convert(
     units: Sequence[Unit], folder: Path, jobs: int, max_bad_share: float, on_bytes: Callable[[int], None]
 ) -> dict[Unit, Note]:
-    """Convert what is not converted yet; stop as soon as it is certain that too much is bad."""
+    """Convert the remaining units; stop as soon as the limit of bad lines is certainly exceeded."""
     notes = {unit: note for unit in units if (note := done(unit, folder))}
-    waiting, strays = [unit for unit in units if unit not in notes], _strays(folder, units)
+    waiting, strays = [unit for unit in units if unit not in notes], _stray_files(folder, units)
     for path in [folder / MANIFEST, *strays] if waiting or strays else []:
         path.unlink(missing_ok=True)
     for unit in notes:
@@ -82,22 +82,22 @@ def _convert(
         read = sum(unit.stop - unit.start for unit in notes)
         bad, lines = sum(note.bad for note in notes.values()), sum(note.lines for note in notes.values())
         if len(notes) < len(units) and bad > max_bad_share * lines * total / max(read, 1):
-            seen = _without_gaps(units, notes)
+            seen = _gapless_units(units, notes)
             findings = _Findings([], seen, [notes[unit] for unit in seen])
             raise findings.too_bad(folder, max_bad_share, f"{bad:,} of the first {lines:,} lines")
     return notes
 
 
-def _without_gaps(units: Sequence[Unit], notes: dict[Unit, Note]) -> list[Unit]:
-    """Return the units that are converted with all that lie before them in their files: lines can be told."""
+def _gapless_units(units: Sequence[Unit], notes: dict[Unit, Note]) -> list[Unit]:
+    """Return the converted units without a gap before them, whose line numbers are known."""
     gaps = {unit.file.path: unit.start for unit in reversed(units) if unit not in notes}
     return [unit for unit in units if unit.start < gaps.get(unit.file.path, unit.stop)]
 
 
-def _concluded(
+def _write_dataset(
     findings: _Findings, source: Path, folder: Path, max_bad_share: float, allow_damaged: bool
 ) -> Prepared:
-    """Refuse what is too bad, else write the data set down."""
+    """Write the data set, or refuse it if too much is bad or damaged."""
     findings.write(folder / BAD_ROWS)
     if findings.bad > max_bad_share * findings.lines:
         raise findings.too_bad(folder, max_bad_share, f"{findings.bad:,} of {findings.lines:,} lines")
@@ -125,7 +125,7 @@ def _concluded(
 
 @dataclass(frozen=True)
 class _Findings:
-    """What all units together say of the logs."""
+    """Counts and problems of the logs, over all units."""
 
     files: list[SourceFile]
     units: list[Unit]
@@ -151,27 +151,27 @@ class _Findings:
 
     def located(self) -> Iterator[tuple[str, str]]:
         """Yield `file:line` and reason of every bad line that was kept."""
-        for unit, note, before in self._placed():
+        for unit, note, before in self._units_with_offsets():
             for line, reason in note.kept_bad:
                 yield f"{unit.file.path}:{before + line + 1}", reason
 
     def write(self, path: Path) -> None:
-        """Write down where bad lines are; no file where there are none."""
+        """Write the places of bad lines to a file; remove the file if there are none."""
         path.unlink(missing_ok=True)
         lines = [f"{place}: {reason}\n" for place, reason in self.located()]
         if lines:
             write_atomically(path, "".join(lines).encode())
 
     def remarks(self, folder: Path) -> list[str]:
-        """Return what a user should know, one sentence each."""
-        found = [f"damaged: {damage}" for damage in self.damaged]
-        found += remarks_on_days(file.day for file in self.files)
+        """Return remarks for the user, one sentence each."""
+        remarks = [f"damaged: {damage}" for damage in self.damaged]
+        remarks += remarks_on_days(file.day for file in self.files)
         if self.bad:
-            found += [
+            remarks += [
                 f"{self.bad:,} of {self.lines:,} lines are no rows and were left out:",
                 *self.examples(folder),
             ]
-        return found
+        return remarks
 
     def warnings(self, synthetic: dict[str, Any] | None) -> list[str]:
         """Return warnings about days of other sizes than published or synthesized, and unended files."""
@@ -186,24 +186,24 @@ class _Findings:
         return warnings_on_rows(rows, *expected_rows(synthetic), unended)
 
     def examples(self, folder: Path) -> list[str]:
-        """Return the kinds of bad lines with their numbers, and where the first are."""
+        """Return the kinds of bad lines with their counts, and the first bad lines with their places."""
         located = list(self.located())
-        kinds = Counter(_kind(reason) for _, reason in located)
-        kept = "" if len(located) == self.bad else f" (of {len(located):,} that were kept)"
-        counts = [f"  {count:,} × {kind}{kept}" for kind, count in kinds.most_common(MOST_SHOWN)]
+        kinds = Counter(_reason_kind(reason) for _, reason in located)
+        sample_note = "" if len(located) == self.bad else f" (of {len(located):,} that were kept)"
+        counts = [f"  {count:,} × {kind}{sample_note}" for kind, count in kinds.most_common(MOST_SHOWN)]
         first = [f"  {place}: {reason}" for place, reason in located[:MOST_SHOWN]]
         more = [f"  and more: {folder / BAD_ROWS}"] if len(located) > MOST_SHOWN else []
         return [*counts, *first, *more]
 
     def too_bad(self, folder: Path, max_bad_share: float, how_many: str) -> UserError:
-        """Return the error that says so."""
+        """Return the error for too many bad lines."""
         details = "\n".join(self.examples(folder))
         return UserError(
             f"{how_many} are no rows, more than a share of {max_bad_share:g}:\n{details}",
             "mend the files, or allow more with --max-bad-share; what is converted stays",
         )
 
-    def _placed(self) -> Iterator[tuple[Unit, Note, int]]:
+    def _units_with_offsets(self) -> Iterator[tuple[Unit, Note, int]]:
         """Yield each unit with the number of lines before it in its file."""
         before: Counter[Path] = Counter()
         for unit, note in zip(self.units, self.notes, strict=True):
@@ -211,34 +211,34 @@ class _Findings:
             before[unit.file.path] += note.lines
 
     def _damages(self) -> Iterator[tuple[str, str]]:
-        for unit, note, before in self._placed():
+        for unit, note, before in self._units_with_offsets():
             if note.damage == "empty":
                 yield str(unit.file.path), "the file is empty"
             elif note.damage is not None:
                 yield f"{unit.file.path}:{before + note.lines + 1}", note.damage
 
 
-def _kind(reason: str) -> str:
-    """Return a reason without what is particular to one line."""
+def _reason_kind(reason: str) -> str:
+    """Return a reason without the text of one particular line."""
     return re.sub(r": '.*' is", ": a field is", reason)
 
 
-def _make(folder: Path) -> None:
-    """Make the folder; one with other things in it is left alone."""
+def _make_folder(folder: Path) -> None:
+    """Create the folder; refuse a folder that holds other files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        strange = [path.name for path in folder.iterdir() if not _is_ours(path.name)]
+        strange = [path.name for path in folder.iterdir() if not _is_own_file(path.name)]
     except OSError as error:
         raise SystemRefused(f"cannot write to {folder}: {error.strerror}") from error
     if strange:
         raise UserError(f"{folder} holds other things ({strange[0]})", "give an empty folder, or a new one")
 
 
-def _is_ours(name: str) -> bool:
+def _is_own_file(name: str) -> bool:
     return name in (MANIFEST, BAD_ROWS, ".lock") or bool(re.fullmatch(r"\.?day_\d+(_\d+)?-\d+\..*", name))
 
 
-def _strays(folder: Path, units: Sequence[Unit]) -> list[Path]:
-    """Return what a killed process left, and shards of files that are no longer there."""
-    wanted = {f"{unit.name}{ending}" for unit in units for ending in (".npy", ".json")}
-    return [path for path in folder.glob("*day_*") if path.name not in wanted]
+def _stray_files(folder: Path, units: Sequence[Unit]) -> list[Path]:
+    """Return temporary files of killed processes, and shards of files that no longer exist."""
+    names = {f"{unit.name}{ending}" for unit in units for ending in (".npy", ".json")}
+    return [path for path in folder.glob("*day_*") if path.name not in names]

@@ -24,9 +24,9 @@ from .columns import COLUMNS, ROW_BYTES, Rows
 NAME = "criteo1tb"
 MANIFEST = "dataset.json"
 FORMAT = 1
-"""Of the folder; raise it with every change of what a row is."""
+"""Format of the folder; increase it with every change of the rows."""
 MOST_OPEN = 64
-"""Shards that are mapped at a time."""
+"""Maximum number of shards that are mapped at a time."""
 CHECK_ROWS = 1 << 16
 
 Positions = NDArray[np.int64]
@@ -46,7 +46,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `dataset.json` says: the shards in the log's order, and where their rows come from."""
+    """Content of `dataset.json`: the shards in the log's order, and the source of their rows."""
 
     folder: Path
     shards: tuple[Shard, ...]
@@ -56,15 +56,15 @@ class Dataset:
     missing_days: tuple[int, ...] = ()
     damaged: tuple[str, ...] = ()
     synthetic: dict[str, Any] | None = field(default=None)
-    """What `data synthesize` says of its logs; None for those of people."""
+    """Provenance from `data synthesize`; None for real logs."""
 
     @cached_property
     def days(self) -> dict[int, int]:
         """Rows of each day, in order."""
-        found: dict[int, int] = {}
+        rows_by_day: dict[int, int] = {}
         for shard in self.shards:
-            found[shard.day] = found.get(shard.day, 0) + shard.rows
-        return found
+            rows_by_day[shard.day] = rows_by_day.get(shard.day, 0) + shard.rows
+        return rows_by_day
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,7 +77,7 @@ class Dataset:
         return sum(_header_bytes() + shard.rows * ROW_BYTES for shard in self.shards)
 
     def summary(self) -> dict[str, Any]:
-        """Return what `dataset.json` says, but for the shards one by one."""
+        """Return the content of `dataset.json`, with the number of shards instead of a list."""
         content = {**asdict(self), "folder": str(self.folder), "shards": len(self.shards)}
         return {**content, "fingerprint": self.fingerprint, "rows": {str(k): v for k, v in self.days.items()}}
 
@@ -92,25 +92,25 @@ class Dataset:
         """Read a prepared folder.
 
         Raises:
-            UserError: it is none, or another version's, or a shard is missing or of another size.
+            UserError: the folder is not prepared, another version prepared it, or a shard is damaged.
         """
-        prepare_anew = f"run: alphagrid data prepare {NAME} LOGS {folder}"
+        prepare_hint = f"run: alphagrid data prepare {NAME} LOGS {folder}"
         try:
             content = json.loads((folder / MANIFEST).read_bytes())
             if content["dataset"] != NAME or content["format"] != FORMAT:
-                raise UserError(f"{folder / MANIFEST} is of another version of alphagrid", prepare_anew)
+                raise UserError(f"{folder / MANIFEST} is of another version of alphagrid", prepare_hint)
             del content["format"], content["dataset"]
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
             content.update({key: tuple(content[key]) for key in ("missing_days", "damaged")})
             dataset = cls(folder, shards, **content)
         except FileNotFoundError as error:
             raise UserError(
-                f"{folder} has no {MANIFEST}: it is not prepared (to its end)", prepare_anew
+                f"{folder} has no {MANIFEST}: it is not prepared (to its end)", prepare_hint
             ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / MANIFEST} is damaged: {error!r}", prepare_anew) from error
+            raise UserError(f"{folder / MANIFEST} is damaged: {error!r}", prepare_hint) from error
         for shard in shards:
-            _check_size(folder / shard.name, shard.rows, prepare_anew)
+            _check_size(folder / shard.name, shard.rows, prepare_hint)
         return dataset
 
 
@@ -128,12 +128,12 @@ class ShardRows:
 
     def take(self, rows: Positions) -> Rows:
         """Return rows by their numbers, copied into memory."""
-        found = np.empty((len(rows), COLUMNS), np.uint32)
+        values = np.empty((len(rows), COLUMNS), np.uint32)
         shards = np.searchsorted(self._starts, rows, "right") - 1
         for shard in np.unique(shards):
             at = np.flatnonzero(shards == shard)
-            found[at] = self._mapped(int(shard))[rows[at] - self._starts[shard]]
-        return found
+            values[at] = self._mapped(int(shard))[rows[at] - self._starts[shard]]
+        return values
 
     def _map(self, shard: int) -> Rows:
         return map_shard(self._paths[shard])
@@ -162,7 +162,7 @@ class ShardWriter:
     @contextmanager
     def at(cls, path: Path) -> Iterator[ShardWriter]:
         """Open a shard to be written; nothing is left of it if something goes wrong."""
-        # a name of its own: a killed process may have left another at work on the same shard
+        # a unique name: another process may still write the same shard
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with temporary.open("wb") as file:
@@ -200,24 +200,24 @@ def differing(dataset: Dataset, on_rows: Callable[[int], None] = lambda read: No
     return [
         shard.name
         for shard in dataset.shards
-        if _sha256(dataset.folder / shard.name, on_rows) != shard.sha256
+        if _hash_shard(dataset.folder / shard.name, on_rows) != shard.sha256
     ]
 
 
-def _sha256(path: Path, on_rows: Callable[[int], None]) -> str:
-    rows, found = map_shard(path), hashlib.sha256()
+def _hash_shard(path: Path, on_rows: Callable[[int], None]) -> str:
+    rows, digest = map_shard(path), hashlib.sha256()
     for start in range(0, len(rows), CHECK_ROWS):
         part = rows[start : start + CHECK_ROWS]
-        found.update(part.tobytes())
+        digest.update(part.tobytes())
         on_rows(len(part))
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _check_size(path: Path, rows: int, hint: str) -> None:
-    wanted = _header_bytes() + rows * ROW_BYTES
-    there = path.stat().st_size if path.exists() else None
-    if there != wanted:
-        what = "is missing" if there is None else f"has {there} bytes instead of {wanted}"
+    expected = _header_bytes() + rows * ROW_BYTES
+    actual = path.stat().st_size if path.exists() else None
+    if actual != expected:
+        what = "is missing" if actual is None else f"has {actual} bytes instead of {expected}"
         raise UserError(f"{path} {what}", hint)
 
 

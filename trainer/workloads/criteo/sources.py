@@ -1,4 +1,4 @@
-"""The files that Criteo's logs come in: which there are, which day each holds, and how its lines are cut."""
+"""The files of Criteo's logs: their days, and the format of their lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = re.compile(r"day_(\d+)(?:_(\d+))?(?:\.(?:tsv|txt|csv))?(\.gz)?")
 OTHER = re.compile(r".+\.(?:tsv|txt|csv)(\.gz)?")
 READ_BYTES = 2 << 20
 FIRST_BYTES = 1 << 16
-"""The first line is looked for in so many."""
+"""Bytes in which the first line must end."""
 PUBLISHED_ROWS = (
     195_841_983, 199_563_535, 196_792_019, 181_115_208, 152_115_810, 172_548_507, 204_846_845, 200_801_003,
     193_772_492, 198_424_372, 185_778_055, 153_588_700, 169_003_364, 194_216_520, 194_081_279, 187_154_596,
@@ -31,12 +31,12 @@ GZIP = 31
 
 
 class Damaged(Exception):
-    """A file ends, or goes wrong, before its end; the message says how."""
+    """A file is damaged or ends too early; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of the log, and how it is read."""
+    """A file of the log, and its format."""
 
     path: Path
     day: int
@@ -61,46 +61,46 @@ def find(source: Path) -> list[SourceFile]:
     gzip.
 
     Raises:
-        UserError: there is no such folder, nothing in it, a day is there twice, or a header is a strange one.
+        UserError: there is no such folder, it has no logs, a day exists twice, or a header is wrong.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist", "give the folder of day_0, … (or of Kaggle's train.txt)")
     files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
     days = [(path, match) for path in files if (match := DAY.fullmatch(path.name))]
-    found = [
-        _source(path, int(match[1]), int(match[2]) if match[2] else None, bool(match[3]))
+    sources = [
+        _source_file(path, int(match[1]), int(match[2]) if match[2] else None, bool(match[3]))
         for path, match in days
     ]
-    if not found:
-        others = [(path, match) for path in files if (match := OTHER.fullmatch(path.name))]
+    if not sources:
+        tables = [(path, match) for path in files if (match := OTHER.fullmatch(path.name))]
         # Kaggle's folder holds train.txt, an unlabelled test.txt and a readme.txt
-        others = [(path, match) for path, match in others if path.name.startswith("train.")] or others
-        found = [_source(path, 0, part, bool(match[1])) for part, (path, match) in enumerate(others)]
-    if not found:
+        tables = [(path, match) for path, match in tables if path.name.startswith("train.")] or tables
+        sources = [_source_file(path, 0, part, bool(match[1])) for part, (path, match) in enumerate(tables)]
+    if not sources:
         raise UserError(
             f"{source} holds no click logs",
             "its files are called day_0, … (parts: day_0_00, …) or *.txt, *.tsv, *.csv; maybe with .gz",
         )
-    _check_single(found)
-    return sorted(found, key=lambda file: (file.day, -1 if file.part is None else file.part))
+    _check_no_duplicates(sources)
+    return sorted(sources, key=lambda file: (file.day, -1 if file.part is None else file.part))
 
 
 def missing_days(days: Iterable[int]) -> list[int]:
-    """Return the days that lie between 0 and the last one and are not there."""
+    """Return the missing days between 0 and the last one."""
     there = set(days)
     return [day for day in range(max(there)) if day not in there]
 
 
 def remarks_on_days(days: Iterable[int]) -> list[str]:
-    """Return what a user should know of the days that are there: others than Criteo's change the splits."""
+    """Return remarks on the days of the logs: days other than Criteo's change the splits."""
     there = sorted(set(days))
     missing = ", ".join(map(str, missing_days(there)))
-    found = [f"days missing: {missing}"] if missing else []
+    remarks = [f"days missing: {missing}"] if missing else []
     if len(there) > 1 and there[-1] != LAST_DAY:
-        found.append(
+        remarks.append(
             f"held out for validation and test: day {there[-1]} (of all of Criteo's, day {LAST_DAY})"
         )
-    return found
+    return remarks
 
 
 def warnings_on_rows(
@@ -108,11 +108,11 @@ def warnings_on_rows(
 ) -> list[str]:
     """Return a warning if days have other numbers of rows than expected, and one for each unended file."""
     other = [day for day, count in sorted(rows.items()) if expected.get(day, count) != count]
-    told = [f"day {day}: {rows[day]:,} instead of {expected[day]:,}" for day in other[:MOST_DAYS]]
+    differences = [f"day {day}: {rows[day]:,} instead of {expected[day]:,}" for day in other[:MOST_DAYS]]
     more = f" and {len(other) - MOST_DAYS} more" if len(other) > MOST_DAYS else ""
-    found = [f"other numbers of rows than {whose}: {', '.join(told)}{more}"] if other else []
+    warnings = [f"other numbers of rows than {whose}: {', '.join(differences)}{more}"] if other else []
     cut = (f"{path}: the last line has no line end; the file may be cut off" for path in unended)
-    return [*found, *cut]
+    return [*warnings, *cut]
 
 
 def texts(
@@ -127,11 +127,13 @@ def texts(
         Damaged: a compressed file has no proper end; all lines before that have been yielded.
     """
     if file.is_gzip:
-        return _inflated(file.path, on_unended)
-    return _plain(file.path, start, stop, on_unended)
+        return _read_gzip(file.path, on_unended)
+    return _read_plain(file.path, start, stop, on_unended)
 
 
-def _plain(path: Path, start: int, stop: int, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
+def _read_plain(
+    path: Path, start: int, stop: int, on_unended: Callable[[], None]
+) -> Iterator[tuple[bytes, int]]:
     with path.open("rb") as file:
         if start:
             file.seek(start - 1)
@@ -150,8 +152,8 @@ def _plain(path: Path, start: int, stop: int, on_unended: Callable[[], None]) ->
             yield text, position
 
 
-def _inflated(path: Path, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines of a gzip file, of several members maybe; zeros after a member are padding."""
+def _read_gzip(path: Path, on_unended: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines of a gzip file, possibly of several members; zeros after a member are padding."""
     rest, inflater = b"", zlib.decompressobj(GZIP)
     with path.open("rb") as file:
         while compressed := file.read(READ_BYTES // 4):
@@ -176,14 +178,14 @@ def _inflated(path: Path, on_unended: Callable[[], None]) -> Iterator[tuple[byte
             yield rest + b"\n", file.tell()
 
 
-def _source(path: Path, day: int, part: int | None, is_gzip: bool) -> SourceFile:
+def _source_file(path: Path, day: int, part: int | None, is_gzip: bool) -> SourceFile:
     status = path.stat()
-    first = _first_line(path, is_gzip)
-    format_, header_lines = _format(path, first)
+    first = _read_first_line(path, is_gzip)
+    format_, header_lines = _detect_format(path, first)
     return SourceFile(path, day, part, is_gzip, format_, header_lines, status.st_size, status.st_mtime_ns)
 
 
-def _first_line(path: Path, is_gzip: bool) -> bytes:
+def _read_first_line(path: Path, is_gzip: bool) -> bytes:
     with path.open("rb") as file:
         beginning = file.read(FIRST_BYTES)
     if is_gzip:
@@ -194,14 +196,14 @@ def _first_line(path: Path, is_gzip: bool) -> bytes:
     return beginning.split(b"\n", 1)[0].rstrip(b"\r")
 
 
-def _format(path: Path, first: bytes) -> tuple[Format, int]:
-    """Return how lines are cut, and how many the header has (none, or one)."""
+def _detect_format(path: Path, first: bytes) -> tuple[Format, int]:
+    """Return the format of the lines, and the number of header lines (0 or 1)."""
     delimiter = COMMA if first.count(COMMA) > first.count(TAB) else TAB
     names = [
         name.strip().strip('"').lower() for name in first.decode(errors="replace").split(delimiter.decode())
     ]
-    known = [name.lower() for name in NAMES]
-    if not set(names) & set(known):
+    column_names = [name.lower() for name in NAMES]
+    if not set(names) & set(column_names):
         return Format(delimiter), 0
     lacking = [name for name in NAMES if name.lower() not in names]
     if lacking or len(names) != COLUMNS:
@@ -210,13 +212,13 @@ def _format(path: Path, first: bytes) -> tuple[Format, int]:
             + (f" and lacks {', '.join(lacking)}" if lacking else ""),
             f"it must name {COLUMNS}: label, I1 to I13, C1 to C26, in any order",
         )
-    return Format(delimiter, tuple(names.index(name) for name in known)), 1
+    return Format(delimiter, tuple(names.index(name) for name in column_names)), 1
 
 
-def _check_single(found: list[SourceFile]) -> None:
+def _check_no_duplicates(files: list[SourceFile]) -> None:
     """Refuse two files for one part of a day, and a whole day beside its parts."""
     seen: dict[tuple[int, int | None], Path] = {}
-    for file in found:
+    for file in files:
         other = seen.setdefault((file.day, file.part), file.path)
         whole = seen.get((file.day, None), file.path)
         for twin in (other, whole):

@@ -1,4 +1,4 @@
-"""Which rows train, and which are evaluated.
+"""Split the rows into training, validation and test.
 
 As in AlgoPerf: of Criteo's 24 days the last is test (95,000,000 rows) and validation (83,274,637), the days
 before it train, and a sample of those stands for the training split. Other logs are split in proportion.
@@ -26,7 +26,7 @@ class Splits:
     """Ranges of rows, counted over all days."""
 
     training: range
-    """What steps learn from."""
+    """Rows of the training steps."""
     test: range
     validation: range
 
@@ -36,22 +36,22 @@ class Splits:
         `train` is a sample of the training rows, as large as `validation`, rounded up to whole pieces.
         """
         if split == "train":
-            found = self._sample()
+            pieces = self._training_sample()
         else:
-            found = _cut(self.test if split == "test" else self.validation)
-        return found if most is None else _thinned(found, most)
+            pieces = _cut_into_pieces(self.test if split == "test" else self.validation)
+        return pieces if most is None else _thin_pieces(pieces, most)
 
-    def _sample(self) -> list[range]:
-        """Return pieces of the training rows that were drawn once and for all."""
-        wanted, there = math.ceil(len(self.validation) / PIECE), len(self.training) // PIECE
-        if wanted >= there:
-            return _cut(self.training)
-        drawn = np.sort(permuted(np.arange(wanted), there, SAMPLE_SEED))
+    def _training_sample(self) -> list[range]:
+        """Return a fixed random sample of pieces of the training rows."""
+        count, available = math.ceil(len(self.validation) / PIECE), len(self.training) // PIECE
+        if count >= available:
+            return _cut_into_pieces(self.training)
+        drawn = np.sort(permuted(np.arange(count), available, SAMPLE_SEED))
         return [range(start, start + PIECE) for start in (drawn * PIECE).tolist()]
 
 
 def split(rows_by_day: Sequence[int]) -> Splits:
-    """Return the splits of days with so many rows each, in order.
+    """Return the splits of days with `rows_by_day` rows, in order.
 
     Of the last day the first 53.3 % are test and the others validation. A single day lends its last 4.1 %
     (the last day's share of Criteo 1TB) for that.
@@ -63,13 +63,13 @@ def split(rows_by_day: Sequence[int]) -> Splits:
     return Splits(range(start), range(start, middle), range(middle, total))
 
 
-def _cut(rows: range) -> list[range]:
+def _cut_into_pieces(rows: range) -> list[range]:
     return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
 
 
-def _thinned(pieces: list[range], most: int) -> list[range]:
+def _thin_pieces(pieces: list[range], most: int) -> list[range]:
     if sum(map(len, pieces)) <= most:
         return pieces
     count = math.ceil(most / PIECE)
-    found = [pieces[position * len(pieces) // count] for position in range(count)]
-    return [*found[:-1], found[-1][: most - PIECE * (count - 1)]]
+    selection = [pieces[position * len(pieces) // count] for position in range(count)]
+    return [*selection[:-1], selection[-1][: most - PIECE * (count - 1)]]

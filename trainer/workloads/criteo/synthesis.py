@@ -1,9 +1,9 @@
-"""Click logs in the layout of Criteo 1TB that are made up, with a truth that is known.
+"""Generate synthetic click logs in the layout of Criteo 1TB, with known true probabilities.
 
 A click's log-odds are a sum of effects of the 13 numbers (of their logarithms, and of how far these lie from
-the middle of their range) and of the 26 categories. Of a category's values all but the k most frequent are
-1 / (k + 1)² of the rows; numbers follow Zipf's law. A missing number counts as 0, a missing category is a
-value.
+the middle of their range) and of the 26 categories. The k most frequent values of a category cover all but
+1 / (k + 1)² of the rows. Numbers follow Zipf's law. A missing number counts as 0, and a missing category is
+a separate value.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .splits import Splits, split
 
 PROVENANCE = "synthetic.json"
 VERSION = 1
-"""Raise it when the same seed gives other logs."""
+"""Increase it when the same seed gives other logs."""
 CHUNK = 1 << 16
 LARGEST = 99_999
 DIGITS = 5
 MISSING_NUMBERS = np.array([0.45, 0.0, 0.2, 0.2, 0.03, 0.22, 0.04, 0.0, 0.04, 0.45, 0.04, 0.75, 0.2])
 MISSING_CATEGORIES = np.array([0.0, 0.05, 0.0, 0.1, 0.0] * 5 + [0.3])
-"""Shares that are blank, by column."""
+"""Fractions of blank fields, by column."""
 OFFSETS = np.cumsum([0, *VOCABULARIES[:-1]]).astype(np.uint32)
 NOBODY = np.arange(2**32 - CATEGORIES, 2**32, dtype=np.uint32)
-"""What stands for a missing category, by column."""
+"""Values of a missing category, by column."""
 HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 Letters = NDArray[np.uint8]
@@ -43,7 +43,7 @@ Letters = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Made-up rows: counts [N, 13], ranks of categories [N, 26], which of both are missing, and clicks [N].
+    """Synthetic rows: counts [N, 13], ranks of categories [N, 26], which of both are missing, and clicks [N].
 
     `odds` are the true log-odds of the clicks.
     """
@@ -63,13 +63,13 @@ def synthesize(
     days: int = 24,
     on_rows: Callable[[int], None] = lambda written: None,
 ) -> dict[str, Any]:
-    """Write `rows` rows to day_0, day_1, … and what they are to `synthetic.json`, which is returned.
+    """Write `rows` rows to day_0, day_1, … and their provenance to `synthetic.json`; return the provenance.
 
-    It holds, of test and validation, the mean loss of the true log-odds and of the best constant.
+    It holds the mean losses of the true log-odds and of the best constant, on test and validation.
 
     Raises:
-        UserError: the folder is not empty, or there are fewer rows than it takes.
-        SystemRefused: it cannot be written.
+        UserError: the folder is not empty, or there are too few rows.
+        SystemRefused: the folder cannot be written.
     """
     if rows < 2 * days or rows < 50:
         raise UserError(f"{rows} rows are too few for {days} days", "at least 50, and two a day")
@@ -80,7 +80,7 @@ def synthesize(
         if any(folder.iterdir()):
             raise UserError(f"{folder} is not empty", "give a new folder")
         for day, count in enumerate(by_day):
-            for chunk in _written(folder, day, count, seed):
+            for chunk in _write_day(folder, day, count, seed):
                 losses.add(chunk)
                 on_rows(len(chunk.clicks))
         provenance = {
@@ -97,7 +97,7 @@ def synthesize(
 
 
 def read_provenance(source: Path) -> dict[str, Any] | None:
-    """Return what is said of made-up logs, None of logs that are not."""
+    """Return the provenance of synthetic logs, None for other logs."""
     path = (source if source.is_dir() else source.parent) / PROVENANCE
     if not path.exists():
         return None
@@ -109,14 +109,14 @@ def read_provenance(source: Path) -> dict[str, Any] | None:
 
 
 def rows_by_day(rows: int, days: int) -> list[int]:
-    """Return how many of the rows each day has."""
+    """Return the number of rows of each day."""
     return [rows // days + (day < rows % days) for day in range(days)]
 
 
 def expected_rows(synthetic: Mapping[str, Any] | None) -> tuple[dict[int, int], str]:
-    """Return how many rows each day of some logs should have, and who says so.
+    """Return the expected number of rows of each day, and the source of that number as text.
 
-    For synthetic logs it is what `synthetic.json` says of them, for others what Criteo has published.
+    The source is `synthetic.json` for synthetic logs, and Criteo's publication for others.
     """
     if synthetic is None:
         return dict(enumerate(PUBLISHED_ROWS)), "Criteo has published"
@@ -127,7 +127,7 @@ def expected_rows(synthetic: Mapping[str, Any] | None) -> tuple[dict[int, int], 
 
 
 def chunks_of(day: int, rows: int, seed: int) -> Iterator[Chunk]:
-    """Yield a day's rows, many at a time."""
+    """Yield a day's rows in chunks."""
     for number, start in enumerate(range(0, rows, CHUNK)):
         yield draw(np.random.Generator(np.random.SFC64([seed, day, number])), min(CHUNK, rows - start))
 
@@ -146,20 +146,20 @@ def draw(random: np.random.Generator, rows: int) -> Chunk:
 
 
 def lines_of(chunk: Chunk) -> bytes:
-    """Return rows as the log's text: all fields are written in full width, then what is void taken out."""
+    """Return rows as text of a log: write all fields in full width, then remove the void bytes."""
     rows = len(chunk.clicks)
     width = 2 + DENSE * (DIGITS + 1) + CATEGORIES * 9
     letters = np.zeros((rows, width), np.uint8)
     letters[:, 0] = ord("0") + chunk.clicks
     letters[:, 1] = ord("\t")
     numbers = letters[:, 2 : 2 + DENSE * (DIGITS + 1)].reshape(rows, DENSE, DIGITS + 1)
-    numbers[:] = _decimal(chunk.counts, chunk.no_count)
+    numbers[:] = _format_decimal(chunk.counts, chunk.no_count)
     tokens = letters[:, 2 + DENSE * (DIGITS + 1) :].reshape(rows, CATEGORIES, 9)
-    tokens[:] = _hexadecimal(mix(chunk.ranks + OFFSETS), chunk.no_rank)
+    tokens[:] = _format_hexadecimal(mix(chunk.ranks + OFFSETS), chunk.no_rank)
     return letters.tobytes().translate(None, b"\0")
 
 
-def _decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
+def _format_decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
     """Return digits without leading zeros and a tab [N, C, digits + 1]; void is 0."""
     powers = 10 ** np.arange(DIGITS - 1, -1, -1, dtype=np.uint32)
     digits = numbers[:, :, None] // powers
@@ -168,7 +168,7 @@ def _decimal(numbers: Integers, missing: NDArray[np.bool_]) -> Letters:
     return np.concatenate([letters, np.full((*numbers.shape, 1), ord("\t"), np.uint8)], 2)
 
 
-def _hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
+def _format_hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
     """Return eight digits and a tab, in the last column a newline [N, C, 9]; void is 0."""
     shifts = np.arange(28, -4, -4, dtype=np.uint32)
     letters = np.where(missing[:, :, None], 0, HEXADECIMAL[words[:, :, None] >> shifts & 15]).astype(np.uint8)
@@ -177,8 +177,8 @@ def _hexadecimal(words: Integers, missing: NDArray[np.bool_]) -> Letters:
     return np.concatenate([letters, ends], 2)
 
 
-def _written(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
-    """Write a day's file, and yield its rows as they are written."""
+def _write_day(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
+    """Write a day's file, and yield each chunk of rows after writing it."""
     path = folder / f".day_{day}.tmp"
     with path.open("xb") as file:
         for chunk in chunks_of(day, rows, seed):
@@ -188,7 +188,7 @@ def _written(folder: Path, day: int, rows: int, seed: int) -> Iterator[Chunk]:
 
 
 class _Losses:
-    """Sums, over the rows of test and validation, what the truth loses and how many clicks there are."""
+    """Sums the losses of the true log-odds and the clicks, over the rows of test and validation."""
 
     def __init__(self, splits: Splits) -> None:
         self._ranges = {"test": splits.test, "validation": splits.validation}
@@ -196,7 +196,7 @@ class _Losses:
         self._row = 0
 
     def add(self, chunk: Chunk) -> None:
-        """Take in the next rows."""
+        """Add the next rows."""
         count = len(chunk.clicks)
         for name, rows in self._ranges.items():
             here = slice(max(rows.start - self._row, 0), max(min(rows.stop - self._row, count), 0))
@@ -206,9 +206,9 @@ class _Losses:
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Return mean losses by split."""
-        found = {}
+        losses = {}
         for name, rows in self._ranges.items():
             planted, rate = self._sums[name] / max(len(rows), 1)
             constant = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if 0 < rate < 1 else 0.0
-            found[name] = {"planted": float(planted), "constant": float(constant)}
-        return found
+            losses[name] = {"planted": float(planted), "constant": float(constant)}
+        return losses

@@ -45,7 +45,7 @@ class Format:
 
 
 class BadLine(NamedTuple):
-    """A line that is no row, by its number from 0 in the text, and why."""
+    """A line that is not a valid row: its 0-based number in the text, and the reason."""
 
     line: int
     reason: str
@@ -66,17 +66,17 @@ def parse(text: bytes, format_: Format = Format()) -> Parsed:
     lines = text.count(b"\n")
     line_of = np.arange(lines)
     bad: list[BadLine] = []
-    fields = _cut(text, lines, format_)
+    fields = _find_fields(text, lines, format_)
     if fields is None:
-        text, line_of, bad = _without_misshapen(text, format_)
-        fields = _cut(text, len(line_of), format_)
+        text, line_of, bad = _drop_misshapen(text, format_)
+        fields = _find_fields(text, len(line_of), format_)
         assert fields is not None
-    rows, faults = _rows(fields)
+    rows, faults = _parse_rows(fields)
     if faults:
         bad = sorted([*bad, *(BadLine(int(line_of[row]), reason) for row, reason in faults.items())])
-        kept = np.ones(len(rows), bool)
-        kept[list(faults)] = False
-        rows, line_of = rows[kept], line_of[kept]
+        is_valid = np.ones(len(rows), bool)
+        is_valid[list(faults)] = False
+        rows, line_of = rows[is_valid], line_of[is_valid]
     return Parsed(rows, line_of, bad, lines)
 
 
@@ -94,8 +94,8 @@ class _Fields:
         return self.text[self.starts[column, row] : self.ends[column, row]]
 
 
-def _cut(text: bytes, lines: int, format_: Format) -> _Fields | None:
-    """Find the fields; None if some line has not 40."""
+def _find_fields(text: bytes, lines: int, format_: Format) -> _Fields | None:
+    """Find the fields; return None unless every line has 40."""
     padded = bytes(PAD) + text + bytes(PAD)
     letters = np.frombuffer(padded, np.uint8)
     delimiters = np.flatnonzero((letters == format_.delimiter[0]) | (letters == NEWLINE))
@@ -116,43 +116,43 @@ def _cut(text: bytes, lines: int, format_: Format) -> _Fields | None:
     return _Fields(padded, starts, np.maximum(starts, ends), words)
 
 
-def _without_misshapen(text: bytes, format_: Format) -> tuple[bytes, Positions, list[BadLine]]:
-    """Return the lines of 40 fields, their numbers, and what is wrong with the others."""
-    kept: list[bytes] = []
+def _drop_misshapen(text: bytes, format_: Format) -> tuple[bytes, Positions, list[BadLine]]:
+    """Return the lines with 40 fields, their numbers, and the reasons of the other lines."""
+    good_lines: list[bytes] = []
     numbers: list[int] = []
     bad: list[BadLine] = []
     for number, line in enumerate(text.split(b"\n")[:-1]):
         count = line.count(format_.delimiter) + 1
         if count == COLUMNS:
-            kept.append(line)
+            good_lines.append(line)
             numbers.append(number)
         elif line.strip():
             bad.append(BadLine(number, f"{count} columns instead of {COLUMNS}"))
         else:
             bad.append(BadLine(number, "an empty line"))
-    return b"".join(line + b"\n" for line in kept), np.array(numbers, np.int64), bad
+    return b"".join(line + b"\n" for line in good_lines), np.array(numbers, np.int64), bad
 
 
-def _rows(fields: _Fields) -> tuple[Rows, dict[int, str]]:
-    """Return rows [N, 40], and why some of them are none."""
+def _parse_rows(fields: _Fields) -> tuple[Rows, dict[int, str]]:
+    """Return rows [N, 40], and the reasons of those that are not valid."""
     faults: dict[int, str] = {}
     columns = np.empty((COLUMNS, fields.starts.shape[1]), np.uint32)
-    labels = _numbers(fields, 0, faults)
+    labels = _parse_numbers(fields, 0, faults)
     for row in np.flatnonzero((labels != 0) & (labels != 1)):
-        faults.setdefault(int(row), f"label: '{_shown(fields.field(0, row))}' is neither 0 nor 1")
+        faults.setdefault(int(row), f"label: '{_quote(fields.field(0, row))}' is neither 0 nor 1")
     columns[0] = labels == 1
     for row in np.flatnonzero(fields.starts[0] == fields.ends[0]):
         faults.setdefault(int(row), "label: there is none")
     for column in range(1, 1 + DENSE):
-        values = np.maximum(_numbers(fields, column, faults), 0)
+        values = np.maximum(_parse_numbers(fields, column, faults), 0)
         columns[column] = np.log1p(values).astype(np.float32).view(np.uint32)
     for category in range(CATEGORIES):
-        columns[1 + DENSE + category] = _categories(fields, category, faults)
+        columns[1 + DENSE + category] = _hash_categories(fields, category, faults)
     return np.ascontiguousarray(columns.T), faults
 
 
-def _numbers(fields: _Fields, column: int, faults: dict[int, str]) -> NDArray[np.float64]:
-    """Return a column's numbers, 0 where there is none (or a faulty one)."""
+def _parse_numbers(fields: _Fields, column: int, faults: dict[int, str]) -> NDArray[np.float64]:
+    """Return a column's numbers, 0 for a blank or faulty field."""
     starts, ends = fields.starts[column], fields.ends[column]
     blank = starts == ends
     words = fields.words[ends - PAD]
@@ -162,16 +162,16 @@ def _numbers(fields: _Fields, column: int, faults: dict[int, str]) -> NDArray[np
         words = fields.words[ends - PAD]
     minus = fields.words[starts] & np.uint64(0xFF) == MINUS
     lengths = ends - starts - minus
-    values, plain = _decimals(words, np.clip(lengths, 1, PAD))
+    values, plain = _parse_decimals(words, np.clip(lengths, 1, PAD))
     plain &= (lengths >= 1) & (lengths <= PAD)
     numbers = np.where(minus, -values, values)
     numbers[blank] = 0
     for row in np.flatnonzero(~(plain | blank)):
-        numbers[row] = _number(fields.field(column, row), int(row), column, faults)
+        numbers[row] = _parse_number(fields.field(column, row), int(row), column, faults)
     return numbers
 
 
-def _decimals(words: Words, lengths: Positions) -> tuple[NDArray[np.float64], Mask]:
+def _parse_decimals(words: Words, lengths: Positions) -> tuple[NDArray[np.float64], Mask]:
     """Return the numbers that the last `lengths` bytes of words spell, and whether those are digits."""
     shift = (64 - 8 * lengths).astype(np.uint64)
     digits = (words ^ np.uint64(0x3030303030303030)) >> shift << shift
@@ -183,16 +183,16 @@ def _decimals(words: Words, lengths: Positions) -> tuple[NDArray[np.float64], Ma
     return ((upper + lower) >> np.uint64(32)).astype(np.float64), valid
 
 
-def _number(field: bytes, row: int, column: int, faults: dict[int, str]) -> float:
-    """Read one number that is not as short and plain as most."""
+def _parse_number(field: bytes, row: int, column: int, faults: dict[int, str]) -> float:
+    """Read one number that `_parse_decimals` cannot read."""
     number = float(field) if NUMBER.fullmatch(field) else math.nan
     if math.isfinite(number):
         return number
-    faults.setdefault(row, f"{NAMES[column]}: '{_shown(field)}' is not a number")
+    faults.setdefault(row, f"{NAMES[column]}: '{_quote(field)}' is not a number")
     return 0.0
 
 
-def _categories(fields: _Fields, category: int, faults: dict[int, str]) -> Words:
+def _hash_categories(fields: _Fields, category: int, faults: dict[int, str]) -> Words:
     """Return a column's categories, below the size of its vocabulary."""
     column, suffix = 1 + DENSE + category, str(category).encode()
     starts, ends = fields.starts[column], fields.ends[column]
@@ -201,29 +201,29 @@ def _categories(fields: _Fields, category: int, faults: dict[int, str]) -> Words
     usual = (lengths == PAD) & _are_hexadecimal(words)
     if not usual.all():
         words = np.where(usual, words, MISSING)
-    hashes = _with_suffix(words, suffix)
+    hashes = _hash_with_suffix(words, suffix)
     if not usual.all():
         minus_one = np.uint64(int.from_bytes(b"-1", "little"))
         is_minus_one = (lengths == 2) & (fields.words[starts] & np.uint64(0xFFFF) == minus_one)
         rows = np.flatnonzero(~(usual | (lengths == 0) | is_minus_one))
-        hashes[rows] = _unusual([fields.field(column, row) for row in rows], rows, category, faults)
+        hashes[rows] = _hash_unusual([fields.field(column, row) for row in rows], rows, category, faults)
     size = np.uint64(VOCABULARIES[category])
     return hashes - hashes // size * size  # faster than the remainder
 
 
-def _with_suffix(tokens: Words, suffix: bytes) -> Words:
+def _hash_with_suffix(tokens: Words, suffix: bytes) -> Words:
     """Return fingerprints of tokens of eight bytes with the suffix at their end."""
-    taken = np.uint64(8 * len(suffix))
-    last = (tokens >> taken) | np.uint64(int.from_bytes(suffix, "little") << (64 - 8 * len(suffix)))
+    suffix_bits = np.uint64(8 * len(suffix))
+    last = (tokens >> suffix_bits) | np.uint64(int.from_bytes(suffix, "little") << (64 - 8 * len(suffix)))
     return of_8_to_16(tokens, last, PAD + len(suffix))
 
 
-def _unusual(tokens: Sequence[bytes], rows: Positions, category: int, faults: dict[int, str]) -> Words:
-    """Return fingerprints of tokens that have not eight digits, and note those that are none."""
+def _hash_unusual(tokens: Sequence[bytes], rows: Positions, category: int, faults: dict[int, str]) -> Words:
+    """Return fingerprints of tokens without exactly eight digits; note faulty tokens."""
     texts = []
     for token, row in zip(tokens, rows, strict=True):
         if not HEXADECIMAL.fullmatch(token):
-            reason = f"C{category + 1}: '{_shown(token)}' is not hexadecimal (of at most 16 digits)"
+            reason = f"C{category + 1}: '{_quote(token)}' is not hexadecimal (of at most 16 digits)"
             faults.setdefault(int(row), reason)
             token = b""
         texts.append(token + str(category).encode())
@@ -242,11 +242,11 @@ def _are_hexadecimal(words: Words) -> Mask:
     above_f = lower + np.uint64(0x1919191919191919)
     high = np.uint64(0x8080808080808080)
     good = ((not_below_0 & ~above_9) | (not_below_a & ~above_f)) & ~words
-    found: Mask = good & high == high
-    return found
+    mask: Mask = good & high == high
+    return mask
 
 
-def _shown(field: bytes) -> str:
-    """Return a field as a message quotes it."""
+def _quote(field: bytes) -> str:
+    """Return a field shortened for a message."""
     text = field[: MOST_SHOWN + 1].decode(errors="replace")
     return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"

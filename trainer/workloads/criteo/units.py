@@ -1,6 +1,6 @@
-"""The pieces that preparing is done in: each makes one shard, and a note beside it of what it found.
+"""Units of preparation: each unit becomes one shard, with a note of its result beside it.
 
-A unit whose note is there is done, whatever happened since; its file must not have changed.
+A unit with a note is done, if its file has not changed since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .text import BadLine, parse
 
 UNIT_BYTES = 256 << 20
 MOST_KEPT = 10_000
-"""Bad lines of a unit whose place and reason are kept; of the rest the number."""
+"""Maximum number of bad lines of a unit whose place and reason are stored; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,31 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """What its shard and its note are called, without their endings."""
+        """Name of its shard and note, without extension."""
         part = "" if self.file.part is None else f"_{self.file.part:03}"
         return f"day_{self.file.day:02}{part}-{self.start // UNIT_BYTES:05}"
 
     @property
     def origin(self) -> list[str | int]:
-        """What it is made from: if that changes, it has to be made again."""
+        """Identity of its input; if that changes, the unit must be converted again."""
         return [FORMAT, self.file.path.name, self.file.size, self.file.mtime_ns, self.start, self.stop]
 
 
 @dataclass(frozen=True)
 class Note:
-    """What came of a unit."""
+    """Result of a unit."""
 
     origin: list[str | int]
     shard: Shard
     lines: int
-    """With a header, and with what is no row."""
+    """Including a header and bad lines."""
     bad: int
     kept_bad: list[BadLine]
-    """The first of them; lines count from 0 within the unit."""
+    """The first bad lines; line numbers count from 0 within the unit."""
     damage: str | None
     """Why the file cannot be read to its end."""
     unended: bool = False
-    """Whether the file's last line has no line end; notes of earlier versions do not say."""
+    """Whether the file's last line has no line end; notes of earlier versions lack this field."""
 
     def write(self, path: Path) -> None:
         """Write the note."""
@@ -89,7 +89,7 @@ def done(unit: Unit, folder: Path) -> Note | None:
 
 
 def convert(unit: Unit, folder: Path, on_bytes: Callable[[int], None]) -> Note:
-    """Write a unit's shard, then its note; `on_bytes` hears how many bytes were read since it was told."""
+    """Write a unit's shard, then its note; call `on_bytes` with the number of bytes newly read."""
     tally = _Tally(unit)
     with ShardWriter.at(folder / f"{unit.name}.npy") as shard:
         try:
@@ -118,11 +118,11 @@ class _Tally:
         self.unended = False
 
     def note_unended(self) -> None:
-        """Take down that the last line has no line end."""
+        """Record that the last line has no line end."""
         self.unended = True
 
     def rows_of(self, text: bytes) -> Rows:
-        """Parse lines, but for a header."""
+        """Parse lines, without a header."""
         for _ in range(self._header):
             text = text[text.index(b"\n") + 1 :]
         self.lines += self._header
@@ -135,6 +135,6 @@ class _Tally:
         return parsed.rows
 
     def moved_to(self, position: int) -> int:
-        """Return how many bytes were read to come here."""
+        """Set the position; return the number of bytes read since the last one."""
         moved, self._position = position - self._position, position
         return moved

@@ -1,4 +1,4 @@
-"""Processes that convert units, each over a pipe of its own: when one end dies, the other notices."""
+"""Processes that convert units. Each has its own pipe, so that either end notices when the other dies."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OnBytes = Callable[[int], None]
 def convert_all(
     units: Iterable[Unit], folder: Path, jobs: int, on_bytes: OnBytes
 ) -> Iterator[tuple[Unit, Note]]:
-    """Convert units in so many processes; yield each with its note as it is done.
+    """Convert units in `jobs` processes; yield each unit with its note when it is done.
 
     Raises:
         SystemRefused: a process died, or the disk is full.
     """
     if jobs == 1:
         for unit in units:
-            yield unit, _converted(unit, folder, on_bytes)
+            yield unit, _convert_unit(unit, folder, on_bytes)
         return
     with _Workers(folder, jobs) as workers:
         yield from workers.convert(units, on_bytes)
@@ -38,7 +38,7 @@ class _Workers:
         self._processes: dict[Connection, multiprocessing.process.BaseProcess] = {}
         for _ in range(jobs):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, folder), daemon=True)
+            process = context.Process(target=_serve_units, args=(theirs, folder), daemon=True)
             process.start()
             theirs.close()
             self._processes[ours] = process
@@ -53,36 +53,38 @@ class _Workers:
             process.join()
 
     def convert(self, units: Iterable[Unit], on_bytes: OnBytes) -> Iterator[tuple[Unit, Note]]:
-        """Give each free process the next unit."""
+        """Send the next unit to each free process; yield each unit with its note when it is done."""
         waiting = iter(units)
         busy: dict[Connection, Unit] = {}
         for connection in self._processes:
-            self._give(connection, waiting, busy)
+            self._send_next(connection, waiting, busy)
         while busy:
             for ready in wait(list(busy)):
                 connection = cast(Connection, ready)
-                message = self._heard(connection)
+                message = self._receive(connection)
                 if isinstance(message, int):
                     on_bytes(message)
                     continue
                 unit = busy.pop(connection)
-                self._give(connection, waiting, busy)
+                self._send_next(connection, waiting, busy)
                 yield unit, message
 
-    def _give(self, connection: Connection, waiting: Iterator[Unit], busy: dict[Connection, Unit]) -> None:
+    def _send_next(
+        self, connection: Connection, waiting: Iterator[Unit], busy: dict[Connection, Unit]
+    ) -> None:
         unit = next(waiting, None)
         if unit is not None:
             connection.send(unit)
             busy[connection] = unit
 
-    def _heard(self, connection: Connection) -> int | Note:
+    def _receive(self, connection: Connection) -> int | Note:
         try:
             message = connection.recv()
         except (EOFError, ConnectionResetError) as error:
             process = self._processes[connection]
             process.join()
             raise SystemRefused(
-                f"a process that converts died ({_death(process.exitcode)})",
+                f"a process that converts died ({_exit_text(process.exitcode)})",
                 "run the command again: what is converted stays; fewer --jobs need less memory",
             ) from error
         if isinstance(message, SystemRefused):
@@ -90,19 +92,19 @@ class _Workers:
         return cast("int | Note", message)
 
 
-def _work(connection: Connection, folder: Path) -> None:
-    """Convert what comes through the pipe until it is closed, or the process at its other end dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has us
+def _serve_units(connection: Connection, folder: Path) -> None:
+    """Convert units from the pipe until it is closed, or the process at its other end dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             unit = connection.recv()
             try:
-                connection.send(_converted(unit, folder, connection.send))
+                connection.send(_convert_unit(unit, folder, connection.send))
             except SystemRefused as error:
                 connection.send(error)
 
 
-def _converted(unit: Unit, folder: Path, on_bytes: OnBytes) -> Note:
+def _convert_unit(unit: Unit, folder: Path, on_bytes: OnBytes) -> Note:
     try:
         return convert(unit, folder, on_bytes)
     except BrokenPipeError:
@@ -112,5 +114,5 @@ def _converted(unit: Unit, folder: Path, on_bytes: OnBytes) -> Note:
         raise SystemRefused(f"{where}: {error.strerror or error}") from error
 
 
-def _death(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
