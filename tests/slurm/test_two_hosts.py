@@ -227,6 +227,8 @@ def test_what_cannot_be_cancelled_holds_no_other_job_back(
     _, said = halted.process.communicate(timeout=SECONDS)
     assert (halted.process.returncode, "Socket timed out" in said) == (3, True), said
     monkeypatch.setenv("PATH", path)
-    first.wait_for("completed")
+    reasons = slurm.run("squeue", "--noheader", "--array", "--format=%r").split()
+    assert (len(reasons), reasons.count("JobHeldUser")) == (5, 2)  # the third run's job is released
     assert "sent 0 runs" in first.submit()  # and cancels the two that are superfluous
-    check_each_ran_once(slurm, first, second)
+    until(lambda: len(queued(slurm)) == len(RATES), "the superfluous jobs are cancelled")
+    check_each_is_queued_once(slurm, first, second)
