@@ -191,8 +191,10 @@ class Arrays:
             raise
         try:
             scontrol.cancel(superfluous)
-        finally:
-            scontrol.release(sorted({array_of(job.job_id) for job in self.jobs.values()}))
+        except SystemRefused:  # an array's number would release the superfluous tasks as well
+            scontrol.release(sorted(job.job_id for job in self.jobs.values()))
+            raise
+        scontrol.release(sorted({array_of(job.job_id) for job in self.jobs.values()}))
 
     def _give_up(self, job_ids: Iterable[str]) -> None:
         """Cancel jobs after a failure; a refusal is logged, because the caller raises the failure."""

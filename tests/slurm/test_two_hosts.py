@@ -228,7 +228,7 @@ def test_what_cannot_be_cancelled_holds_no_other_job_back(
     assert (halted.process.returncode, "Socket timed out" in said) == (3, True), said
     monkeypatch.setenv("PATH", path)
     reasons = slurm.run("squeue", "--noheader", "--array", "--format=%r").split()
-    assert (len(reasons), reasons.count("JobHeldUser")) == (5, 2)  # the third run's job is released
+    assert (len(reasons), reasons.count("JobHeldUser")) == (5, 2), reasons  # the third run's is released
     assert "sent 0 runs" in first.submit()  # and cancels the two that are superfluous
     until(lambda: len(queued(slurm)) == len(RATES), "the superfluous jobs are cancelled")
     check_each_is_queued_once(slurm, first, second)
