@@ -197,7 +197,7 @@ def submit(
         allow_data_change=allow_data_change,
         limit=limit,
     )
-    _say_submitted(submitted, under, prune)
+    _say_submitted(submitted, under, prune, limit)
     pruned = _cancel_runs_not_in_spec(under, experiment.name, yes) if prune else []
     if as_json:
         _print_json({**vars(submitted), "pruned": pruned})
@@ -695,7 +695,7 @@ def _print_plan(experiment: Any, profile: Any, limit: int | None, as_json: bool)
         terminal.show(terminal.plan_view(plan, profile.name))
 
 
-def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> None:
+def _say_submitted(submitted: Submitted, root: Root, prune: bool = False, limit: int | None = None) -> None:
     from .terminal import say
 
     for warning in submitted.warnings:
@@ -711,9 +711,8 @@ def _say_submitted(submitted: Submitted, root: Root, prune: bool = False) -> Non
     say(f"sent {sent_of_total} of {submitted.experiment} to {where}{not_sent}")
     if submitted.limit is not None:
         say(f"the cluster takes no more now: {submitted.limit}; submit again when some jobs have ended")
-    sent_or_tried = len(submitted.sent) + len(submitted.unsent)
-    if sent_or_tried < submitted.due:
-        say(f"--limit: {sent_or_tried} of {submitted.due} due; submit again to send the others")
+    if limit is not None and limit < submitted.due:
+        say(f"--limit: {limit} of {submitted.due} due; submit again to send the others")
     if submitted.no_longer_named and not prune:
         names = ", ".join(submitted.no_longer_named)
         say(f"no longer in the spec, left alone: {names}")

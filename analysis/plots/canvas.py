@@ -63,6 +63,16 @@ def add_common_legend(
     canvas.legend(handles.values(), handles.keys(), loc=where, ncols=columns)
 
 
+def label_rates_over_steps(axes: Any) -> None:
+    """Label and scale the axes of learning rates over steps."""
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    format_thousands(axes.xaxis)
+
+
 def format_thousands(axis: Any) -> None:
     """Show the ticks of an axis as whole numbers with separators."""
     from matplotlib.ticker import StrMethodFormatter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import Comparison, Entry, ReportData
 from ..data import RunData
 from ..rates import RateStretch, stretches
-from .canvas import BASELINE_COLOURS, COLOURS, format_thousands, new_canvas, put_legend_beside
+from .canvas import BASELINE_COLOURS, COLOURS, label_rates_over_steps, new_canvas, put_legend_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +28,7 @@ def draw_rates(
             _draw_rates_of_entry(axes, comparison, entry, [], BASELINE_COLOURS[0], 1.1)
     for place, entry in enumerate(entries):
         _draw_rates_of_entry(axes, comparison, entry, marks, COLOURS[place % len(COLOURS)], 1.7)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    axes.set_xlabel("step")
-    axes.set_ylabel("learning rate")
-    format_thousands(axes.xaxis)
+    label_rates_over_steps(axes)
     put_legend_beside(axes)
     return canvas
 

@@ -9,7 +9,7 @@ from ..comparison import ReportData
 from ..configurations import Configuration
 from ..data import RunData
 from ..observed_alphas import highest_rate, over_seeds
-from ..plots.canvas import COLOURS, format_thousands, new_canvas
+from ..plots.canvas import COLOURS, label_rates_over_steps, new_canvas
 from ..plots.figure import Figure
 from ..plots.rates_over_steps import rate_points
 from ..rates import rate_statistics
@@ -109,11 +109,6 @@ def _draw_schedule(configuration: Configuration, factors: tuple[float, float] | 
             linestyle="--",
             label=f"before scaling: 1/{length:g} of the steps, {scale:g} × the rate",
         )
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    axes.set_xlabel("step")
-    axes.set_ylabel("learning rate")
-    format_thousands(axes.xaxis)
+    label_rates_over_steps(axes)
     axes.legend(loc="upper right")
     return canvas

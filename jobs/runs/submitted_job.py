@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # `status` reads jobs from the index, and does without the models of submissions
+if TYPE_CHECKING:
     from ...store.submissions import Submission
 
 RunKey = tuple[str, str]

@@ -17,7 +17,7 @@ from ..runs.disk_record import DiskRecord
 from ..runs.states import SchedulerState
 from ..runs.submitted_job import RunKey, SubmittedJob
 
-if TYPE_CHECKING:  # reading commands come by here, and do without the models of profiles and submissions
+if TYPE_CHECKING:  # reading commands import this module, and do without the models of profiles
     from ...cluster_profiles.loader import Profile
     from ...store.locks import FileLock
     from ...store.submissions import Submission

@@ -24,7 +24,7 @@ from . import slurm_states
 from .base import OpenRun, Scheduler, SchedulerStates, SubmitRequest, SubmitResult
 from .slurm_states import is_of_submission, matching_jobs
 
-if TYPE_CHECKING:  # `status` comes by here, and does without the models of profiles and submissions
+if TYPE_CHECKING:  # reading commands import this module, and do without the models of profiles
     from ...cluster_profiles.loader import Profile
     from ...store.layout import ExperimentFiles, Root
     from ...store.submissions import JobRef, Submission

@@ -203,6 +203,7 @@ def test_runs_that_only_one_of_two_sends_are_sent(
     said = halted.go_on()
     assert "another submit sent 2 of the runs at the same time" in said
     assert "sent 1 run" in said
+    assert " due" not in said  # no limit was given
     check_each_is_queued_once(slurm, first, second)
     newest = {entry.id: one.id for one in submissions.read_all(first.files) for entry in one.runs}
     assert len(set(newest.values())) == 2
